@@ -1,0 +1,324 @@
+//! The requests of the blob side: who may have which blob, and from where.
+//!
+//! A digest has one copy in the store and at most one fill, whatever
+//! repositories and upstreams it is asked for under.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::{
+    fill::{Fill, Reader},
+    receive,
+};
+use crate::{
+    config,
+    protocol::{Digest, Repository},
+    store::{self, Lease, Link, LinkKey, SMALL_BYTES, Staging, Store},
+    upstream::{self, Caller, Failure, Upstream},
+};
+
+/// Why a blob can't be served. Cheap to clone: one failure is told to all readers.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Upstream said so, or was in trouble.
+    #[error(transparent)]
+    Upstream(#[from] upstream::Error),
+    /// The bytes are not what their name says.
+    #[error("upstream sent bytes with the digest {found} for {expected}")]
+    Mismatch {
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// The disk failed.
+    #[error(transparent)]
+    Store(Arc<store::Error>),
+    /// The fill ended without a word: the server is stopping.
+    #[error("the fill was given up")]
+    Lost,
+}
+
+/// Who asks for which blob of which repository.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The registry.
+    pub upstream: Arc<Upstream>,
+    /// The repository there.
+    pub repository: Repository,
+    /// The blob.
+    pub digest: Digest,
+    /// On whose behalf upstream is asked.
+    pub caller: Caller,
+}
+
+/// Where a blob's bytes come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A small one, in memory.
+    Memory(Bytes),
+    /// A stored one.
+    Stored(Lease),
+    /// One that is being filled.
+    Filling(Reader),
+}
+
+/// How an answer came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored.
+    Hit,
+    /// Being fetched.
+    Fetched {
+        /// By another request.
+        collapsed: bool,
+    },
+}
+
+/// A blob to serve.
+#[derive(Debug)]
+pub struct Served {
+    /// Its bytes.
+    pub source: Source,
+    /// How it came about.
+    pub outcome: Outcome,
+}
+
+/// The blobs of every upstream.
+#[derive(Debug)]
+pub struct Blobs {
+    store: Arc<Store>,
+    settings: config::Fill,
+    fills: Mutex<HashMap<Digest, Arc<Fill>>>,
+}
+
+// === impl Blobs ===
+
+impl Blobs {
+    /// Blobs kept in `store`, filled under `settings`.
+    pub fn new(store: Arc<Store>, settings: config::Fill) -> Self {
+        Self {
+            store,
+            settings,
+            fills: Mutex::default(),
+        }
+    }
+
+    /// The blob for a GET.
+    pub async fn open(self: &Arc<Self>, ask: &Ask) -> Result<Served, Error> {
+        self.admit(ask).await?;
+        if let Some(source) = self.stored(ask.digest).await? {
+            return Ok(Served {
+                source,
+                outcome: Outcome::Hit,
+            });
+        }
+        let (reader, collapsed) = self.join(ask);
+        Ok(Served {
+            source: Source::Filling(reader),
+            outcome: Outcome::Fetched { collapsed },
+        })
+    }
+
+    /// The blob's length for a HEAD, which never fetches it.
+    pub async fn describe(self: &Arc<Self>, ask: &Ask) -> Result<(u64, Outcome), Error> {
+        self.admit(ask).await?;
+        if let Some(source) = self.stored(ask.digest).await? {
+            let size = match source {
+                Source::Memory(body) => body.len() as u64,
+                Source::Stored(lease) => lease.len(),
+                Source::Filling(_) => return Err(Error::Lost),
+            };
+            return Ok((size, Outcome::Hit));
+        }
+        let filling = self
+            .fills()
+            .get(&ask.digest)
+            .and_then(|fill| fill.progress().total);
+        if let Some(size) = filling {
+            return Ok((size, Outcome::Fetched { collapsed: true }));
+        }
+        let head = self.head_upstream(ask).await?;
+        let size = head.size.ok_or_else(|| {
+            upstream::Error::from(Failure::invalid("a HEAD of a blob without its length"))
+        })?;
+        Ok((size, Outcome::Fetched { collapsed: false }))
+    }
+
+    /// A blob known from elsewhere is served only once upstream has said, by a free HEAD, that
+    /// this repository has it too, and has it for this caller.
+    async fn admit(&self, ask: &Ask) -> Result<(), Error> {
+        let authorised = ask.upstream.is_authorised(&ask.caller, &ask.repository);
+        if authorised && self.is_linked(ask).await? {
+            return Ok(());
+        }
+        let filling = self.fills().get(&ask.digest).cloned();
+        let same_origin = filling
+            .as_ref()
+            .is_some_and(|fill| fill.is_from(ask.upstream.name(), &ask.repository));
+        if authorised && same_origin {
+            return Ok(());
+        }
+        let known = filling.is_some() || self.store.contains(ask.digest).await?;
+        if known || !authorised {
+            self.head_upstream(ask).await?;
+            ask.upstream.authorise(&ask.caller, &ask.repository);
+            self.link(ask, Link { media_type: None }).await;
+        }
+        Ok(())
+    }
+
+    async fn head_upstream(&self, ask: &Ask) -> Result<upstream::BlobHead, Error> {
+        let head = ask
+            .upstream
+            .head_blob(&ask.repository, &ask.digest, &ask.caller);
+        let patience = ask.upstream.config().timeouts.fetch;
+        tokio::time::timeout(patience, head)
+            .await
+            .map_err(|_| {
+                let host = Arc::clone(ask.upstream.name());
+                upstream::Error::from(Failure::Timeout {
+                    host,
+                    waiting_for: "a blob's head",
+                })
+            })?
+            .map_err(Error::from)
+    }
+
+    async fn is_linked(&self, ask: &Ask) -> Result<bool, Error> {
+        Ok(self.store.linked(ask.link_key()).await?.is_some())
+    }
+
+    async fn stored(&self, digest: Digest) -> Result<Option<Source>, Error> {
+        if let Some(body) = self.store.in_memory(&digest) {
+            return Ok(Some(Source::Memory(body)));
+        }
+        let Some(lease) = self.store.get(digest).await? else {
+            return Ok(None);
+        };
+        if lease.len() > SMALL_BYTES {
+            return Ok(Some(Source::Stored(lease)));
+        }
+        // Reading it checks it; a small blob that went bad on disk is absent from here on.
+        Ok(self
+            .store
+            .read(digest, SMALL_BYTES)
+            .await?
+            .map(Source::Memory))
+    }
+
+    /// A place at the blob's fill, which is started if there is none.
+    fn join(self: &Arc<Self>, ask: &Ask) -> (Reader, bool) {
+        let mut fills = self.fills();
+        if let Some(fill) = fills.get(&ask.digest) {
+            return (fill.reader(), true);
+        }
+        let origin = (Arc::clone(ask.upstream.name()), ask.repository.clone());
+        let fill = Fill::new(ask.digest, origin);
+        let reader = fill.reader();
+        fills.insert(ask.digest, Arc::clone(&fill));
+        tokio::spawn(receive::run(Arc::clone(self), ask.clone(), fill));
+        (reader, false)
+    }
+
+    /// Removes an ended fill from the table.
+    pub(super) fn forget(&self, fill: &Arc<Fill>) {
+        let mut fills = self.fills();
+        if fills
+            .get(&fill.digest())
+            .is_some_and(|present| Arc::ptr_eq(present, fill))
+        {
+            fills.remove(&fill.digest());
+        }
+    }
+
+    /// True if all readers have left a fill that is not worth going on with; it is then out of the
+    /// table, so that nobody joins what is about to stop.
+    pub(super) fn is_abandoned(&self, fill: &Arc<Fill>) -> bool {
+        if fill.has_readers() || self.is_worth_finishing(fill) {
+            return false;
+        }
+        let mut fills = self.fills();
+        if fill.has_readers() {
+            return false;
+        }
+        fills.remove(&fill.digest());
+        true
+    }
+
+    fn is_worth_finishing(&self, fill: &Fill) -> bool {
+        let progress = fill.progress();
+        let Some(total) = progress.total else {
+            return false;
+        };
+        let left = total.saturating_sub(progress.written);
+        let percent = u64::from(self.settings.finish_above_percent);
+        left <= self.settings.finish_below
+            || progress.written.saturating_mul(100) >= total.saturating_mul(percent)
+    }
+
+    pub(super) async fn stage(&self, digest: Digest, total: Option<u64>) -> Result<Staging, Error> {
+        let store = Arc::clone(&self.store);
+        blocking(move || store.stage(digest, total)).await
+    }
+
+    pub(super) async fn discard_left_over(&self, digest: Digest) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        blocking(move || store.stage(digest, None).map(Staging::discard)).await
+    }
+
+    /// Remembers that the repository has the blob. Not remembering costs a free HEAD later.
+    pub(super) async fn link(&self, ask: &Ask, link: Link) {
+        if self.store.linked_in_memory(&ask.link_key()).is_some() {
+            return;
+        }
+        if let Err(error) = self.store.link(ask.link_key(), link).await {
+            tracing::warn!(%error, digest = %ask.digest, "a blob could not be linked");
+        }
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub(super) fn settings(&self) -> &config::Fill {
+        &self.settings
+    }
+
+    fn fills(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
+        self.fills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    fn link_key(&self) -> LinkKey {
+        LinkKey {
+            upstream: Arc::clone(self.upstream.name()),
+            repository: self.repository.clone(),
+            digest: self.digest,
+        }
+    }
+}
+
+// === impl Error ===
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Error::Lost)?;
+    Ok(done?)
+}

@@ -1,0 +1,202 @@
+//! The asking half of a fill: one upstream body, resumed where it was cut.
+//!
+//! It runs in a task of its own; the first client is a reader like the others.
+//! When all have left, a fill that is small or well advanced goes on, any other
+//! stops and keeps its partial file.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+
+use super::{
+    Ask, Blobs, Error,
+    fill::Fill,
+    writer::{Pipe, WriterGone},
+};
+use crate::{
+    metrics,
+    store::{Link, Staging},
+    upstream::{self, BlobBody, Failure},
+};
+
+/// Bytes read from upstream before they are handed on.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// How a fill ended, for the metrics.
+#[derive(Debug)]
+enum Ending {
+    Committed,
+    Abandoned,
+    Failed(Error),
+}
+
+/// What a body's reception came to.
+enum Received {
+    /// All of it.
+    Whole,
+    /// It broke off.
+    Cut(Failure),
+    /// Nobody wants it any more.
+    Abandoned,
+}
+
+/// Runs a fill to its end and leaves the table of fills as it should be.
+pub(super) async fn run(blobs: Arc<Blobs>, ask: Ask, fill: Arc<Fill>) {
+    metrics::FILLS_ACTIVE.inc();
+    let ending = match receive(&blobs, &ask, &fill).await {
+        Ok(ending) => ending,
+        Err(error) => Ending::Failed(error),
+    };
+    metrics::FILLS_ACTIVE.dec();
+    let word = match &ending {
+        Ending::Committed => "committed",
+        Ending::Abandoned => "abandoned",
+        Ending::Failed(Error::Mismatch { .. }) => "mismatch",
+        Ending::Failed(_) => "failed",
+    };
+    metrics::FILLS.with_label_values(&[word]).inc();
+    if let Ending::Failed(error) = ending {
+        tracing::warn!(
+            upstream = %ask.upstream.name(), repository = %ask.repository, digest = %fill.digest(),
+            %error, "a fill failed"
+        );
+        fill.fail(error);
+    }
+    blobs.forget(&fill);
+}
+
+async fn receive(blobs: &Arc<Blobs>, ask: &Ask, fill: &Arc<Fill>) -> Result<Ending, Error> {
+    let digest = fill.digest();
+    let left = blobs.store().left_over(&digest);
+    let mut body = first_body(ask, left).await?;
+    if body.total.is_some_and(|total| left > total) {
+        // What lies there is longer than the blob: it can't be the beginning of it.
+        blobs.discard_left_over(digest).await?;
+        body = first_body(ask, 0).await?;
+    }
+    blobs.link(ask, Link { media_type: None }).await;
+    let total = body.total;
+    let staging = blobs.stage(digest, total).await?;
+    let mut sent = staging.len();
+    let pipe = start(blobs, fill, staging, total);
+    let mut attempt = 0;
+    loop {
+        let before = sent;
+        let outcome = take(blobs, fill, &pipe, body, &mut sent).await;
+        match outcome.map_err(|WriterGone| Error::Lost)? {
+            Received::Whole => break,
+            Received::Abandoned => return Ok(Ending::Abandoned),
+            Received::Cut(failure) => {
+                attempt = if sent > before { 1 } else { attempt + 1 };
+                body = resume(blobs, ask, fill, sent, total, &mut attempt, failure).await?;
+            }
+        }
+    }
+    if total.is_some_and(|total| total != sent) {
+        let problem = format!("the blob has {sent} bytes where upstream had said otherwise");
+        return Err(upstream::Error::from(Failure::invalid(problem)).into());
+    }
+    pipe.finish().await.map_err(|WriterGone| Error::Lost)??;
+    Ok(Ending::Committed)
+}
+
+async fn first_body(ask: &Ask, from: u64) -> Result<BlobBody, Error> {
+    let timeouts = &ask.upstream.config().timeouts;
+    let get = ask
+        .upstream
+        .get_blob(&ask.repository, &ask.digest, from, &ask.caller);
+    match tokio::time::timeout(timeouts.fetch, get).await {
+        Ok(body) => Ok(body?),
+        Err(_) => {
+            let host = Arc::clone(ask.upstream.name());
+            let failure = Failure::Timeout {
+                host,
+                waiting_for: "a blob",
+            };
+            Err(upstream::Error::from(failure).into())
+        }
+    }
+}
+
+fn start(blobs: &Blobs, fill: &Arc<Fill>, staging: Staging, total: Option<u64>) -> Pipe {
+    fill.begin(staging.staged(), total, staging.len());
+    Pipe::start(Arc::clone(fill), Arc::clone(blobs.store()), staging)
+}
+
+/// Hands a body on to the writer, from the byte `sent` of the blob on.
+async fn take(
+    blobs: &Blobs,
+    fill: &Arc<Fill>,
+    pipe: &Pipe,
+    body: BlobBody,
+    sent: &mut u64,
+) -> Result<Received, WriterGone> {
+    let BlobBody {
+        start, mut body, ..
+    } = body;
+    // An upstream that ignores the range starts at 0: what is there already is passed over.
+    let mut pass_over = sent.saturating_sub(start);
+    loop {
+        let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
+        match body.append_to(&mut buffer).await {
+            Ok(0) if pass_over > 0 => {
+                return Ok(Received::Cut(Failure::invalid(
+                    "the body is shorter than before",
+                )));
+            }
+            Ok(0) => return Ok(Received::Whole),
+            Ok(_) => {}
+            Err(failure) => return Ok(Received::Cut(failure)),
+        }
+        let skip = pass_over.min(buffer.len() as u64);
+        pass_over -= skip;
+        let piece = buffer
+            .split_off(usize::try_from(skip).unwrap_or(usize::MAX))
+            .freeze();
+        if !piece.is_empty() {
+            *sent += piece.len() as u64;
+            pipe.write(piece).await?;
+        }
+        if blobs.is_abandoned(fill) {
+            return Ok(Received::Abandoned);
+        }
+    }
+}
+
+/// Asks again from where the body was cut, with patience that ends.
+async fn resume(
+    blobs: &Blobs,
+    ask: &Ask,
+    fill: &Arc<Fill>,
+    sent: u64,
+    total: Option<u64>,
+    attempt: &mut u32,
+    mut failure: Failure,
+) -> Result<BlobBody, Error> {
+    let settings = blobs.settings();
+    loop {
+        if *attempt > settings.retries || blobs.is_abandoned(fill) {
+            return Err(upstream::Error::from(failure).into());
+        }
+        tracing::debug!(digest = %fill.digest(), sent, %failure, "a body was cut; resuming");
+        tokio::time::sleep(backoff(settings.retry_backoff, *attempt)).await;
+        match first_body(ask, sent).await {
+            Ok(body) if total.is_none() || body.total.is_none() || body.total == total => {
+                return Ok(body);
+            }
+            Ok(_) => failure = Failure::invalid("the blob's length changed"),
+            Err(Error::Upstream(upstream::Error::Trouble(next))) => failure = next,
+            Err(error) => return Err(error),
+        }
+        *attempt += 1;
+    }
+}
+
+/// Doubles with each attempt, up to 10 s, and is jittered fully (half to whole).
+fn backoff(first: Duration, attempt: u32) -> Duration {
+    let longest = Duration::from_secs(10);
+    let doubled = first
+        .saturating_mul(1 << attempt.saturating_sub(1).min(16))
+        .min(longest);
+    doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,108 @@
+//! The blocking half of a fill: hashes what comes, writes it, publishes it.
+//!
+//! It runs on a thread that may wait for the disk, behind a bounded queue, so
+//! that a slow disk slows its own upstream and nobody's readers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Error, fill::Fill};
+use crate::{
+    protocol::Hasher,
+    store::{Kind, Staging, Store},
+};
+
+/// Pieces on their way from the receiver to the writer; a piece has up to 64 KiB.
+const QUEUE: usize = 32;
+
+/// What the receiver tells the writer.
+enum Message {
+    Piece(Bytes),
+    /// The body is complete.
+    End(oneshot::Sender<Result<(), Error>>),
+}
+
+/// The receiver's end of the writer.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    queue: mpsc::Sender<Message>,
+}
+
+/// The writer is gone: its disk failed. The fill knows why.
+#[derive(Debug)]
+pub(super) struct WriterGone;
+
+// === impl Pipe ===
+
+impl Pipe {
+    /// Starts the writer of `staging`. What an earlier life left in it is hashed first.
+    pub(super) fn start(fill: Arc<Fill>, store: Arc<Store>, staging: Staging) -> Self {
+        let (queue, messages) = mpsc::channel(QUEUE);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = write(&fill, &store, staging, messages) {
+                tracing::warn!(digest = %fill.digest(), %error, "a fill could not be written");
+                fill.fail(Error::Store(Arc::new(error)));
+            }
+        });
+        Self { queue }
+    }
+
+    /// Hands over the next bytes; waits while the writer is behind.
+    pub(super) async fn write(&self, piece: Bytes) -> Result<(), WriterGone> {
+        self.queue
+            .send(Message::Piece(piece))
+            .await
+            .map_err(|_| WriterGone)
+    }
+
+    /// Verifies and publishes. Readers have the last piece once the digest is right; this answers
+    /// when the blob is durable, or with what is wrong.
+    pub(super) async fn finish(self) -> Result<Result<(), Error>, WriterGone> {
+        let (done, outcome) = oneshot::channel();
+        self.queue
+            .send(Message::End(done))
+            .await
+            .map_err(|_| WriterGone)?;
+        outcome.await.map_err(|_| WriterGone)
+    }
+}
+
+/// The writer's life. Dropping `staging` on the way keeps the partial file.
+fn write(
+    fill: &Fill,
+    store: &Arc<Store>,
+    mut staging: Staging,
+    mut messages: mpsc::Receiver<Message>,
+) -> Result<(), crate::store::Error> {
+    let digest = fill.digest();
+    let mut hasher = Hasher::new(digest.algorithm());
+    staging.rehash(&mut hasher)?;
+    while let Some(message) = messages.blocking_recv() {
+        match message {
+            Message::Piece(piece) => {
+                staging.append(&piece)?;
+                fill.advance(staging.len());
+                hasher.update(&piece);
+            }
+            Message::End(done) => {
+                let found = hasher.finish();
+                if found != digest {
+                    staging.discard();
+                    // The receiver may be gone with the runtime; then nobody is left to tell.
+                    let _ = done.send(Err(Error::Mismatch {
+                        expected: digest,
+                        found,
+                    }));
+                    return Ok(());
+                }
+                fill.verified();
+                let published = store.publish(staging, Kind::Blob);
+                let _ = done.send(published.map_err(|error| Error::Store(Arc::new(error))));
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}

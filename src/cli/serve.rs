@@ -1,0 +1,57 @@
+//! `roadstead serve`
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::{FAILED, Source, WRONG_USAGE, complain};
+use crate::server::{self, StartError};
+
+/// What is logged where `RUST_LOG` does not say.
+const LOG_LEVELS: &str = "warn,roadstead=info,access=info";
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    source: Source,
+    /// How log lines look; RUST_LOG sets their level
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+// === impl Serve ===
+
+impl Serve {
+    pub(super) fn run(&self) -> ExitCode {
+        let config = match self.source.load() {
+            Ok(config) => config,
+            Err(error) => return complain(&error, WRONG_USAGE),
+        };
+        self.start_log();
+        match server::run(&config, Vec::new()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ StartError::Config(_)) => complain(&error, WRONG_USAGE),
+            Err(error @ StartError::Listen { .. }) => complain(&error, FAILED),
+        }
+    }
+
+    fn start_log(&self) {
+        let levels =
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_LEVELS));
+        // Pingora logs through `log`; the subscriber bridges it.
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(levels)
+            .with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => log.init(),
+            LogFormat::Json => log.json().flatten_event(true).init(),
+        }
+    }
+}

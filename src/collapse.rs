@@ -1,0 +1,163 @@
+//! One leader, many followers, for any key.
+//!
+//! Of all callers that join with an equal key at the same time one is the
+//! leader; the others receive what it finished with, or learn that it is gone.
+//! Whose task does the work, and how long followers wait, is the caller's.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+/// The flights under way, by key.
+#[derive(Debug)]
+pub struct Collapse<K, V> {
+    flights: Arc<Mutex<Flights<K, V>>>,
+}
+
+type Flights<K, V> = HashMap<K, watch::Receiver<Option<V>>>;
+
+/// What a caller became by joining.
+#[derive(Debug)]
+pub enum Join<K: Eq + Hash, V> {
+    /// Nobody else works on this key: do the work, then [`Leader::finish`].
+    Leader(Leader<K, V>),
+    /// Somebody does: [`Follower::outcome`] waits for it.
+    Follower(Follower<V>),
+}
+
+/// The duty to finish. Dropped unfinished, it tells the followers so.
+#[derive(Debug)]
+pub struct Leader<K: Eq + Hash, V> {
+    key: K,
+    outcome: watch::Sender<Option<V>>,
+    flights: Arc<Mutex<Flights<K, V>>>,
+}
+
+/// A place in the queue behind a leader.
+#[derive(Debug, Clone)]
+pub struct Follower<V> {
+    outcome: watch::Receiver<Option<V>>,
+}
+
+/// The leader was dropped without finishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request that this one waited for was given up")]
+pub struct LeaderGone;
+
+// === impl Collapse ===
+
+impl<K, V> Default for Collapse<K, V> {
+    fn default() -> Self {
+        Self {
+            flights: Arc::default(),
+        }
+    }
+}
+
+impl<K: Eq + Hash + Clone, V: Clone> Collapse<K, V> {
+    /// Joins the flight for `key`, or opens it.
+    pub fn join(&self, key: K) -> Join<K, V> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = flights.get(&key) {
+            return Join::Follower(Follower {
+                outcome: outcome.clone(),
+            });
+        }
+        let (sender, receiver) = watch::channel(None);
+        flights.insert(key.clone(), receiver);
+        Join::Leader(Leader {
+            key,
+            outcome: sender,
+            flights: Arc::clone(&self.flights),
+        })
+    }
+}
+
+// === impl Leader ===
+
+impl<K: Eq + Hash, V> Leader<K, V> {
+    /// A follower of this leader, for the caller that works in another task.
+    pub fn follow(&self) -> Follower<V> {
+        Follower {
+            outcome: self.outcome.subscribe(),
+        }
+    }
+
+    /// Hands `value` to every follower and closes the flight: whoever joins
+    /// from now on starts a new one.
+    pub fn finish(self, value: V) {
+        self.outcome.send_replace(Some(value));
+    }
+}
+
+impl<K: Eq + Hash, V> Drop for Leader<K, V> {
+    fn drop(&mut self) {
+        self.flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
+    }
+}
+
+// === impl Follower ===
+
+impl<V: Clone> Follower<V> {
+    /// Waits for the leader.
+    pub async fn outcome(mut self) -> Result<V, LeaderGone> {
+        let value = self
+            .outcome
+            .wait_for(Option::is_some)
+            .await
+            .map_err(|_| LeaderGone)?;
+        value.clone().ok_or(LeaderGone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leader(join: Join<&'static str, u32>) -> Leader<&'static str, u32> {
+        match join {
+            Join::Leader(leader) => leader,
+            Join::Follower(_) => panic!("expected to lead"),
+        }
+    }
+
+    fn follower(join: Join<&'static str, u32>) -> Follower<u32> {
+        match join {
+            Join::Follower(follower) => follower,
+            Join::Leader(_) => panic!("expected to follow"),
+        }
+    }
+
+    #[tokio::test]
+    async fn followers_get_what_the_leader_finished_with() {
+        let collapse = Collapse::default();
+        let lead = leader(collapse.join("a"));
+        let (one, two) = (follower(collapse.join("a")), follower(collapse.join("a")));
+        lead.finish(7);
+        assert_eq!((one.outcome().await, two.outcome().await), (Ok(7), Ok(7)));
+    }
+
+    #[tokio::test]
+    async fn followers_learn_that_the_leader_is_gone() {
+        let collapse = Collapse::default();
+        let lead = leader(collapse.join("a"));
+        let waiting = follower(collapse.join("a"));
+        drop(lead);
+        assert_eq!(waiting.outcome().await, Err(LeaderGone));
+        leader(collapse.join("a"));
+    }
+
+    #[tokio::test]
+    async fn keys_do_not_wait_for_each_other() {
+        let collapse = Collapse::default();
+        let _a = leader(collapse.join("a"));
+        let _b = leader(collapse.join("b"));
+    }
+}

@@ -1,0 +1,218 @@
+//! The configuration: YAML and flags in, domain types out.
+//!
+//! A `Config` that exists is valid: files it names could be opened, names are unique, limits
+//! are above zero. Whatever is wrong is told as `FILE: KEY: what is wrong; remedy`, all of it
+//! at once. Secrets are never printed.
+
+mod access;
+mod address;
+mod base_url;
+mod credentials;
+mod decode;
+mod downstream;
+mod fault;
+mod files;
+mod listen;
+mod name;
+mod nearest;
+mod patience;
+mod patterns;
+mod preset;
+mod problem;
+mod quantity;
+mod raw;
+mod realm;
+mod secret;
+mod store;
+mod tags;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod upstreams;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+pub use self::access::Access;
+pub use self::address::Address;
+pub use self::base_url::{BaseUrl, Scheme};
+pub use self::credentials::{Account, Credentials, Mode};
+pub use self::downstream::{Downstream, Shutdown};
+pub use self::listen::{Admin, Listen, Tls};
+pub use self::patience::{Breaker, Timeouts};
+pub use self::patterns::Patterns;
+pub use self::problem::{ConfigError, Problem, Refusal};
+pub use self::secret::Secret;
+pub use self::store::{Fill, Store};
+pub use self::tags::Tags;
+pub use self::upstream::{Upstream, Writes};
+
+use self::problem::{Report, Scope};
+use self::raw::RawConfig;
+
+/// Everything that can be configured, valid as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients connect; never empty. Default: `0.0.0.0:5000`.
+    pub listen: Vec<Listen>,
+    /// Where the operator connects.
+    pub admin: Admin,
+    /// Proxies whose `Forwarded` and `X-Forwarded-*` are believed. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Who may pull.
+    pub access: Access,
+    /// The registries; never empty, and the first is the default one. Default: Docker Hub.
+    pub upstreams: Vec<Upstream>,
+    /// Where the cache lives, and its capacity.
+    pub store: Store,
+    /// How blobs are fetched.
+    pub fill: Fill,
+    /// Limits on clients.
+    pub downstream: Downstream,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+}
+
+/// What the command line says; each wins over the file's key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--listen ADDR`: replaces the whole `listen` list, its TLS included.
+    pub listen: Option<String>,
+    /// `--admin ADDR`: replaces `admin.address`.
+    pub admin: Option<String>,
+    /// `--upstream [NAME=]URL` or a preset's name; if any, they replace the file's list.
+    pub upstreams: Vec<String>,
+    /// `--data DIR`: replaces `store.directory`.
+    pub data: Option<PathBuf>,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::from_sources(Some(path), &Overrides::default())
+    }
+
+    /// Checks a text; `origin` stands for the file's name in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let raw = decode::decode(text, origin)?;
+        Self::build(raw, origin, &Overrides::default())
+    }
+
+    /// The defaults (Docker Hub on 0.0.0.0:5000), with what the command line says.
+    pub fn default_with(flags: &Overrides) -> Result<Self, ConfigError> {
+        Self::build(RawConfig::default(), "defaults", flags)
+    }
+
+    /// The file, if there is one, and the command line, which wins.
+    pub fn from_sources(file: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
+        let Some(path) = file else {
+            return Self::default_with(flags);
+        };
+        let origin = path.display().to_string();
+        let raw = decode::decode(&decode::read_text(path)?, &origin)?;
+        Self::build(raw, &origin, flags)
+    }
+
+    /// The effective configuration as YAML: every key, secrets as `***`.
+    pub fn to_yaml(&self) -> String {
+        let raw = RawConfig {
+            listen: Some(self.listen.iter().map(Listen::to_raw).collect()),
+            admin: Some(self.admin.to_raw()),
+            trusted_proxies: Some(access::print_networks(&self.trusted_proxies)),
+            access: Some(self.access.to_raw()),
+            upstreams: Some(self.upstreams.iter().map(Upstream::to_raw).collect()),
+            store: Some(self.store.to_raw()),
+            fill: Some(self.fill.to_raw()),
+            downstream: Some(self.downstream.to_raw()),
+            shutdown: Some(self.shutdown.to_raw()),
+        };
+        serde_yaml::to_string(&raw).expect("text, numbers and lists always make YAML")
+    }
+
+    fn build(raw: RawConfig, origin: &str, flags: &Overrides) -> Result<Self, ConfigError> {
+        let report = Report::default();
+        let config = Self::read(
+            &report.scope(origin),
+            &report.scope("command line"),
+            raw,
+            flags,
+        );
+        if report.is_empty() {
+            Ok(config)
+        } else {
+            Err(report.into_error())
+        }
+    }
+
+    /// Reads every key; where a flag replaces one, the flag is read instead.
+    fn read(file: &Scope<'_>, line: &Scope<'_>, raw: RawConfig, flags: &Overrides) -> Self {
+        let listen_scope = match &flags.listen {
+            Some(_) => line.at("--listen"),
+            None => file.at("listen"),
+        };
+        let listen = match &flags.listen {
+            Some(text) => Listen::from_flag(&listen_scope, text),
+            None => Listen::read_all(&listen_scope, raw.listen),
+        };
+        let admin = match &flags.admin {
+            Some(text) => Admin::from_text(&line.at("--admin"), text),
+            None => Admin::read(&file.at("admin"), raw.admin.unwrap_or_default()),
+        };
+        refuse_shared_address(&listen_scope, &listen, &admin);
+        let proxies = raw.trusted_proxies.unwrap_or_default();
+        let mut raw_store = raw.store.unwrap_or_default();
+        let data = flags.data.clone();
+        if data.is_some() {
+            raw_store.directory = None;
+        }
+        let mut store = Store::read(&file.at("store"), raw_store);
+        if let Some(path) = data {
+            store.directory = store::directory(&line.at("--data"), path);
+        }
+        Self {
+            listen,
+            admin,
+            trusted_proxies: file
+                .at("trusted_proxies")
+                .each(&proxies, access::parse_network),
+            access: Access::read(&file.at("access"), raw.access.unwrap_or_default()),
+            upstreams: match flags.upstreams.as_slice() {
+                [] => upstreams::read_all(&file.at("upstreams"), raw.upstreams),
+                flags => upstreams::from_flags(&line.at("--upstream"), flags),
+            },
+            store,
+            fill: Fill::read(&file.at("fill"), raw.fill.unwrap_or_default()),
+            downstream: Downstream::read(
+                &file.at("downstream"),
+                raw.downstream.unwrap_or_default(),
+            ),
+            shutdown: Shutdown::read(&file.at("shutdown"), raw.shutdown.unwrap_or_default()),
+        }
+    }
+}
+
+fn refuse_shared_address(scope: &Scope<'_>, listen: &[Listen], admin: &Admin) {
+    let admin = Address::Tcp(admin.address);
+    for listener in listen
+        .iter()
+        .filter(|listener| listener.address.overlaps(&admin))
+    {
+        scope.refuse(
+            format!("{} is also the admin address ({admin})", listener.address),
+            "choose another port for one of them",
+        );
+    }
+}
+
+/// The same as `to_yaml`.
+impl fmt::Display for Config {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.to_yaml())
+    }
+}

@@ -1,0 +1,196 @@
+//! The YAML file as it is written: key names and nesting, nothing of meaning.
+//!
+//! All keys are optional and unknown ones are refused. Scalars stay text here and are
+//! parsed by their domain type, which knows the unit, the default and the remedy.
+//! Nothing here derives `Debug`, for accounts carry passwords.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A plain value: kept as written, and printed as a number where it is one.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Scalar(pub(super) String);
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping of keys")]
+pub(super) struct RawConfig {
+    pub(super) listen: Option<Vec<RawListen>>,
+    pub(super) admin: Option<RawAdmin>,
+    pub(super) trusted_proxies: Option<Vec<String>>,
+    pub(super) access: Option<RawAccess>,
+    pub(super) upstreams: Option<Vec<RawUpstream>>,
+    pub(super) store: Option<RawStore>,
+    pub(super) fill: Option<RawFill>,
+    pub(super) downstream: Option<RawDownstream>,
+    pub(super) shutdown: Option<RawShutdown>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { address: 0.0.0.0:5000 }"
+)]
+pub(super) struct RawListen {
+    pub(super) address: Option<String>,
+    pub(super) tls: Option<RawTls>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { certificate: FILE, key: FILE }"
+)]
+pub(super) struct RawTls {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { address: 127.0.0.1:5001 }"
+)]
+pub(super) struct RawAdmin {
+    pub(super) address: Option<String>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { allow: [10.0.0.0/8] }"
+)]
+pub(super) struct RawAccess {
+    pub(super) allow: Option<Vec<String>>,
+    pub(super) htpasswd: Option<String>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { name: docker.io }"
+)]
+pub(super) struct RawUpstream {
+    pub(super) name: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) hosts: Option<Vec<String>>,
+    pub(super) credentials: Option<RawCredentials>,
+    pub(super) tags: Option<RawTags>,
+    pub(super) allow: Option<Vec<String>>,
+    pub(super) deny: Option<Vec<String>>,
+    pub(super) writes: Option<String>,
+    pub(super) token_realms: Option<Vec<String>>,
+    pub(super) redirect_hosts: Option<Vec<String>>,
+    pub(super) ca_file: Option<String>,
+    pub(super) timeouts: Option<RawTimeouts>,
+    pub(super) breaker: Option<RawBreaker>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { mode: shared, accounts: [] }"
+)]
+pub(super) struct RawCredentials {
+    pub(super) mode: Option<String>,
+    pub(super) accounts: Option<Vec<RawAccount>>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { username: NAME, password_file: FILE }"
+)]
+pub(super) struct RawAccount {
+    pub(super) username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) password_env: Option<String>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { fresh_for: 1m }")]
+pub(super) struct RawTags {
+    pub(super) fresh_for: Option<Scalar>,
+    pub(super) serve_stale_for: Option<Scalar>,
+    pub(super) immutable: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { connect: 3s }")]
+pub(super) struct RawTimeouts {
+    pub(super) connect: Option<Scalar>,
+    pub(super) response: Option<Scalar>,
+    pub(super) validate: Option<Scalar>,
+    pub(super) fetch: Option<Scalar>,
+    pub(super) read: Option<Scalar>,
+    pub(super) idle: Option<Scalar>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { failures: 3, open_for: 5s }"
+)]
+pub(super) struct RawBreaker {
+    pub(super) failures: Option<Scalar>,
+    pub(super) open_for: Option<Scalar>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { directory: DIR, disk: 100GiB }"
+)]
+pub(super) struct RawStore {
+    pub(super) directory: Option<String>,
+    pub(super) disk: Option<Scalar>,
+    pub(super) memory: Option<Scalar>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping such as { finish_below: 32MiB }"
+)]
+pub(super) struct RawFill {
+    pub(super) finish_below: Option<Scalar>,
+    pub(super) finish_above_percent: Option<Scalar>,
+    pub(super) retries: Option<Scalar>,
+    pub(super) retry_backoff: Option<Scalar>,
+    pub(super) max_manifest: Option<Scalar>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { head: 30s }")]
+pub(super) struct RawDownstream {
+    pub(super) head: Option<Scalar>,
+    pub(super) keepalive: Option<Scalar>,
+    pub(super) write: Option<Scalar>,
+    pub(super) max_connections: Option<Scalar>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { drain: 30s }")]
+pub(super) struct RawShutdown {
+    pub(super) drain: Option<Scalar>,
+}
+
+// === impl Scalar ===
+
+impl Scalar {
+    pub(super) fn print(value: impl ToString) -> Option<Self> {
+        Some(Self(value.to_string()))
+    }
+}
+
+impl Serialize for Scalar {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.parse::<u64>() {
+            Ok(number) => serializer.serialize_u64(number),
+            Err(_) => serializer.serialize_str(&self.0),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Where cached bytes live, how many there may be, and what becomes of unfinished ones.
+//!
+//! The sizes are hard limits; `store` keeps them and `blob::fill` follows the rest.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::problem::Scope;
+use super::quantity::{print_duration, print_size};
+use super::raw::{RawFill, RawStore, Scalar};
+
+/// The cache's place and capacity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Made at start if missing; relative to the working directory. Default: `./roadstead-data`.
+    pub directory: PathBuf,
+    /// Bytes on disk, never passed; above zero. Default: 100GiB.
+    pub disk: u64,
+    /// Bytes of cached content in memory; above zero. Default: 256MiB.
+    pub memory: u64,
+}
+
+/// How blobs are fetched, and what happens once every client has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fill {
+    /// An abandoned fill with fewer bytes than this left to fetch goes on. Default: 32MiB.
+    pub finish_below: u64,
+    /// An abandoned fill that has at least this share goes on; 0–100. Default: 50.
+    pub finish_above_percent: u8,
+    /// Resumes in a row without a byte of progress before a fill gives up. Default: 5.
+    pub retries: u32,
+    /// The wait before the first resume; doubled each time, jittered. Default: 200ms.
+    pub retry_backoff: Duration,
+    /// The biggest manifest accepted, in bytes; above zero. Default: 4MiB, as the OCI
+    /// distribution spec asks registries to allow.
+    pub max_manifest: u64,
+}
+
+// === impl Store ===
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("./roadstead-data"),
+            disk: 100 << 30,
+            memory: 256 << 20,
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn read(scope: &Scope<'_>, raw: RawStore) -> Self {
+        let default = Self::default();
+        Self {
+            directory: match raw.directory {
+                Some(path) => directory(&scope.at("directory"), PathBuf::from(path)),
+                None => default.directory,
+            },
+            disk: scope.size("disk", raw.disk.as_ref(), default.disk),
+            memory: scope.size("memory", raw.memory.as_ref(), default.memory),
+        }
+    }
+
+    pub(super) fn to_raw(&self) -> RawStore {
+        RawStore {
+            directory: Some(self.directory.display().to_string()),
+            disk: Scalar::print(print_size(self.disk)),
+            memory: Scalar::print(print_size(self.memory)),
+        }
+    }
+}
+
+/// The cache's directory, which need not exist yet.
+pub(super) fn directory(scope: &Scope<'_>, path: PathBuf) -> PathBuf {
+    if path.as_os_str().is_empty() {
+        scope.refuse("is empty", "write a path such as /var/lib/roadstead");
+    } else if path.is_file() {
+        scope.refuse("is a file", "write the path of a directory");
+    }
+    path
+}
+
+// === impl Fill ===
+
+impl Default for Fill {
+    fn default() -> Self {
+        Self {
+            finish_below: 32 << 20,
+            finish_above_percent: 50,
+            retries: 5,
+            retry_backoff: Duration::from_millis(200),
+            max_manifest: 4 << 20,
+        }
+    }
+}
+
+impl Fill {
+    pub(super) fn read(scope: &Scope<'_>, raw: RawFill) -> Self {
+        let default = Self::default();
+        Self {
+            finish_below: scope.size_or_zero(
+                "finish_below",
+                raw.finish_below.as_ref(),
+                default.finish_below,
+            ),
+            finish_above_percent: scope.count(
+                "finish_above_percent",
+                raw.finish_above_percent.as_ref(),
+                default.finish_above_percent,
+                0..=100,
+            ),
+            retries: scope.count("retries", raw.retries.as_ref(), default.retries, 0..=1000),
+            retry_backoff: scope.wait(
+                "retry_backoff",
+                raw.retry_backoff.as_ref(),
+                default.retry_backoff,
+            ),
+            max_manifest: scope.size(
+                "max_manifest",
+                raw.max_manifest.as_ref(),
+                default.max_manifest,
+            ),
+        }
+    }
+
+    pub(super) fn to_raw(&self) -> RawFill {
+        RawFill {
+            finish_below: Scalar::print(print_size(self.finish_below)),
+            finish_above_percent: Scalar::print(self.finish_above_percent),
+            retries: Scalar::print(self.retries),
+            retry_backoff: Scalar::print(print_duration(self.retry_backoff)),
+            max_manifest: Scalar::print(print_size(self.max_manifest)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{parsed, refused, scratch_file};
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_memory_may_exceed_the_disk() {
+        let store = parsed("store: { directory: /var/cache/rs, disk: 1GiB, memory: 2GiB }").store;
+        assert_eq!(
+            store,
+            Store {
+                directory: "/var/cache/rs".into(),
+                disk: 1 << 30,
+                memory: 2 << 30
+            }
+        );
+    }
+
+    #[test]
+    fn no_disk_or_no_memory_is_refused() {
+        let line = refused("store: { disk: 0 }");
+        assert_eq!(
+            line,
+            "test.yaml: store.disk: is zero; write more than zero, such as 100GiB"
+        );
+        assert!(refused("store: { memory: 0MiB }").contains("store.memory: is zero"));
+    }
+
+    #[test]
+    fn a_bad_size_is_refused_with_its_grammar() {
+        let line = refused("store: { disk: 100Gi }");
+        assert!(
+            line.starts_with(
+                "test.yaml: store.disk: `100Gi` has an unknown unit; write a whole number"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_directory_may_be_missing_but_not_a_file() {
+        let (_kept, file) = scratch_file("");
+        assert!(
+            refused(&format!("store: {{ directory: {file} }}"))
+                .contains("store.directory: is a file")
+        );
+        assert!(refused("store: { directory: \"\" }").contains("store.directory: is empty"));
+    }
+
+    #[test]
+    fn a_percentage_ends_at_a_hundred() {
+        assert_eq!(
+            parsed("fill: { finish_above_percent: 100 }")
+                .fill
+                .finish_above_percent,
+            100
+        );
+        assert!(refused("fill: { finish_above_percent: 101 }").contains("write one from 0 to 100"));
+    }
+}

@@ -1,0 +1,314 @@
+//! One registry behind the proxy: where it is, how it is spoken to, and what of it may pass.
+//!
+//! A name from the presets is enough for the well-known ones. What stands here is safe to
+//! use as it is: no credential can go over plain HTTP, no two upstreams share a name or host.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use super::base_url::{BaseUrl, Scheme, parse_authority};
+use super::credentials::Credentials;
+use super::name::read_name;
+use super::nearest::choose;
+use super::patience::{Breaker, Timeouts};
+use super::patterns::Patterns;
+use super::preset::Preset;
+use super::problem::{Refusal, Scope};
+use super::raw::RawUpstream;
+use super::realm::{preset_realms, read_realms};
+use super::tags::Tags;
+
+/// A registry that is cached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The name that selects it: first path segment, `?ns=`, metric label. Unique, and fit for
+    /// a path segment.
+    pub name: String,
+    /// Where it is.
+    pub url: BaseUrl,
+    /// `Host` values (`host` or `host:port`, lower case) that select it; unique over all
+    /// upstreams. Default: none.
+    pub hosts: Vec<String>,
+    /// Whose credentials it sees.
+    pub credentials: Credentials,
+    /// How long its tags may be used.
+    pub tags: Tags,
+    /// Repositories that may be pulled; never empty. Default: `**`.
+    pub allow: Patterns,
+    /// Repositories that may not, though allowed. Default: none.
+    pub deny: Patterns,
+    /// What happens to pushes and deletions. Default: deny.
+    pub writes: Writes,
+    /// Token realms that are trusted besides https ones on the registry's own site. Default:
+    /// the preset's.
+    pub token_realms: Vec<Url>,
+    /// Redirect targets (`host` or `host:port`, lower case) that may be private addresses or
+    /// plain HTTP. Default: none.
+    pub redirect_hosts: Vec<String>,
+    /// PEM file with the authorities to trust for it, which could be opened when the
+    /// configuration was read. Default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+    /// When it is left alone.
+    pub breaker: Breaker,
+}
+
+/// What happens to requests that change a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// 405, without upstream traffic.
+    Deny,
+    /// Passed on as they are. Not available yet: refused when read.
+    Forward,
+}
+
+const WRITES: [(&str, Writes); 2] = [("deny", Writes::Deny), ("forward", Writes::Forward)];
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// An upstream with every default, and the preset's realms if the URL is a preset's.
+    pub fn new(name: impl Into<String>, url: BaseUrl) -> Self {
+        let name = name.into();
+        Self {
+            token_realms: preset_realms(&name, &url),
+            name,
+            url,
+            hosts: Vec::new(),
+            credentials: Credentials::default(),
+            tags: Tags::default(),
+            allow: Patterns::everything(),
+            deny: Patterns::default(),
+            writes: Writes::Deny,
+            redirect_hosts: Vec::new(),
+            ca_file: None,
+            timeouts: Timeouts::default(),
+            breaker: Breaker::default(),
+        }
+    }
+
+    /// Whether this is Docker Hub, by its name.
+    pub fn is_docker_hub(&self) -> bool {
+        self.name == "docker.io"
+    }
+
+    /// Whether a one-part repository name gets `library/` before it: on Docker Hub alone.
+    pub fn library_rule(&self) -> bool {
+        self.is_docker_hub()
+    }
+
+    /// One registry from the YAML; `None` once its name or URL was refused.
+    pub(super) fn read(scope: &Scope<'_>, raw: RawUpstream) -> Option<Self> {
+        let url = read_url(scope, raw.name.as_deref(), raw.url.as_deref());
+        let name = scope.at("name").check(read_name(raw.name, url.as_ref()));
+        let hosts = scope
+            .at("hosts")
+            .each(&raw.hosts.unwrap_or_default(), parse_authority);
+        let credentials = Credentials::read(
+            &scope.at("credentials"),
+            raw.credentials.unwrap_or_default(),
+        );
+        let tags = Tags::read(&scope.at("tags"), raw.tags.unwrap_or_default());
+        let allow = read_allow(&scope.at("allow"), raw.allow);
+        let deny = Patterns::read(&scope.at("deny"), raw.deny, Patterns::default());
+        let writes = raw
+            .writes
+            .and_then(|word| scope.at("writes").check(read_writes(&word)));
+        let redirects = raw.redirect_hosts.unwrap_or_default();
+        let redirect_hosts = scope.at("redirect_hosts").each(&redirects, parse_authority);
+        let ca_file = scope.at("ca_file").file(raw.ca_file);
+        let timeouts = Timeouts::read(&scope.at("timeouts"), raw.timeouts.unwrap_or_default());
+        let breaker = Breaker::read(&scope.at("breaker"), raw.breaker.unwrap_or_default());
+        let (name, url) = (name?, url?);
+        refuse_exposed_credentials(scope, &credentials, &url);
+        let token_realms = read_realms(&scope.at("token_realms"), raw.token_realms, &name, &url);
+        Some(Self {
+            name,
+            url,
+            hosts,
+            credentials,
+            tags,
+            allow,
+            deny,
+            writes: writes.unwrap_or(Writes::Deny),
+            token_realms,
+            redirect_hosts,
+            ca_file,
+            timeouts,
+            breaker,
+        })
+    }
+
+    pub(super) fn to_raw(&self) -> RawUpstream {
+        let writes = WRITES.iter().find(|(_, writes)| *writes == self.writes);
+        RawUpstream {
+            name: Some(self.name.clone()),
+            url: Some(self.url.to_string()),
+            hosts: Some(self.hosts.clone()),
+            credentials: Some(self.credentials.to_raw()),
+            tags: Some(self.tags.to_raw()),
+            allow: Some(self.allow.sources.clone()),
+            deny: Some(self.deny.sources.clone()),
+            writes: writes.map(|(name, _)| (*name).to_owned()),
+            token_realms: Some(self.token_realms.iter().map(Url::to_string).collect()),
+            redirect_hosts: Some(self.redirect_hosts.clone()),
+            ca_file: self.ca_file.as_ref().map(|path| path.display().to_string()),
+            timeouts: Some(self.timeouts.to_raw()),
+            breaker: Some(self.breaker.to_raw()),
+        }
+    }
+}
+
+fn read_url(scope: &Scope<'_>, name: Option<&str>, url: Option<&str>) -> Option<BaseUrl> {
+    let scope = scope.at("url");
+    if let Some(text) = url {
+        return scope.check(text.parse());
+    }
+    let preset = name.and_then(Preset::named);
+    if preset.is_none() && name.is_some() {
+        let remedy = format!("write it; only these names need none: {}", Preset::names());
+        scope.refuse("is missing", remedy);
+    }
+    preset.and_then(|preset| scope.check(preset.url.parse()))
+}
+
+fn read_allow(scope: &Scope<'_>, raw: Option<Vec<String>>) -> Patterns {
+    if raw.as_ref().is_some_and(Vec::is_empty) {
+        scope.refuse(
+            "the list is empty, so nothing may be pulled",
+            "list globs, or leave the key out",
+        );
+    }
+    Patterns::read(scope, raw, Patterns::everything())
+}
+
+fn read_writes(word: &str) -> Result<Writes, Refusal> {
+    match choose(word, &WRITES)? {
+        Writes::Forward => Err(Refusal::new(
+            "forward is not available yet",
+            "leave writes: deny",
+        )),
+        writes => Ok(writes),
+    }
+}
+
+fn refuse_exposed_credentials(scope: &Scope<'_>, credentials: &Credentials, url: &BaseUrl) {
+    if url.scheme == Scheme::Http && !url.is_loopback() && !credentials.is_anonymous() {
+        scope.at("credentials").refuse(
+            format!("credentials would go to {url} in plain text"),
+            format!("use https://{} as url", url.host),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{only_upstream, refused};
+
+    #[test]
+    fn a_well_known_name_is_enough() {
+        let hub = only_upstream("upstreams: [{ name: docker.io }]");
+        assert_eq!(hub.url.to_string(), "https://registry-1.docker.io");
+        assert!(hub.is_docker_hub() && hub.library_rule());
+        let lscr = only_upstream("upstreams: [{ name: lscr.io }]");
+        assert!(!lscr.library_rule());
+        for name in [
+            "ghcr.io",
+            "quay.io",
+            "registry.k8s.io",
+            "gcr.io",
+            "mcr.microsoft.com",
+            "public.ecr.aws",
+        ] {
+            let upstream = only_upstream(&format!("upstreams: [{{ name: {name} }}]"));
+            assert_eq!(upstream.url.to_string(), format!("https://{name}"));
+        }
+    }
+
+    #[test]
+    fn another_name_needs_its_url() {
+        let line = refused("upstreams: [{ name: corp }]");
+        assert!(line.starts_with("test.yaml: upstreams[0].url: is missing; write it; only these names need none: docker.io, "), "{line}");
+    }
+
+    #[test]
+    fn a_bad_url_is_refused() {
+        for (url, what) in [
+            ("https://a.io/v2", "has a path; write https://a.io"),
+            ("https://a.io?x", "has a query; write https://a.io"),
+            ("https://me:pw@a.io", "the URL has a user in it"),
+            ("ftp://a.io", "has no http or https scheme"),
+            ("a.io", "has no http or https scheme"),
+        ] {
+            let line = refused(&format!("upstreams: [{{ name: a, url: \"{url}\" }}]"));
+            assert!(
+                line.starts_with("test.yaml: upstreams[0].url: ") && line.contains(what),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn credentials_never_go_over_plain_http() {
+        let account = "credentials: { accounts: [{ username: a, password: b }] }";
+        assert_eq!(
+            refused(&format!(
+                "upstreams: [{{ name: a, url: \"http://a.io:5000\", {account} }}]"
+            )),
+            "test.yaml: upstreams[0].credentials: credentials would go to http://a.io:5000 in plain text; \
+             use https://a.io as url"
+        );
+        let client =
+            "upstreams: [{ name: a, url: \"http://a.io\", credentials: { mode: client } }]";
+        assert!(refused(client).contains("in plain text"));
+        only_upstream(&format!(
+            "upstreams: [{{ name: a, url: \"http://127.0.0.1:5000\", {account} }}]"
+        ));
+        only_upstream("upstreams: [{ name: a, url: \"http://a.io\" }]");
+    }
+
+    #[test]
+    fn writes_can_not_be_forwarded_yet() {
+        assert_eq!(
+            refused("upstreams: [{ name: docker.io, writes: forward }]"),
+            "test.yaml: upstreams[0].writes: forward is not available yet; leave writes: deny"
+        );
+        assert!(
+            refused("upstreams: [{ name: docker.io, writes: maybe }]")
+                .contains("write deny or forward")
+        );
+    }
+
+    #[test]
+    fn repositories_are_filtered_by_globs() {
+        let upstream = only_upstream(
+            "upstreams: [{ name: docker.io, allow: [\"library/*\"], deny: [library/ubuntu] }]",
+        );
+        assert!(
+            upstream.allow.matches("library/alpine") && upstream.deny.matches("library/ubuntu")
+        );
+        assert!(
+            only_upstream("upstreams: [{ name: docker.io }]")
+                .allow
+                .matches("any/thing")
+        );
+        assert!(
+            refused("upstreams: [{ name: docker.io, allow: [] }]")
+                .contains("allow: the list is empty")
+        );
+    }
+
+    #[test]
+    fn redirect_hosts_are_authorities() {
+        let upstream = only_upstream(
+            "upstreams: [{ name: docker.io, redirect_hosts: [CDN.corp, \"10.0.0.1:9000\"] }]",
+        );
+        assert_eq!(upstream.redirect_hosts, ["cdn.corp", "10.0.0.1:9000"]);
+        assert!(
+            refused("upstreams: [{ name: docker.io, redirect_hosts: [\"*.corp\"] }]")
+                .contains("redirect_hosts[0]: `*.corp`")
+        );
+    }
+}

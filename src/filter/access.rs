@@ -1,0 +1,53 @@
+//! Who may pull: by address, and by password where a file names users.
+
+use async_trait::async_trait;
+use http::{header, request::Parts};
+use ipnet::IpNet;
+
+use super::{Context, Flow, Refusal, RequestFilter, htpasswd::Htpasswd};
+use crate::config;
+
+/// The filter.
+#[derive(Debug)]
+pub struct Access {
+    allow: Vec<IpNet>,
+    users: Option<Htpasswd>,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Reads the htpasswd file, if one is configured; the error names it.
+    pub fn new(config: &config::Access) -> Result<Self, String> {
+        let users = config.htpasswd.as_deref().map(Htpasswd::load).transpose()?;
+        Ok(Self {
+            allow: config.allow.clone(),
+            users,
+        })
+    }
+}
+
+#[async_trait]
+impl RequestFilter for Access {
+    fn name(&self) -> &'static str {
+        "access"
+    }
+
+    async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
+        // A Unix socket is guarded by its file's permissions.
+        if let Some(client) = context.client.address
+            && !self.allow.iter().any(|net| net.contains(&client))
+        {
+            return Err(Refusal::AddressNotAllowed { client });
+        }
+        if let Some(users) = &self.users {
+            let authorization = request.headers.get(header::AUTHORIZATION);
+            let user = users
+                .check(authorization)
+                .await
+                .ok_or(Refusal::PasswordWanted)?;
+            context.user = Some(user);
+        }
+        Ok(Flow::Continue)
+    }
+}

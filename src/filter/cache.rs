@@ -1,0 +1,388 @@
+//! The cache: answers manifests and blobs, and lets all the rest pass upstream.
+//!
+//! It adds HTTP to what `manifest` and `blob` know: conditions, ranges, and the
+//! headers that tell a client what it got and where from.
+
+use std::{sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+
+use super::{Answer, Body, Context, Flow, Refusal, RequestFilter, Target};
+use crate::{
+    blob::{self, Blobs, Source, Stream},
+    manifest::{self, Found, Manifests, Outcome, Want},
+    protocol::{
+        Digest, Reference, Repository, Requested, Route,
+        accept::Accept,
+        cache_status::{CacheStatus, Forward},
+        conditional::{etag, if_none_match, if_range},
+        multipart::Multipart,
+        range::{content_range, content_range_unsatisfied, resolve},
+    },
+    upstream::Caller,
+};
+
+/// What a digest names never changes.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+
+/// The same, for what only some may see.
+const IMMUTABLE_PRIVATE: &str = "private, max-age=31536000, immutable";
+
+static DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+static NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// The filter.
+#[derive(Debug)]
+pub struct Cache {
+    manifests: Arc<Manifests>,
+    blobs: Arc<Blobs>,
+}
+
+// === impl Cache ===
+
+impl Cache {
+    /// Answers from these.
+    pub fn new(manifests: Arc<Manifests>, blobs: Arc<Blobs>) -> Self {
+        Self { manifests, blobs }
+    }
+
+    async fn ping(&self, target: &Target) -> Result<Answer, Refusal> {
+        // Only upstream can say whether a client's own credentials will do.
+        if matches!(target.caller, Caller::Client { .. }) {
+            target.upstream.ping(&target.caller).await?;
+        }
+        let json = HeaderValue::from_static("application/json");
+        let body = Body::Bytes(Bytes::from_static(b"{}"));
+        Ok(Answer::new(StatusCode::OK)
+            .with(header::CONTENT_TYPE, json)
+            .body(body))
+    }
+
+    async fn manifest(
+        &self,
+        request: &Parts,
+        context: &mut Context,
+        target: &Target,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Answer, Refusal> {
+        let want = if request.method == Method::HEAD {
+            Want::Head
+        } else {
+            Want::Body
+        };
+        let ask = manifest::Ask {
+            upstream: Arc::clone(&target.upstream),
+            repository: repository.clone(),
+            want,
+            caller: target.caller.clone(),
+        };
+        let served = match reference {
+            Reference::Digest(digest) => self.manifests.by_digest(&ask, *digest).await,
+            Reference::Tag(tag) => {
+                let accept = Accept::parse(lines(request, &header::ACCEPT));
+                self.manifests.by_tag(&ask, tag, &accept).await
+            }
+        };
+        let served = served.map_err(Refusal::Manifest)?;
+        let (word, status) = manifest_status(&served.outcome);
+        context.cache = word;
+        let (digest, media_type, size, body) = match served.found {
+            Found::Whole(manifest) => {
+                let size = manifest.body.len() as u64;
+                (
+                    manifest.digest,
+                    manifest.media_type,
+                    size,
+                    Body::Bytes(manifest.body),
+                )
+            }
+            Found::Described {
+                digest,
+                media_type,
+                size,
+            } => (digest, media_type.into(), size, Body::Empty),
+        };
+        let mut answer = self.object(target, digest, &status);
+        if matches!(reference, Reference::Tag(_)) {
+            // A tag may move: what fronts us checks with us, and that is cheap.
+            answer
+                .headers
+                .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
+        if let Some(validated) = served.validated {
+            let age = SystemTime::now()
+                .duration_since(validated)
+                .unwrap_or_default();
+            answer
+                .headers
+                .insert(header::AGE, HeaderValue::from(age.as_secs()));
+        }
+        if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
+            answer.status = StatusCode::NOT_MODIFIED;
+            return Ok(answer);
+        }
+        let answer = answer
+            .with_text(header::CONTENT_TYPE, &media_type)
+            .with(header::CONTENT_LENGTH, HeaderValue::from(size))
+            .body(body);
+        Ok(answer)
+    }
+
+    async fn blob(
+        &self,
+        request: &Parts,
+        context: &mut Context,
+        target: &Target,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<Answer, Refusal> {
+        let ask = blob::Ask {
+            upstream: Arc::clone(&target.upstream),
+            repository: repository.clone(),
+            digest,
+            caller: target.caller.clone(),
+        };
+        if request.method == Method::HEAD {
+            let (size, outcome) = self.blobs.describe(&ask).await?;
+            let (word, status) = blob_status(outcome);
+            context.cache = word;
+            return Ok(self.described(request, target, digest, &status, size));
+        }
+        let served = self.blobs.open(&ask).await?;
+        let (word, status) = blob_status(served.outcome);
+        context.cache = word;
+        let answer = self
+            .object(target, digest, &status)
+            .with(header::ACCEPT_RANGES, BYTES);
+        if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
+            return Ok(Answer {
+                status: StatusCode::NOT_MODIFIED,
+                ..answer
+            });
+        }
+        self.ranged(request, digest, answer, served.source).await
+    }
+
+    fn described(
+        &self,
+        request: &Parts,
+        target: &Target,
+        digest: Digest,
+        status: &CacheStatus,
+        size: u64,
+    ) -> Answer {
+        let answer = self
+            .object(target, digest, status)
+            .with(header::ACCEPT_RANGES, BYTES);
+        if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
+            return Answer {
+                status: StatusCode::NOT_MODIFIED,
+                ..answer
+            };
+        }
+        answer
+            .with(header::CONTENT_TYPE, OCTETS)
+            .with(header::CONTENT_LENGTH, HeaderValue::from(size))
+    }
+
+    /// The part of a blob that is asked for (RFC 9110 §14).
+    async fn ranged(
+        &self,
+        request: &Parts,
+        digest: Digest,
+        answer: Answer,
+        source: Source,
+    ) -> Result<Answer, Refusal> {
+        let wanted = range_header(request, &digest);
+        let (source, size) = ready(source, wanted.is_some()).await?;
+        let Some(size) = size else {
+            let body = Body::Blob(Box::new(Stream::whole(source)), None);
+            return Ok(answer.with(header::CONTENT_TYPE, OCTETS).body(body));
+        };
+        match resolve(wanted, size) {
+            // An empty blob has no range that could be satisfied, and clients that always send
+            // `bytes=0-` want it all the same.
+            Requested::Unsatisfiable if size > 0 => Ok(Answer {
+                status: StatusCode::RANGE_NOT_SATISFIABLE,
+                ..answer.with_text(header::CONTENT_RANGE, &content_range_unsatisfied(size))
+            }),
+            Requested::Whole | Requested::Unsatisfiable => {
+                let body = Body::Blob(Box::new(Stream::whole(source)), Some(size));
+                Ok(answer.with(header::CONTENT_TYPE, OCTETS).body(body))
+            }
+            Requested::Single(range) => {
+                let body = Body::Blob(Box::new(Stream::range(source, range)), Some(range.len()));
+                let answer = answer
+                    .with(header::CONTENT_TYPE, OCTETS)
+                    .with_text(header::CONTENT_RANGE, &content_range(range, size))
+                    .body(body);
+                Ok(Answer {
+                    status: StatusCode::PARTIAL_CONTENT,
+                    ..answer
+                })
+            }
+            Requested::Multiple(ranges) => {
+                // Unlike anything in a blob that was chosen before us: 128 random bits.
+                let boundary = format!("{:032x}", fastrand::u128(..));
+                let multipart = Multipart::new(&boundary, "application/octet-stream", size);
+                let length = multipart.content_length(&ranges);
+                let stream = Stream::multipart(source, &ranges, &multipart);
+                let answer = answer
+                    .with_text(header::CONTENT_TYPE, &multipart.content_type())
+                    .body(Body::Blob(Box::new(stream), Some(length)));
+                Ok(Answer {
+                    status: StatusCode::PARTIAL_CONTENT,
+                    ..answer
+                })
+            }
+        }
+    }
+
+    /// What every answer says of the object that a digest names.
+    fn object(&self, target: &Target, digest: Digest, status: &CacheStatus) -> Answer {
+        let credentials = &target.upstream.config().credentials;
+        let is_private =
+            matches!(target.caller, Caller::Client { .. }) || !credentials.accounts.is_empty();
+        let cache_control = if is_private {
+            IMMUTABLE_PRIVATE
+        } else {
+            IMMUTABLE
+        };
+        Answer::new(StatusCode::OK)
+            .with_text(DIGEST.clone(), &digest.to_string())
+            .with_text(header::ETAG, &etag(&digest))
+            .with(
+                header::CACHE_CONTROL,
+                HeaderValue::from_static(cache_control),
+            )
+            .with_text(CACHE_STATUS.clone(), &status.to_string())
+    }
+}
+
+#[async_trait]
+impl RequestFilter for Cache {
+    fn name(&self) -> &'static str {
+        "cache"
+    }
+
+    async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return Ok(Flow::Forward);
+        }
+        let Some(target) = context.target.clone() else {
+            return Ok(Flow::Forward);
+        };
+        let answer = match &target.route {
+            Route::Ping => self.ping(&target).await?,
+            Route::Manifest {
+                repository,
+                reference,
+            } => {
+                self.manifest(request, context, &target, repository, reference)
+                    .await?
+            }
+            Route::Blob { repository, digest } => {
+                self.blob(request, context, &target, repository, *digest)
+                    .await?
+            }
+            _ => return Ok(Flow::Forward),
+        };
+        Ok(Flow::Respond(match &context.namespace {
+            Some(namespace) => answer.with_text(NAMESPACE.clone(), namespace),
+            None => answer,
+        }))
+    }
+}
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+
+/// Waits until a source's first bytes are there, so that a failure before still has a status;
+/// answers its length, where it is known or `must_know`.
+async fn ready(source: Source, must_know: bool) -> Result<(Source, Option<u64>), blob::Error> {
+    match source {
+        Source::Memory(body) => {
+            let size = body.len() as u64;
+            Ok((Source::Memory(body), Some(size)))
+        }
+        Source::Stored(lease) => {
+            let size = lease.len();
+            Ok((Source::Stored(lease), Some(size)))
+        }
+        Source::Filling(mut reader) => {
+            let mut size = reader.start().await?;
+            if size.is_none() && must_know {
+                size = Some(reader.total().await?);
+            }
+            Ok((Source::Filling(reader), size))
+        }
+    }
+}
+
+/// The `Range` header, unless `If-Range` makes it void.
+fn range_header<'a>(request: &'a Parts, digest: &Digest) -> Option<&'a str> {
+    let range = request.headers.get(header::RANGE)?.to_str().ok()?;
+    match request.headers.get(header::IF_RANGE) {
+        Some(value) => value
+            .to_str()
+            .ok()
+            .filter(|value| if_range(value, digest))
+            .map(|_| range),
+        None => Some(range),
+    }
+}
+
+fn lines<'a>(request: &'a Parts, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    request
+        .headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+}
+
+fn manifest_status(outcome: &Outcome) -> (&'static str, CacheStatus) {
+    match outcome {
+        Outcome::Hit { left } => {
+            let status = CacheStatus::hit();
+            let status = match left.and_then(|left| i64::try_from(left.as_secs()).ok()) {
+                Some(seconds) => status.ttl(seconds),
+                None => status,
+            };
+            ("hit", status)
+        }
+        // RFC 9211 §2.2: it went forward because what is stored was stale; a HEAD came back with 200.
+        Outcome::Validated { collapsed } => {
+            let status = CacheStatus::fwd(Forward::Stale).fwd_status(StatusCode::OK);
+            (
+                "validated",
+                if *collapsed {
+                    status.collapsed()
+                } else {
+                    status
+                },
+            )
+        }
+        Outcome::Fetched { collapsed } => ("miss", fetched(*collapsed)),
+        Outcome::Stale { why } => ("stale", CacheStatus::hit().detail(why)),
+    }
+}
+
+fn blob_status(outcome: blob::Outcome) -> (&'static str, CacheStatus) {
+    match outcome {
+        blob::Outcome::Hit => ("hit", CacheStatus::hit()),
+        blob::Outcome::Fetched { collapsed } => ("miss", fetched(collapsed)),
+    }
+}
+
+fn fetched(collapsed: bool) -> CacheStatus {
+    let status = CacheStatus::fwd(Forward::UriMiss);
+    if collapsed {
+        status.collapsed()
+    } else {
+        status.stored()
+    }
+}

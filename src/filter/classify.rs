@@ -1,0 +1,254 @@
+//! Which registry a request is for, and what of it: path, `ns` and `Host`.
+//!
+//! The world is closed: only configured upstreams are reached. In order:
+//! `Host` among an upstream's `hosts`, `?ns=`, the first part of the path that
+//! is an upstream's name, the first upstream.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{header, request::Parts};
+
+use super::{Context, Flow, Refusal, RequestFilter, Target};
+use crate::{
+    config::Mode,
+    protocol::{Repository, Route},
+    upstream::{Caller, Upstream},
+};
+
+/// The filter.
+#[derive(Debug)]
+pub struct Classify {
+    /// Never empty; the first is the default.
+    upstreams: Vec<Arc<Upstream>>,
+}
+
+/// How an upstream was chosen.
+#[derive(Debug, PartialEq, Eq)]
+enum Chosen {
+    /// By `Host` or `ns`: the path is the registry's own, or repeats its name.
+    ByName,
+    /// By nothing yet.
+    ByDefault,
+}
+
+// === impl Classify ===
+
+impl Classify {
+    /// Chooses among `upstreams`.
+    pub fn new(upstreams: Vec<Arc<Upstream>>) -> Self {
+        Self { upstreams }
+    }
+
+    fn choose(
+        &self,
+        host: Option<&str>,
+        namespace: Option<&str>,
+    ) -> Result<(&Arc<Upstream>, Chosen), Refusal> {
+        let by_host = host.and_then(|host| self.by_host(host));
+        if let Some(upstream) = by_host {
+            return Ok((upstream, Chosen::ByName));
+        }
+        if let Some(name) = namespace {
+            let found = self.by_name(name).ok_or_else(|| self.unknown(name))?;
+            return Ok((found, Chosen::ByName));
+        }
+        let first = self.upstreams.first().ok_or_else(|| self.unknown("any"))?;
+        Ok((first, Chosen::ByDefault))
+    }
+
+    fn by_host(&self, host: &str) -> Option<&Arc<Upstream>> {
+        let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        self.upstreams.iter().find(|upstream| {
+            let hosts = &upstream.config().hosts;
+            hosts
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare))
+        })
+    }
+
+    fn by_name(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams
+            .iter()
+            .find(|upstream| upstream.name().eq_ignore_ascii_case(name))
+    }
+
+    fn unknown(&self, name: &str) -> Refusal {
+        let known = self
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.name().to_string())
+            .collect();
+        Refusal::UnknownUpstream {
+            name: name.to_owned(),
+            known,
+        }
+    }
+
+    /// The upstream and the repository there, of a repository as the client names it.
+    fn locate(
+        &self,
+        chosen: (&Arc<Upstream>, Chosen),
+        repository: &Repository,
+    ) -> Result<(Arc<Upstream>, Repository), Refusal> {
+        let (mut upstream, how) = chosen;
+        let mut repository = repository.clone();
+        if let Some((first, rest)) = repository.split_first() {
+            match (self.by_name(first), how) {
+                (Some(named), Chosen::ByDefault) => {
+                    upstream = named;
+                    repository = rest;
+                }
+                // containerd's `override_path` names the registry both ways.
+                (Some(named), Chosen::ByName) if Arc::ptr_eq(named, upstream) => repository = rest,
+                // A first part with a dot is a host, as every client reads it.
+                (None, Chosen::ByDefault) if first.contains('.') => return Err(self.unknown(first)),
+                _ => {}
+            }
+        }
+        if upstream.config().library_rule() && repository.components().count() == 1 {
+            repository = repository.with_prefix("library");
+        }
+        Ok((Arc::clone(upstream), repository))
+    }
+}
+
+#[async_trait]
+impl RequestFilter for Classify {
+    fn name(&self) -> &'static str {
+        "classify"
+    }
+
+    async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
+        let route = Route::parse(request.uri.path())?;
+        let namespace = namespace(request.uri.query().unwrap_or_default());
+        let chosen = self.choose(host(request), namespace.as_deref())?;
+        context.namespace = namespace;
+        let (upstream, route) = match route.repository() {
+            None => (Arc::clone(chosen.0), route),
+            Some(repository) => {
+                let (upstream, repository) = self.locate(chosen, repository)?;
+                (upstream, route.with_repository(repository))
+            }
+        };
+        let caller = match upstream.config().credentials.mode {
+            Mode::Shared => Caller::Shared,
+            Mode::Client => Caller::client(request.headers.get(header::AUTHORIZATION)),
+        };
+        context.target = Some(Target {
+            upstream,
+            route,
+            caller,
+        });
+        Ok(Flow::Continue)
+    }
+}
+
+fn host(request: &Parts) -> Option<&str> {
+    let header = request
+        .headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
+}
+
+fn namespace(query: &str) -> Option<String> {
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs
+        .find(|(name, _)| name == "ns")
+        .map(|(_, value)| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn classify() -> Classify {
+        let text = "upstreams: [{name: docker.io}, {name: ghcr.io, hosts: [ghcr.lan]}]";
+        let config = Config::parse(text, "test").unwrap();
+        let new = |upstream| Arc::new(Upstream::new(upstream, 1 << 22).unwrap());
+        Classify::new(config.upstreams.into_iter().map(new).collect())
+    }
+
+    async fn target(uri: &str, host: &str) -> Result<String, Refusal> {
+        let request = http::Request::get(uri)
+            .header("host", host)
+            .body(())
+            .unwrap();
+        let mut context = Context::new(None);
+        classify()
+            .filter(&request.into_parts().0, &mut context)
+            .await?;
+        let target = context.target.unwrap();
+        Ok(format!("{} {}", target.upstream.name(), target.route))
+    }
+
+    #[tokio::test]
+    async fn upstreams_are_chosen_by_host_then_ns_then_prefix_then_default() {
+        let cases = [
+            (
+                "/v2/app/manifests/1",
+                "ghcr.lan:5000",
+                "ghcr.io /v2/app/manifests/1",
+            ),
+            (
+                "/v2/app/manifests/1?ns=docker.io",
+                "ghcr.lan",
+                "ghcr.io /v2/app/manifests/1",
+            ),
+            (
+                "/v2/org/app/manifests/1?ns=ghcr.io",
+                "x",
+                "ghcr.io /v2/org/app/manifests/1",
+            ),
+            (
+                "/v2/ghcr.io/org/app/manifests/1",
+                "x",
+                "ghcr.io /v2/org/app/manifests/1",
+            ),
+            (
+                "/v2/ghcr.io/org/app/manifests/1?ns=ghcr.io",
+                "x",
+                "ghcr.io /v2/org/app/manifests/1",
+            ),
+            (
+                "/v2/alpine/manifests/1",
+                "x",
+                "docker.io /v2/library/alpine/manifests/1",
+            ),
+            (
+                "/v2/docker.io/alpine/manifests/1",
+                "x",
+                "docker.io /v2/library/alpine/manifests/1",
+            ),
+            (
+                "/v2/alpine/manifests/1?ns=ghcr.io",
+                "x",
+                "ghcr.io /v2/alpine/manifests/1",
+            ),
+            ("/v2/", "x", "docker.io /v2/"),
+        ];
+        for (uri, host, expected) in cases {
+            assert_eq!(
+                target(uri, host).await.unwrap(),
+                expected,
+                "{uri} at {host}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_registry_is_an_error_that_names_the_known_ones() {
+        for uri in [
+            "/v2/quay.io/org/app/manifests/1",
+            "/v2/app/manifests/1?ns=quay.io",
+        ] {
+            let refusal = target(uri, "x").await.unwrap_err().to_string();
+            assert!(
+                refusal.contains("quay.io") && refusal.contains("docker.io, ghcr.io"),
+                "{refusal}"
+            );
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What the filters know of a request by now.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{
+    protocol::Route,
+    upstream::{Caller, Upstream},
+};
+
+/// A request's context, made when its head has been read.
+#[derive(Debug)]
+pub struct Context {
+    /// Who asks.
+    pub client: Client,
+    /// The user whose password was right, where access control asks for one.
+    pub user: Option<String>,
+    /// What is asked for; set by the `classify` filter.
+    pub target: Option<Target>,
+    /// `?ns=`, to be echoed as `OCI-Namespace`.
+    pub namespace: Option<String>,
+    /// What the cache did, for the log and the metrics: `hit`, `miss`, `stale`…
+    pub cache: &'static str,
+    /// For filters of the library's users.
+    pub extensions: http::Extensions,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The other end of the connection; `None` on a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// The client itself: the peer, or what a trusted proxy says.
+    pub address: Option<IpAddr>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The registry.
+    pub upstream: Arc<Upstream>,
+    /// The path as that registry knows it.
+    pub route: Route,
+    /// On whose behalf it is asked.
+    pub caller: Caller,
+}
+
+// === impl Context ===
+
+impl Context {
+    /// The context of a request from `peer`.
+    pub fn new(peer: Option<IpAddr>) -> Self {
+        let peer = peer.map(|address| address.to_canonical());
+        Self {
+            client: Client {
+                peer,
+                address: peer,
+            },
+            user: None,
+            target: None,
+            namespace: None,
+            cache: "none",
+            extensions: http::Extensions::new(),
+        }
+    }
+
+    /// The upstream's name for labels, `-` before one is chosen.
+    pub fn upstream_name(&self) -> &str {
+        self.target
+            .as_ref()
+            .map_or("-", |target| target.upstream.name())
+    }
+
+    /// The kind of object for labels.
+    pub fn kind(&self) -> &'static str {
+        match self.target.as_ref().map(|target| &target.route) {
+            None => "none",
+            Some(Route::Ping) => "ping",
+            Some(Route::Manifest { .. }) => "manifest",
+            Some(Route::Blob { .. }) => "blob",
+            Some(Route::Tags { .. }) => "tags",
+            Some(Route::Referrers { .. }) => "referrers",
+            Some(Route::Catalog) => "catalog",
+            Some(Route::Uploads { .. } | Route::Upload { .. }) => "upload",
+        }
+    }
+}

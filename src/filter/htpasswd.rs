@@ -1,0 +1,141 @@
+//! Users and bcrypt hashes from a file as `htpasswd -B` writes it.
+//!
+//! A check costs tens of milliseconds by design: it runs off the runtime, and
+//! a pair that was right is remembered, hashed, for a minute.
+
+use std::{collections::HashMap, fs, path::Path, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::HeaderValue;
+use moka::future::Cache;
+
+use crate::protocol::{Algorithm, Digest};
+
+/// How long a right password is remembered.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// Pairs remembered.
+const PAIRS: u64 = 10_000;
+
+/// The users.
+#[derive(Debug)]
+pub(super) struct Htpasswd {
+    hashes: Arc<HashMap<String, String>>,
+    checked: Cache<Digest, Option<String>>,
+}
+
+// === impl Htpasswd ===
+
+impl Htpasswd {
+    pub(super) fn load(path: &Path) -> Result<Self, String> {
+        let problem = |what: &str| format!("access.htpasswd: {}: {what}", path.display());
+        let text = fs::read_to_string(path).map_err(|error| problem(&error.to_string()))?;
+        let mut hashes = HashMap::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if line.starts_with('#') {
+                continue;
+            }
+            let (user, hash) = line
+                .split_once(':')
+                .ok_or_else(|| problem("a line without a colon"))?;
+            if !["$2y$", "$2b$", "$2a$"]
+                .iter()
+                .any(|kind| hash.starts_with(kind))
+            {
+                let what = format!("the user {user} has no bcrypt hash; make one with htpasswd -B");
+                return Err(problem(&what));
+            }
+            hashes.insert(user.to_owned(), hash.to_owned());
+        }
+        if hashes.is_empty() {
+            return Err(problem("it names no user, so that nobody could pull"));
+        }
+        let checked = Cache::builder()
+            .max_capacity(PAIRS)
+            .time_to_live(KEEP)
+            .build();
+        Ok(Self {
+            hashes: Arc::new(hashes),
+            checked,
+        })
+    }
+
+    /// The user whose name and password the header carries, if they are right.
+    pub(super) async fn check(&self, authorization: Option<&HeaderValue>) -> Option<String> {
+        let value = authorization?;
+        let key = Digest::of(Algorithm::Sha256, value.as_bytes());
+        let (user, password) = parse(value)?;
+        let hashes = Arc::clone(&self.hashes);
+        let verify = async move {
+            tokio::task::spawn_blocking(move || {
+                let hash = hashes.get(&user)?;
+                bcrypt::verify(password, hash)
+                    .unwrap_or(false)
+                    .then_some(user)
+            })
+            .await
+            .ok()
+            .flatten()
+        };
+        self.checked.get_with(key, verify).await
+    }
+}
+
+/// `Basic` credentials (RFC 7617).
+fn parse(value: &HeaderValue) -> Option<(String, String)> {
+    let (scheme, pair) = value.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(pair.trim()).ok()?).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(user: &str, password: &str) -> HeaderValue {
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+            .parse()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_right_password_names_its_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("htpasswd");
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        fs::write(&path, format!("# users\nann:{hash}\n")).unwrap();
+        let users = Htpasswd::load(&path).unwrap();
+        assert_eq!(
+            users.check(Some(&header("ann", "secret"))).await.as_deref(),
+            Some("ann")
+        );
+        assert_eq!(users.check(Some(&header("ann", "wrong"))).await, None);
+        assert_eq!(users.check(Some(&header("bob", "secret"))).await, None);
+        assert_eq!(
+            users
+                .check(Some(&HeaderValue::from_static("Bearer x")))
+                .await,
+            None
+        );
+        assert_eq!(users.check(None).await, None);
+    }
+
+    #[test]
+    fn a_file_that_lets_nobody_in_or_is_no_bcrypt_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("htpasswd");
+        for text in ["", "ann:{SHA}xyz", "ann"] {
+            fs::write(&path, text).unwrap();
+            assert!(
+                Htpasswd::load(&path)
+                    .unwrap_err()
+                    .contains("access.htpasswd"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The way of a request: filters in a chain, each of which may answer it.
+//!
+//! [`RequestFilter`] is the crate's public extension point; the built-in steps
+//! are plain implementations of it. [`Chain::standard`] puts them in order.
+
+mod access;
+mod answer;
+mod cache;
+mod classify;
+mod context;
+mod forwarded;
+mod htpasswd;
+mod policy;
+mod refusal;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::request::Parts;
+
+pub use access::Access;
+pub use answer::{Answer, Body};
+pub use cache::Cache;
+pub use classify::Classify;
+pub use context::{Client, Context, Target};
+pub use forwarded::Forwarded;
+pub use policy::Policy;
+pub use refusal::Refusal;
+
+use crate::{blob::Blobs, config::Config, manifest::Manifests, upstream::Upstream};
+
+/// A step on the way of a request.
+///
+/// ```
+/// use roadstead::filter::{Answer, Context, Flow, Refusal, RequestFilter};
+///
+/// struct Teapot;
+///
+/// #[async_trait::async_trait]
+/// impl RequestFilter for Teapot {
+///     fn name(&self) -> &'static str {
+///         "teapot"
+///     }
+///
+///     async fn filter(
+///         &self,
+///         request: &http::request::Parts,
+///         _context: &mut Context,
+///     ) -> Result<Flow, Refusal> {
+///         if request.uri.path() == "/teapot" {
+///             return Ok(Flow::Respond(Answer::text(http::StatusCode::IM_A_TEAPOT, "short and stout")));
+///         }
+///         Ok(Flow::Continue)
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait RequestFilter: Send + Sync + 'static {
+    /// The filter's name, for the log.
+    fn name(&self) -> &'static str;
+
+    /// Looks at a request and says how it goes on. `context` is the request's own, handed from
+    /// filter to filter. A [`Refusal`] is answered as the distribution spec's error JSON.
+    async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal>;
+}
+
+/// How a request goes on.
+#[derive(Debug)]
+pub enum Flow {
+    /// To the next filter; from the last one, upstream.
+    Continue,
+    /// With this answer.
+    Respond(Answer),
+    /// Upstream, by Pingora, past all other filters.
+    Forward,
+}
+
+/// The filters in the order in which a request meets them.
+pub struct Chain {
+    filters: Vec<Box<dyn RequestFilter>>,
+}
+
+// === impl Chain ===
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.filters.iter().map(|filter| filter.name()))
+            .finish()
+    }
+}
+
+impl Chain {
+    /// `forwarded`, `access`, `classify`, `policy`, the `extra` ones, `cache`: an extra filter sees
+    /// who asks for what of which upstream, and comes before anything is answered from the cache.
+    pub fn standard(
+        config: &Config,
+        upstreams: Vec<Arc<Upstream>>,
+        manifests: Arc<Manifests>,
+        blobs: Arc<Blobs>,
+        extra: Vec<Box<dyn RequestFilter>>,
+    ) -> Result<Self, String> {
+        let mut filters: Vec<Box<dyn RequestFilter>> = vec![
+            Box::new(Forwarded::new(config.trusted_proxies.clone())),
+            Box::new(Access::new(&config.access)?),
+            Box::new(Classify::new(upstreams)),
+            Box::new(Policy),
+        ];
+        filters.extend(extra);
+        filters.push(Box::new(Cache::new(manifests, blobs)));
+        Ok(Self { filters })
+    }
+
+    /// Sends a request along the chain; [`Flow::Continue`] is never its end.
+    pub async fn run(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
+        for filter in &self.filters {
+            match filter.filter(request, context).await? {
+                Flow::Continue => {}
+                end => return Ok(end),
+            }
+        }
+        Ok(Flow::Forward)
+    }
+}

@@ -1,0 +1,51 @@
+//! Roadstead: a pull-through caching proxy for OCI registries, on Pingora.
+//!
+//! ```text
+//!                      ┌────────────────────────── filter::Chain ──────────────────────────┐
+//! client ─► Pingora ─► forwarded ─► access ─► classify (Route, Upstream) ─► policy ─► cache ─┬─► manifest ─┐
+//!           proxy::front                                                                    ├─► blob ─────┤─► answer ─► client
+//!           proxy::connection                                                               └─► forward ──┘ (all the rest: Pingora proxies it)
+//!
+//! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► manifest by digest
+//! manifest by digest: memory ─► disk ─► collapse ─► GET upstream ─► verify ─► publish
+//! blob by digest:     memory ─► disk ─► one fill ─► receive (upstream body) ─► writer (hash, disk) ─► N readers
+//! ```
+//!
+//! The floors, in the order of the modules below; a module uses those above it
+//! and never a sibling. `tests/tidy.rs` keeps it so.
+//!
+//! | floor | who | may use |
+//! |---|---|---|
+//! | 0 | [`protocol`], [`collapse`] | std, http, serde, sha2, tokio::sync |
+//! | 1 | [`config`], [`metrics`] | 0 |
+//! | 2 | [`store`], [`upstream`] | 0–1 |
+//! | 3 | [`manifest`], [`blob`] | 0–2 |
+//! | 4 | [`filter`] | 0–3 |
+//! | 5 | [`proxy`], [`admin`] | 0–4 |
+//! | 6 | [`server`], then [`cli`] and `main` | all |
+//!
+//! `pingora` is named only in [`proxy`], [`admin`], `upstream/exchange.rs` and
+//! [`server`].
+//!
+//! The crate is also a library: [`server::run`] takes filters of your own, and
+//! [`filter::RequestFilter`] shows how one looks.
+
+pub mod collapse;
+pub mod protocol;
+
+pub mod config;
+pub mod metrics;
+
+pub mod store;
+pub mod upstream;
+
+pub mod blob;
+pub mod manifest;
+
+pub mod filter;
+
+pub mod admin;
+pub mod proxy;
+
+pub mod cli;
+pub mod server;

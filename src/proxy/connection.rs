@@ -1,0 +1,240 @@
+//! Connections before Pingora's HTTP sees them: a cap, and a limit on slow heads.
+//!
+//! Pingora's own read timeout starts anew with each byte, so that a client that
+//! dribbles its head holds a connection for ever. [`Guarded`] gives each head
+//! one deadline in total.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora::{
+    apps::ServerApp,
+    protocols::{
+        ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+        Stream, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
+    },
+    proxy::{HttpProxy, Session},
+    server::ShutdownWatch,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Semaphore,
+    time::{Instant, Sleep},
+};
+
+use super::Proxy;
+use crate::metrics;
+
+/// Pingora's proxy behind the connections' rules.
+pub struct Connections {
+    proxy: Arc<HttpProxy<Proxy>>,
+    head: Duration,
+    free: Semaphore,
+}
+
+/// A connection whose heads have a deadline.
+#[derive(Debug)]
+struct Guarded {
+    inner: Stream,
+    limit: Duration,
+    state: HeadState,
+    /// Set from outside when Pingora has parsed a head.
+    is_read: AtomicBool,
+}
+
+#[derive(Debug)]
+enum HeadState {
+    /// No byte of a head has come; the keep-alive timeout watches over this.
+    Idle,
+    /// A head has begun.
+    Reading(Pin<Box<Sleep>>),
+    /// A request is being served; bytes that come belong to its body.
+    Serving,
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// At most `max` connections, each head within `head`.
+    pub fn new(proxy: HttpProxy<Proxy>, head: Duration, max: usize) -> Self {
+        let free = Semaphore::new(max.min(Semaphore::MAX_PERMITS));
+        Self {
+            proxy: Arc::new(proxy),
+            head,
+            free,
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Connections {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let Ok(_place) = self.free.try_acquire() else {
+            tracing::warn!("a connection was closed: downstream.max_connections are open");
+            return None;
+        };
+        metrics::CONNECTIONS.inc();
+        let stream = if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            stream
+        } else {
+            Box::new(Guarded::new(stream, self.head))
+        };
+        let rest = ServerApp::process_new(&self.proxy, stream, shutdown).await;
+        metrics::CONNECTIONS.dec();
+        rest
+    }
+
+    async fn cleanup(&self) {
+        ServerApp::cleanup(&*self.proxy).await;
+    }
+}
+
+/// Tells the connection that the head which it was reading is complete.
+pub(super) fn head_is_read(session: &Session) {
+    let stream = session.as_downstream().stream();
+    if let Some(guarded) = stream.and_then(|stream| (**stream).as_any().downcast_ref::<Guarded>()) {
+        guarded.is_read.store(true, Ordering::Release);
+    }
+}
+
+// === impl Guarded ===
+
+impl Guarded {
+    fn new(inner: Stream, limit: Duration) -> Self {
+        Self {
+            inner,
+            limit,
+            state: HeadState::Idle,
+            is_read: AtomicBool::new(false),
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        if self.is_read.load(Ordering::Acquire) {
+            self.state = HeadState::Serving;
+        }
+        if let HeadState::Reading(deadline) = &mut self.state
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        this.poll_deadline(cx)?;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before && matches!(this.state, HeadState::Idle) {
+            let deadline = tokio::time::sleep_until(Instant::now() + this.limit);
+            this.state = HeadState::Reading(Box::pin(deadline));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        // What is written is the answer: the next byte that comes begins another head.
+        if this.is_read.swap(false, Ordering::AcqRel) {
+            this.state = HeadState::Idle;
+        }
+        Pin::new(&mut this.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        if this.is_read.swap(false, Ordering::AcqRel) {
+            this.state = HeadState::Idle;
+        }
+        Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Guarded {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+impl UniqueID for Guarded {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Guarded {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Guarded {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Guarded {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Guarded {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}
+
+#[async_trait]
+impl Peek for Guarded {
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> std::io::Result<bool> {
+        self.inner.try_peek(buffer).await
+    }
+}

@@ -1,0 +1,316 @@
+//! The face to Pingora: one [`ProxyHttp`] that runs the chain and writes answers.
+//!
+//! The cache answers from `request_filter`; Pingora itself only forwards what
+//! the chain lets pass. `session.cache` is never enabled.
+
+mod connection;
+mod front;
+mod log;
+mod respond;
+mod send;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use http::{HeaderName, StatusCode, header, request::Parts};
+use pingora::{
+    http::{RequestHeader, ResponseHeader},
+    prelude::{Error, HttpPeer},
+    proxy::{FailToProxy, ProxyHttp, Session},
+};
+
+pub use connection::Connections;
+
+use crate::{
+    config::Downstream,
+    filter::{Answer, Chain, Context, Flow, Refusal},
+    upstream::Forward,
+};
+
+/// The proxy's service.
+#[derive(Debug)]
+pub struct Proxy {
+    chain: Chain,
+    downstream: Downstream,
+    /// Requests under way; a stop waits for them.
+    active: Arc<AtomicUsize>,
+}
+
+/// A request on its way through Pingora.
+#[derive(Debug)]
+pub struct Journey {
+    started: Instant,
+    /// Made when the head has been read.
+    context: Option<Context>,
+    /// Where Pingora forwards the request to.
+    forward: Option<Forward>,
+    /// Body bytes written by ourselves.
+    sent: u64,
+    /// Counts the request as active while it lives.
+    _active: Active,
+}
+
+#[derive(Debug)]
+struct Active(Arc<AtomicUsize>);
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// Serves what `chain` says.
+    pub fn new(chain: Chain, downstream: Downstream) -> Self {
+        Self {
+            chain,
+            downstream,
+            active: Arc::default(),
+        }
+    }
+
+    /// How many requests are under way, for the drain at the end.
+    pub fn active(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.active)
+    }
+
+    /// What the chain says; an error if the client left meanwhile.
+    async fn decide(
+        &self,
+        session: &mut Session,
+        request: &Parts,
+        context: &mut Context,
+    ) -> pingora::Result<Result<Flow, Refusal>> {
+        if let Err(malformed) = front::check(session) {
+            session.set_keepalive(None);
+            return Ok(Err(Refusal::Malformed(malformed)));
+        }
+        let decision = self.chain.run(request, context);
+        tokio::pin!(decision);
+        tokio::select! {
+            biased;
+            decision = &mut decision => Ok(decision),
+            // Nothing else notices while we wait that the client has gone. A body is not read here:
+            // it belongs to the request that is forwarded.
+            gone = idle(session) => Err(gone),
+        }
+    }
+
+    async fn prepare_forward(&self, journey: &mut Journey) -> Result<(), Refusal> {
+        let target = journey
+            .context
+            .as_ref()
+            .and_then(|context| context.target.as_ref());
+        let target = target.ok_or(Refusal::Malformed("nothing to forward"))?;
+        journey.forward = Some(
+            target
+                .upstream
+                .forward(&target.route, &target.caller)
+                .await?,
+        );
+        Ok(())
+    }
+
+    async fn answer(
+        &self,
+        session: &mut Session,
+        journey: &mut Journey,
+        answer: Answer,
+    ) -> pingora::Result<()> {
+        let mut sent = 0;
+        let result = send::send(session, answer, &mut sent).await;
+        journey.sent += sent;
+        result
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Journey;
+
+    fn new_ctx(&self) -> Journey {
+        self.active.fetch_add(1, Ordering::AcqRel);
+        Journey {
+            started: Instant::now(),
+            context: None,
+            forward: None,
+            sent: 0,
+            _active: Active(Arc::clone(&self.active)),
+        }
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora::modules::http::HttpModules) {
+        // None: bodies pass as stored, and compression is a module.
+    }
+
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        journey: &mut Journey,
+    ) -> pingora::Result<()> {
+        connection::head_is_read(session);
+        // Pingora made the context before it waited for the head.
+        journey.started = Instant::now();
+        session.set_keepalive(Some(self.downstream.keepalive.as_secs()));
+        session.set_write_timeout(Some(self.downstream.write));
+        session.set_read_timeout(Some(self.downstream.write));
+        Ok(())
+    }
+
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        journey: &mut Journey,
+    ) -> pingora::Result<bool> {
+        let request: Parts = (**session.req_header()).clone();
+        let peer = session
+            .client_addr()
+            .and_then(|address| address.as_inet())
+            .map(|a| a.ip());
+        let context = journey.context.insert(Context::new(peer));
+        let decision = self.decide(session, &request, context).await?;
+        let decision = match decision {
+            Ok(Flow::Forward | Flow::Continue) => match self.prepare_forward(journey).await {
+                Ok(()) => return Ok(false),
+                Err(refusal) => Err(refusal),
+            },
+            Ok(Flow::Respond(answer)) => Ok(answer),
+            Err(refusal) => Err(refusal),
+        };
+        let route = journey
+            .context
+            .as_ref()
+            .and_then(|context| context.target.as_ref());
+        let answer = decision
+            .unwrap_or_else(|refusal| respond::refuse(&refusal, route.map(|target| &target.route)));
+        self.answer(session, journey, answer).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        journey: &mut Journey,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let forward = journey.forward.as_ref();
+        let forward = forward.ok_or_else(|| Error::new_str("a request without a destination"))?;
+        Ok(Box::new(forward.peer.clone()))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        journey: &mut Journey,
+    ) -> pingora::Result<()> {
+        let Some(forward) = &journey.forward else {
+            return Ok(());
+        };
+        let query = session
+            .req_header()
+            .uri
+            .query()
+            .map(|query| format!("?{query}"));
+        let path = format!("{}{}", forward.path, query.unwrap_or_default());
+        request.set_raw_path(path.as_bytes())?;
+        request.insert_header(header::HOST, &forward.host)?;
+        // The client's credentials are for us; upstream's are ours, or the client's own where the
+        // configuration says so.
+        request.remove_header(&header::AUTHORIZATION);
+        if let Some(authorization) = &forward.authorization {
+            request.insert_header(header::AUTHORIZATION, authorization)?;
+        }
+        for name in [header::COOKIE, header::FORWARDED, header::ACCEPT_ENCODING] {
+            request.remove_header(&name);
+        }
+        for name in [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-host",
+            "x-real-ip",
+        ] {
+            request.remove_header(name);
+        }
+        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        journey: &mut Journey,
+    ) -> pingora::Result<()> {
+        response.insert_header("docker-distribution-api-version", "registry/2.0")?;
+        response.insert_header("cache-status", "roadstead; fwd=bypass")?;
+        response.remove_header(&header::SET_COOKIE);
+        if let Some(context) = &mut journey.context {
+            context.cache = "forward";
+            if let Some(namespace) = &context.namespace {
+                response.insert_header("oci-namespace", namespace)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        journey: &mut Journey,
+    ) -> FailToProxy {
+        let code = respond::status_of_failure(error);
+        if session.response_written().is_none() && code != StatusCode::OK {
+            let answer = respond::forward_failed(code);
+            // The client may be the one that is gone.
+            if self.answer(session, journey, answer).await.is_err() {
+                return FailToProxy {
+                    error_code: 0,
+                    can_reuse_downstream: false,
+                };
+            }
+        }
+        FailToProxy {
+            error_code: code.as_u16(),
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, journey: &mut Journey) {
+        log::request(session, error, journey);
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Journey, _: &Error) -> bool {
+        // The access line says it.
+        true
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Resolves when the client has closed its connection, or broken the protocol on it.
+async fn idle(session: &mut Session) -> Box<Error> {
+    if !session.as_downstream_mut().is_body_done() {
+        std::future::pending::<()>().await;
+    }
+    match session.as_downstream_mut().read_body_or_idle(true).await {
+        Ok(_) => Error::new_str("the client sent more than its request"),
+        Err(error) => error,
+    }
+}
+
+/// Names that the proxy and its answers use.
+fn name(text: &'static str) -> HeaderName {
+    HeaderName::from_static(text)
+}
+
+/// How long something took, in milliseconds, for the log.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,163 @@
+//! An answer onto the wire.
+//!
+//! Large bodies go out in few, large writes; a client that takes them slowly
+//! gets smaller ones, so that the write timeout means a client that has
+//! stopped. A body that can't be completed cuts the connection, short of its
+//! `Content-Length`: nobody may take it for the whole (P2).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora::{
+    http::ResponseHeader,
+    prelude::{Error, ErrorType},
+    proxy::Session,
+};
+
+use super::{idle, name};
+use crate::{
+    blob::Stream,
+    filter::{Answer, Body},
+};
+
+/// The first piece of a body; pieces grow from here while the client keeps up.
+const FIRST_PIECE_BYTES: u64 = 256 << 10;
+
+/// The largest piece. Measured on loopback, server CPU per GiB: 64 KiB 0.26 s, 1 MiB 0.13 s,
+/// 4 MiB 0.08 s.
+const LARGEST_PIECE_BYTES: u64 = 4 << 20;
+
+/// The smallest, for clients on slow links.
+const SMALLEST_PIECE_BYTES: u64 = 16 << 10;
+
+/// A write that took less lets the next piece be larger.
+const QUICK: Duration = Duration::from_millis(200);
+
+/// A write that took more makes the next piece smaller.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// Writes `answer`; counts the body's bytes in `sent`.
+pub(super) async fn send(
+    session: &mut Session,
+    answer: Answer,
+    sent: &mut u64,
+) -> pingora::Result<()> {
+    let Answer {
+        status,
+        headers,
+        body,
+    } = answer;
+    let is_head = session.req_header().method == Method::HEAD;
+    let mut head = ResponseHeader::build(status, Some(headers.len() + 3))?;
+    for (name, value) in &headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    head.insert_header(name("docker-distribution-api-version"), "registry/2.0")?;
+    if let Some(length) = length_of(&body, status)
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
+    }
+    let has_body = !is_head && !matches!(body, Body::Empty);
+    session
+        .write_response_header(Box::new(head), !has_body)
+        .await?;
+    if !has_body {
+        return Ok(());
+    }
+    match body {
+        Body::Empty => Ok(()),
+        Body::Bytes(bytes) => {
+            *sent += bytes.len() as u64;
+            session.write_response_body(Some(bytes), true).await
+        }
+        Body::Blob(stream, _) => send_stream(session, *stream, sent).await,
+    }
+}
+
+async fn send_stream(
+    session: &mut Session,
+    mut stream: Stream,
+    sent: &mut u64,
+) -> pingora::Result<()> {
+    let mut limit = FIRST_PIECE_BYTES;
+    while let Some(piece) = next(session, &mut stream, limit).await? {
+        let (len, started) = (piece.len() as u64, Instant::now());
+        session.write_response_body(Some(piece), false).await?;
+        *sent += len;
+        limit = next_limit(limit, started.elapsed());
+    }
+    session.write_response_body(None, true).await
+}
+
+/// The next piece, unless the client leaves while we wait for it.
+async fn next(
+    session: &mut Session,
+    stream: &mut Stream,
+    limit: u64,
+) -> pingora::Result<Option<Bytes>> {
+    let next = tokio::select! {
+        biased;
+        next = stream.next(limit) => next,
+        gone = idle(session) => return Err(gone),
+    };
+    next.map_err(|error| {
+        session.set_keepalive(None);
+        Error::because(
+            ErrorType::InternalError,
+            "the body can't be completed",
+            error,
+        )
+    })
+}
+
+fn next_limit(limit: u64, took: Duration) -> u64 {
+    if took < QUICK {
+        (limit * 2).min(LARGEST_PIECE_BYTES)
+    } else if took > SLOW {
+        (limit / 4).max(SMALLEST_PIECE_BYTES)
+    } else {
+        limit
+    }
+}
+
+/// The length that a body has, where an answer of this status tells one.
+fn length_of(body: &Body, status: StatusCode) -> Option<u64> {
+    match body {
+        Body::Bytes(bytes) => Some(bytes.len() as u64),
+        Body::Blob(_, length) => *length,
+        // RFC 9110 §8.6: a 304 need not repeat it, and 0 would be wrong.
+        Body::Empty if status == StatusCode::NOT_MODIFIED => None,
+        Body::Empty => Some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_follow_the_client_s_pace() {
+        assert_eq!(
+            next_limit(FIRST_PIECE_BYTES, Duration::ZERO),
+            2 * FIRST_PIECE_BYTES
+        );
+        assert_eq!(
+            next_limit(LARGEST_PIECE_BYTES, Duration::ZERO),
+            LARGEST_PIECE_BYTES
+        );
+        assert_eq!(
+            next_limit(FIRST_PIECE_BYTES, Duration::from_secs(1)),
+            FIRST_PIECE_BYTES
+        );
+        assert_eq!(
+            next_limit(FIRST_PIECE_BYTES, Duration::from_secs(3)),
+            FIRST_PIECE_BYTES / 4
+        );
+        assert_eq!(
+            next_limit(SMALLEST_PIECE_BYTES, Duration::from_secs(9)),
+            SMALLEST_PIECE_BYTES
+        );
+    }
+}

@@ -1,0 +1,302 @@
+//! The composition root: configuration → store, upstreams, filters, services.
+//!
+//! Everything that can be wrong is found before the first connection is
+//! accepted, and said in one line that names the remedy.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora::{
+    listeners::{ListenerConfig, tls::TlsSettings},
+    proxy::HttpProxy,
+    server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf},
+    services::listening::Service,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    admin::Admin,
+    blob::Blobs,
+    config::{Address, Config, Listen, Scheme},
+    filter::{Chain, RequestFilter},
+    manifest::Manifests,
+    metrics,
+    proxy::{Connections, Proxy},
+    store::Store,
+    upstream::Upstream,
+};
+
+/// Seconds between the end of listening and the end of the runtimes, for what came in last.
+const LAST_REQUESTS_SECONDS: u64 = 1;
+
+/// Seconds that blocking work (a publish under way) may take at the end.
+const LAST_WRITES_SECONDS: u64 = 10;
+
+/// How often a drain looks whether requests are still under way.
+const DRAIN_STEP: Duration = Duration::from_millis(50);
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration asks for what can't be.
+    #[error("{0}")]
+    Config(String),
+    /// An address can't be listened on.
+    #[error("{key}: {address}: {problem}; {remedy}")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+/// Serves until a signal ends it: SIGTERM drains, SIGINT stops at once. `extra` filters come
+/// after the built-in `policy` and before `cache`.
+pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), StartError> {
+    metrics::register_all();
+    check_roots(config)?;
+    check_addresses(config)?;
+    let store = Store::open(&config.store)
+        .map_err(|error| StartError::Config(format!("store.directory: {error}")))?;
+    let store = Arc::new(store);
+    let chain = chain(config, &store, extra)?;
+    let proxy = Proxy::new(chain, config.downstream.clone());
+    let draining = Arc::new(AtomicBool::new(false));
+    let stop = Stop {
+        draining: Arc::clone(&draining),
+        active: proxy.active(),
+        patience: config.shutdown.drain,
+    };
+
+    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    server.bootstrap();
+    server.add_service(proxy_service(config, &server.configuration, proxy)?);
+    let mut admin = Service::new("admin".to_owned(), Admin::new(draining));
+    admin.threads = Some(1);
+    admin.add_tcp(&config.admin.address.to_string());
+    server.add_service(admin);
+    announce(config);
+    server.run(RunArgs {
+        shutdown_signal: Box::new(stop),
+    });
+    store.close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn chain(
+    config: &Config,
+    store: &Arc<Store>,
+    extra: Vec<Box<dyn RequestFilter>>,
+) -> Result<Chain, StartError> {
+    let max_manifest = config.fill.max_manifest;
+    let mut upstreams = Vec::with_capacity(config.upstreams.len());
+    for upstream in &config.upstreams {
+        let client = Upstream::new(upstream.clone(), max_manifest).map_err(|problem| {
+            StartError::Config(format!("upstreams: {}: {problem}", upstream.name))
+        })?;
+        upstreams.push(Arc::new(client));
+    }
+    let manifests = Arc::new(Manifests::new(Arc::clone(store), max_manifest));
+    let blobs = Arc::new(Blobs::new(Arc::clone(store), config.fill.clone()));
+    Chain::standard(config, upstreams, manifests, blobs, extra).map_err(StartError::Config)
+}
+
+fn proxy_service(
+    config: &Config,
+    conf: &Arc<ServerConf>,
+    proxy: Proxy,
+) -> Result<Service<Connections>, StartError> {
+    let downstream = &config.downstream;
+    let mut http = HttpProxy::new(proxy, Arc::clone(conf));
+    http.handle_init_modules();
+    let connections = Connections::new(http, downstream.head, downstream.max_connections);
+    let mut service = Service::new("proxy".to_owned(), connections);
+    for listen in &config.listen {
+        service.add_listener(listener(listen)?);
+    }
+    Ok(service)
+}
+
+fn listener(listen: &Listen) -> Result<ListenerConfig, StartError> {
+    let endpoint = match &listen.address {
+        Address::Tcp(address) => ListenerConfig::tcp(address.to_string()),
+        Address::Unix(path) => ListenerConfig::uds(path.display().to_string()),
+    };
+    let Some(tls) = &listen.tls else {
+        return Ok(endpoint);
+    };
+    let certificate = tls.certificate.display().to_string();
+    let settings = TlsSettings::intermediate(&certificate, &tls.key.display().to_string());
+    let mut settings = settings
+        .map_err(|error| StartError::Config(format!("listen.tls: {certificate}: {error}")))?;
+    settings.enable_h2();
+    Ok(endpoint.tls(settings))
+}
+
+fn server_conf() -> ServerConf {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ServerConf {
+        threads,
+        grace_period_seconds: Some(LAST_REQUESTS_SECONDS),
+        graceful_shutdown_timeout_seconds: Some(LAST_WRITES_SECONDS),
+        ..ServerConf::default()
+    }
+}
+
+/// rustls finds no certificates in an empty container image, and says nothing.
+fn check_roots(config: &Config) -> Result<(), StartError> {
+    let needs = config
+        .upstreams
+        .iter()
+        .find(|upstream| upstream.url.scheme == Scheme::Https && upstream.ca_file.is_none());
+    let Some(upstream) = needs else { return Ok(()) };
+    let found = rustls_native_certs::load_native_certs().is_ok_and(|certs| !certs.is_empty());
+    if found {
+        return Ok(());
+    }
+    Err(StartError::Config(format!(
+        "upstreams: {}: this system has no CA certificates to check it with; install the package ca-certificates, or name a file under ca_file",
+        upstream.name
+    )))
+}
+
+/// Pingora panics on an address that is taken, so they are tried before it starts.
+fn check_addresses(config: &Config) -> Result<(), StartError> {
+    for listen in &config.listen {
+        match &listen.address {
+            Address::Tcp(address) => check_tcp("listen", *address)?,
+            Address::Unix(path) => check_unix(path)?,
+        }
+    }
+    check_tcp("admin.address", config.admin.address)
+}
+
+fn check_tcp(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
+    let Err(error) = TcpListener::bind(address) else {
+        return Ok(());
+    };
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => "end the program that listens there, or name another port",
+        io::ErrorKind::PermissionDenied => "name a port above 1023, or grant CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "name an address of this machine",
+        _ => "name another address",
+    };
+    let (address, problem) = (address.to_string(), error.to_string());
+    Err(StartError::Listen {
+        key,
+        address,
+        problem,
+        remedy,
+    })
+}
+
+/// A socket that nobody answers on was left by a server that was killed.
+fn check_unix(path: &Path) -> Result<(), StartError> {
+    let taken = UnixStream::connect(path).is_ok();
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let (problem, remedy) = if taken {
+        (
+            "another program listens there",
+            "end it, or name another path",
+        )
+    } else if folder.is_some_and(|folder| !folder.is_dir()) {
+        (
+            "its folder does not exist",
+            "create it, or name another path",
+        )
+    } else {
+        return Ok(());
+    };
+    let (key, address) = ("listen", path.display().to_string());
+    Err(StartError::Listen {
+        key,
+        address,
+        problem: problem.to_owned(),
+        remedy,
+    })
+}
+
+fn announce(config: &Config) {
+    for listen in &config.listen {
+        let tls = listen.tls.is_some();
+        tracing::info!(address = %listen.address, tls, "serving");
+    }
+    for upstream in &config.upstreams {
+        tracing::info!(name = %upstream.name, url = %upstream.url, "upstream");
+    }
+    tracing::info!(
+        admin = %config.admin.address,
+        directory = %config.store.directory.display(),
+        "ready"
+    );
+}
+
+/// What ends the server.
+struct Stop {
+    draining: Arc<AtomicBool>,
+    active: Arc<AtomicUsize>,
+    patience: Duration,
+}
+
+// === impl Stop ===
+
+impl Stop {
+    /// Waits until no request is under way, but not for ever.
+    async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        tracing::info!(
+            requests = self.active.load(Ordering::Acquire),
+            "stopping; waiting for requests under way"
+        );
+        let idle = async {
+            while self.active.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(DRAIN_STEP).await;
+            }
+        };
+        if tokio::time::timeout(self.patience, idle).await.is_err() {
+            let left = self.active.load(Ordering::Acquire);
+            tracing::warn!(left, "requests are still under way and will be cut");
+        }
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        let wait = |kind| async move {
+            match signal(kind) {
+                Ok(mut signals) => drop(signals.recv().await),
+                // Without handlers the system's own reaction to signals remains.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait(SignalKind::interrupt()) => return ShutdownSignal::FastShutdown,
+            () = wait(SignalKind::terminate()) => {}
+            () = wait(SignalKind::quit()) => {}
+        }
+        tokio::select! {
+            () = self.drain() => ShutdownSignal::GracefulTerminate,
+            () = wait(SignalKind::interrupt()) => ShutdownSignal::FastShutdown,
+            () = wait(SignalKind::terminate()) => ShutdownSignal::FastShutdown,
+        }
+    }
+}
