@@ -1,0 +1,170 @@
+//! The command line, and the sizes and durations that follow from it.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
+
+use crate::server::ServerKind;
+
+const MIB: u64 = 1 << 20;
+
+/// Measures Roadstead beside nginx's proxy_cache and docker-registry in proxy mode.
+#[derive(Debug, Parser)]
+#[command(name = "side_by_side")]
+pub(crate) struct Args {
+    /// Small sizes, one round, no verdicts: only shows that every step works.
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Run only these steps (repeat, or separate by commas). Memory is always reported.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    only: Vec<Step>,
+
+    /// Measure only these servers (repeat, or separate by commas).
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) servers: Vec<ServerKind>,
+
+    /// Who serves the content: static files as fast as can be, or a real but slower docker-registry.
+    #[arg(long, value_enum, default_value = "static", value_name = "KIND")]
+    pub(crate) origin: OriginKind,
+
+    /// Rounds to take the median of [default: 3, with --quick 1].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=99))]
+    rounds: Option<u16>,
+
+    /// First install what is missing of nginx-light and docker-registry with apt-get (needs root).
+    #[arg(long)]
+    pub(crate) install: bool,
+
+    /// Where the figures go [default: TARGET/bench/side_by_side.json].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Parent of the run's own directory, 12 GiB at the default sizes, removed at the end [default: TARGET/bench].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Passed by `cargo bench`; without meaning here.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    CachedTag,
+    HotBlob,
+    ColdBlob,
+    Herd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OriginKind {
+    Static,
+    Registry,
+}
+
+/// How much of everything: fixed by `--quick` and `--rounds`, and written into the report.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Plan {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    pub(crate) tag_connections: usize,
+    pub(crate) tag_warmup_ms: u64,
+    pub(crate) tag_time_ms: u64,
+    pub(crate) hot_bytes: u64,
+    pub(crate) hot_readers: usize,
+    /// Whole GETs by each reader and round.
+    pub(crate) hot_gets: usize,
+    pub(crate) cold_bytes: u64,
+    pub(crate) herd_bytes: u64,
+    pub(crate) herd_clients: usize,
+}
+
+// === impl Args ===
+
+impl Args {
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let all = [Step::CachedTag, Step::HotBlob, Step::ColdBlob, Step::Herd];
+        all.into_iter()
+            .filter(|step| self.only.is_empty() || self.only.contains(step))
+            .collect()
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::CachedTag => "cached-tag",
+            Self::HotBlob => "hot-blob",
+            Self::ColdBlob => "cold-blob",
+            Self::Herd => "herd",
+        }
+    }
+}
+
+// === impl Plan ===
+
+impl From<&Args> for Plan {
+    fn from(args: &Args) -> Self {
+        let base = if args.quick {
+            Self::quick()
+        } else {
+            Self::full()
+        };
+        let steps = args.steps();
+        // A step that is left out gets a token blob: 3 GiB take a while to make.
+        let wanted = |step, size_bytes| {
+            if steps.contains(&step) {
+                size_bytes
+            } else {
+                4096
+            }
+        };
+        Self {
+            rounds: args.rounds.map_or(base.rounds, usize::from),
+            hot_bytes: wanted(Step::HotBlob, base.hot_bytes),
+            cold_bytes: wanted(Step::ColdBlob, base.cold_bytes),
+            herd_bytes: wanted(Step::Herd, base.herd_bytes),
+            ..base
+        }
+    }
+}
+
+impl Plan {
+    fn full() -> Self {
+        Self {
+            quick: false,
+            rounds: 3,
+            tag_connections: 64,
+            tag_warmup_ms: 1000,
+            tag_time_ms: 5000,
+            hot_bytes: 256 * MIB,
+            hot_readers: 8,
+            hot_gets: 4,
+            cold_bytes: 768 * MIB,
+            herd_bytes: 128 * MIB,
+            herd_clients: 32,
+        }
+    }
+
+    fn quick() -> Self {
+        Self {
+            quick: true,
+            rounds: 1,
+            tag_warmup_ms: 100,
+            tag_time_ms: 400,
+            hot_bytes: 8 * MIB,
+            hot_gets: 2,
+            cold_bytes: 16 * MIB,
+            herd_bytes: 4 * MIB,
+            ..Self::full()
+        }
+    }
+
+    pub(crate) const fn origin_bytes(&self) -> u64 {
+        self.hot_bytes + self.rounds as u64 * (self.cold_bytes + self.herd_bytes)
+    }
+}

@@ -1,0 +1,265 @@
+//! The load generator: HTTP/1.1 on a bare socket, the same for every server.
+//!
+//! Requests are built once and answers parsed as little as correctness allows, so that the client, which shares the
+//! machine with the servers, takes as little of it as it can. Every answer is checked: 200, and the right length.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::content::Object;
+
+/// A reader's buffer for blobs: large reads, yet small enough to stay in the CPU's cache.
+pub(crate) const BLOB_BUFFER_BYTES: usize = 512 << 10;
+/// Enough for a head and a small manifest in one read.
+pub(crate) const MANIFEST_BUFFER_BYTES: usize = 16 << 10;
+/// No measured exchange of a working server comes near this: past it, it hangs.
+pub(crate) const HANG: Duration = Duration::from_secs(300);
+
+const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+                      application/vnd.docker.distribution.manifest.list.v2+json, \
+                      application/vnd.docker.distribution.manifest.v2+json, */*";
+
+/// A GET, ready to be sent many times.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    path: String,
+    bytes: Vec<u8>,
+    /// The only length accepted; `None` takes any.
+    expected_bytes: Option<u64>,
+}
+
+/// A right answer's timing, counted from the moment before the request was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// Until the first byte of the body.
+    pub(crate) first_byte: Duration,
+    /// Until the last.
+    pub(crate) total: Duration,
+}
+
+/// One keep-alive connection; opened again where the server announces that it closes.
+pub(crate) struct Connection {
+    address: SocketAddr,
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    closing: bool,
+}
+
+/// What the client needs to know of an answer's head.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    content_length: Option<u64>,
+    closing: bool,
+}
+
+// === impl Request ===
+
+impl Request {
+    pub(crate) fn get(address: SocketAddr, path: &str, expected_bytes: Option<u64>) -> Self {
+        let text = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: roadstead-side-by-side\r\nAccept: {ACCEPT}\r\n\r\n"
+        );
+        Self {
+            path: path.to_owned(),
+            bytes: text.into_bytes(),
+            expected_bytes,
+        }
+    }
+
+    pub(crate) fn object(address: SocketAddr, object: &Object) -> Self {
+        Self::get(address, &object.path, Some(object.size_bytes))
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr, buffer_bytes: usize) -> Result<Self> {
+        Ok(Self {
+            address,
+            stream: connect(address).await?,
+            buffer: vec![0; buffer_bytes],
+            closing: false,
+        })
+    }
+
+    /// Sends the request and gives the whole body to `sink`, piece by piece.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: &Request,
+        sink: impl FnMut(&[u8]),
+    ) -> Result<Timing> {
+        self.try_exchange(request, sink)
+            .await
+            .with_context(|| format!("GET http://{}{}", self.address, request.path))
+    }
+
+    async fn try_exchange(
+        &mut self,
+        request: &Request,
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<Timing> {
+        if self.closing {
+            self.stream = connect(self.address).await?;
+        }
+        // Until the answer is complete: a failed exchange leaves no connection that can be used.
+        self.closing = true;
+        let started = Instant::now();
+        self.stream
+            .write_all(&request.bytes)
+            .await
+            .context("sending the request")?;
+        let (head, body_start, filled) = self.read_head().await?;
+        let length = head.checked_length(
+            request,
+            self.buffer.get(body_start..filled).unwrap_or_default(),
+        )?;
+
+        let mut piece = self.buffer.get(body_start..filled).unwrap_or_default();
+        let mut received = 0;
+        let mut first_byte = None;
+        loop {
+            received += piece.len() as u64;
+            if !piece.is_empty() {
+                first_byte.get_or_insert_with(|| started.elapsed());
+                sink(piece);
+            }
+            if received >= length {
+                break;
+            }
+            let count = self
+                .stream
+                .read(&mut self.buffer)
+                .await
+                .context("reading the body")?;
+            ensure!(
+                count > 0,
+                "the body ended after {received} of {length} bytes"
+            );
+            piece = self.buffer.get(..count).unwrap_or_default();
+        }
+        ensure!(
+            received == length,
+            "{received} bytes of body where Content-Length was {length}"
+        );
+        self.closing = head.closing;
+        let total = started.elapsed();
+        Ok(Timing {
+            first_byte: first_byte.unwrap_or(total),
+            total,
+        })
+    }
+
+    /// Answers the head, where the body starts in the buffer, and how far the buffer is filled.
+    async fn read_head(&mut self) -> Result<(Head, usize, usize)> {
+        let mut filled = 0;
+        loop {
+            let free = self
+                .buffer
+                .get_mut(filled..)
+                .filter(|free| !free.is_empty())
+                .context("a head too long")?;
+            let count = self.stream.read(free).await.context("reading the head")?;
+            ensure!(count > 0, "the connection closed without an answer");
+            filled += count;
+            let seen = self.buffer.get(..filled).unwrap_or_default();
+            if let Some(end) = seen.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = Head::parse(seen.get(..end).unwrap_or_default())
+                    .context("a head that makes no sense")?;
+                return Ok((head, end + 4, filled));
+            }
+        }
+    }
+}
+
+// === impl Head ===
+
+impl Head {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut lines = std::str::from_utf8(bytes).ok()?.split("\r\n");
+        let status = lines
+            .next()?
+            .strip_prefix("HTTP/1.1 ")?
+            .get(..3)?
+            .parse()
+            .ok()?;
+        let mut head = Self {
+            status,
+            content_length: None,
+            closing: false,
+        };
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            if name.eq_ignore_ascii_case("content-length") {
+                head.content_length = Some(value.trim().parse().ok()?);
+            } else if name.eq_ignore_ascii_case("connection") {
+                head.closing = value.trim().eq_ignore_ascii_case("close");
+            }
+        }
+        Some(head)
+    }
+
+    /// The body's length, if this is the answer that the request deserves.
+    fn checked_length(&self, request: &Request, body_start: &[u8]) -> Result<u64> {
+        if self.status != 200 {
+            let shown = body_start
+                .get(..body_start.len().min(300))
+                .unwrap_or_default();
+            bail!("status {}: {}", self.status, String::from_utf8_lossy(shown));
+        }
+        let length = self
+            .content_length
+            .context("an answer without Content-Length")?;
+        let expected = request.expected_bytes.unwrap_or(length);
+        ensure!(
+            length == expected,
+            "Content-Length {length} instead of {expected}"
+        );
+        Ok(length)
+    }
+}
+
+/// One GET on a connection of its own.
+pub(crate) async fn get_once(address: SocketAddr, object: &Object) -> Result<Timing> {
+    let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
+    within_reason(connection.exchange(&Request::object(address, object), |_| ())).await
+}
+
+/// Gets the object and compares its digest; never inside a measurement.
+pub(crate) async fn verify(address: SocketAddr, object: &Object) -> Result<()> {
+    let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
+    let mut hasher = Sha256::new();
+    within_reason(
+        connection.exchange(&Request::object(address, object), |piece| {
+            hasher.update(piece)
+        }),
+    )
+    .await?;
+    let digest = format!("sha256:{:x}", hasher.finalize());
+    ensure!(
+        digest == object.digest,
+        "wrong bytes from http://{address}{}: {digest}",
+        object.path
+    );
+    Ok(())
+}
+
+/// A server that hangs is a failed step, not a bench that never ends.
+pub(crate) async fn within_reason<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(HANG, work)
+        .await
+        .with_context(|| format!("not done within {} s", HANG.as_secs()))?
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("connecting to {address}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

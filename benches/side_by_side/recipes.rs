@@ -1,0 +1,140 @@
+//! The servers' configurations: what a careful administrator would write for each.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::content::Object;
+
+/// nginx as the origin: every object is a static file with the headers of a registry.
+pub(crate) fn nginx_origin(
+    address: SocketAddr,
+    root: &Path,
+    home: &Path,
+    log: &Path,
+    objects: &[Object],
+) -> String {
+    let mut locations = String::new();
+    for Object {
+        path,
+        media_type,
+        digest,
+        ..
+    } in objects
+    {
+        let _ = write!(
+            locations,
+            r#"
+        location = "{path}" {{
+            types {{ }} default_type "{media_type}";
+            etag off; add_header ETag '"{digest}"';
+            add_header Docker-Content-Digest "{digest}";
+            add_header Docker-Distribution-Api-Version "registry/2.0";
+        }}"#
+        );
+    }
+    let http = format!(
+        r#"
+    log_format requests "$request_method $uri $status";
+    access_log "{log}" requests;
+    server {{
+        listen {address} backlog=1024;
+        root "{root}";{locations}
+        location = /v2/ {{
+            default_type application/json;
+            add_header Docker-Distribution-Api-Version "registry/2.0";
+            return 200 "{{}}";
+        }}
+        location / {{
+            default_type application/json;
+            return 404 '{{"errors":[{{"code":"NAME_UNKNOWN","message":"not in this bench"}}]}}';
+        }}
+    }}"#,
+        log = log.display(),
+        root = root.display(),
+    );
+    nginx(home, &http)
+}
+
+/// nginx as the measured cache: one upstream request for many clients, kept connections, sendfile, no access log.
+pub(crate) fn nginx_cache(address: SocketAddr, upstream: SocketAddr, home: &Path) -> String {
+    let http = format!(
+        r#"
+    access_log off;
+    proxy_cache_path "{cache}" levels=1:2 keys_zone=registry:16m max_size=100g inactive=7d use_temp_path=off;
+    upstream registry {{ server {upstream}; keepalive 32; }}
+    server {{
+        listen {address} backlog=1024;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_cache registry;
+        proxy_cache_key $uri;
+        proxy_cache_lock on;
+        # The default of 5 s would let waiting clients through to the upstream, uncached.
+        proxy_cache_lock_timeout 300s;
+        proxy_cache_lock_age 300s;
+        proxy_cache_use_stale error timeout updating http_429 http_500 http_502 http_503 http_504;
+        proxy_cache_background_update on;
+        # Larger than the defaults of 8 × 4 KiB: a cold blob then costs a third less CPU.
+        proxy_buffer_size 16k;
+        proxy_buffers 16 64k;
+        proxy_busy_buffers_size 128k;
+        location /v2/ {{ proxy_pass http://registry; proxy_cache_valid 200 1h; }}
+        location ~ "^/v2/.+/blobs/" {{ proxy_pass http://registry; proxy_cache_valid 200 30d; }}
+    }}"#,
+        cache = home.join("cache").display(),
+    );
+    nginx(home, &http)
+}
+
+/// docker-registry as a pull-through cache, with the in-memory descriptors of Debian's own configuration.
+pub(crate) fn registry_proxy(address: SocketAddr, upstream: SocketAddr, home: &Path) -> String {
+    format!(
+        r#"version: 0.1
+log: {{ level: error, accesslog: {{ disabled: true }} }}
+storage:
+  filesystem: {{ rootdirectory: "{storage}" }}
+  cache: {{ blobdescriptor: inmemory }}
+http: {{ addr: "{address}", secret: bench }}
+proxy: {{ remoteurl: "http://{upstream}" }}
+"#,
+        storage = home.join("storage").display(),
+    )
+}
+
+/// What both uses of nginx share. Nothing outside `home` is written.
+fn nginx(home: &Path, http: &str) -> String {
+    // A master run by root would hand its workers to `nobody`, who may not enter the run's directory.
+    let user = if runs_as_root() { "user root;" } else { "" };
+    format!(
+        r#"daemon off;
+{user}
+worker_processes 2;
+pid "{home}/nginx.pid";
+error_log stderr warn;
+events {{ worker_connections 1024; }}
+http {{
+    sendfile on;
+    tcp_nopush on;
+    tcp_nodelay on;
+    aio off;
+    server_tokens off;
+    keepalive_timeout 65s;
+    # The default of 1000 would measure connecting again.
+    keepalive_requests 100000000;
+    client_body_temp_path "{home}/client_body";
+    proxy_temp_path "{home}/proxy";
+    fastcgi_temp_path "{home}/fastcgi";
+    uwsgi_temp_path "{home}/uwsgi";
+    scgi_temp_path "{home}/scgi";
+{http}
+}}
+"#,
+        home = home.display(),
+    )
+}
+
+fn runs_as_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}

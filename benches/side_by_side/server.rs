@@ -1,0 +1,218 @@
+//! The measured servers: found, configured and started, each as a cache of the same origin.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::process::Process;
+use crate::recipes;
+use crate::workspace::{self, Workspace};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ServerKind {
+    Roadstead,
+    Nginx,
+    DockerRegistry,
+}
+
+pub(crate) struct Server {
+    pub(crate) kind: ServerKind,
+    pub(crate) binary: PathBuf,
+    pub(crate) version: String,
+    pub(crate) address: SocketAddr,
+    process: Process,
+}
+
+// === impl ServerKind ===
+
+impl ServerKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Roadstead, Self::Nginx, Self::DockerRegistry];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Roadstead => "roadstead",
+            Self::Nginx => "nginx",
+            Self::DockerRegistry => "docker-registry",
+        }
+    }
+
+    /// Why there is nothing to measure when `binary` finds none.
+    pub(crate) const fn remedy(self) -> &'static str {
+        match self {
+            Self::Roadstead => "no binary: set ROADSTEAD_BIN, or cargo build --release",
+            Self::Nginx => "not installed: --install, or apt-get install nginx-light",
+            Self::DockerRegistry => "not installed: --install, or apt-get install docker-registry",
+        }
+    }
+
+    /// Where it is installed, if it is.
+    pub(crate) fn binary(self) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Roadstead => roadstead_binary(),
+            Self::Nginx => Ok(in_path(&["nginx"])),
+            Self::DockerRegistry => Ok(in_path(&["docker-registry", "registry"])),
+        }
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Starts the server with an empty cache and waits until it answers.
+    pub(crate) async fn start(
+        kind: ServerKind,
+        binary: PathBuf,
+        upstream: SocketAddr,
+        workspace: &Workspace,
+    ) -> Result<Self> {
+        let home = workspace.directory(kind.name())?;
+        let [address, admin] = free_addresses()?;
+        let command = match kind {
+            ServerKind::Roadstead => roadstead(&binary, address, admin, upstream, &home),
+            ServerKind::Nginx => nginx(
+                &binary,
+                &home,
+                &recipes::nginx_cache(address, upstream, &home),
+            )?,
+            ServerKind::DockerRegistry => registry(
+                &binary,
+                &home,
+                &recipes::registry_proxy(address, upstream, &home),
+            )?,
+        };
+        let version = version(kind, &binary);
+        let process = Process::spawn(
+            kind.name(),
+            command,
+            workspace.logs().join(format!("{}.log", kind.name())),
+        )?;
+        process.ready(address).await?;
+        Ok(Self {
+            kind,
+            binary,
+            version,
+            address,
+            process,
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn still_runs(&self) -> Result<()> {
+        self.process.still_runs()
+    }
+}
+
+/// nginx in the foreground, with `configuration` written into `home`.
+pub(crate) fn nginx(binary: &Path, home: &Path, configuration: &str) -> Result<Command> {
+    let file = write_configuration(home, "nginx.conf", configuration)?;
+    let mut command = Command::new(binary);
+    // -e: else a build's default log, perhaps not ours to write, is opened before the configuration is read.
+    command
+        .arg("-p")
+        .arg(home)
+        .arg("-c")
+        .arg(file)
+        .args(["-e", "stderr"]);
+    Ok(command)
+}
+
+/// Loopback addresses that were free a moment ago; held together while they are picked, so that they differ.
+pub(crate) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    let mut listeners = Vec::with_capacity(N);
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address).context("finding a free port")?;
+        *address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(addresses)
+}
+
+fn roadstead(
+    binary: &Path,
+    address: SocketAddr,
+    admin: SocketAddr,
+    upstream: SocketAddr,
+    home: &Path,
+) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .arg("serve")
+        .args(["--listen", &address.to_string()])
+        .args(["--admin", &admin.to_string()])
+        .args(["--upstream", &format!("http://{upstream}")])
+        .arg("--data")
+        .arg(home.join("data"))
+        .current_dir(home);
+    command
+}
+
+/// docker-registry, with `configuration` written into `home`.
+pub(crate) fn registry(binary: &Path, home: &Path, configuration: &str) -> Result<Command> {
+    let file = write_configuration(home, "config.yml", configuration)?;
+    let mut command = Command::new(binary);
+    command.arg("serve").arg(file);
+    Ok(command)
+}
+
+fn write_configuration(home: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let file = home.join(name);
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
+
+/// `ROADSTEAD_BIN`, else the binary that cargo built along with this bench, else the one beside it.
+fn roadstead_binary() -> Result<Option<PathBuf>> {
+    if let Some(named) = std::env::var_os("ROADSTEAD_BIN") {
+        // Absolute, because it is started in another directory.
+        let named = std::path::absolute(named)?;
+        // Another binary in its place, or none, would be a surprise.
+        ensure!(
+            named.is_file(),
+            "ROADSTEAD_BIN is {}, which is no file",
+            named.display()
+        );
+        return Ok(Some(named));
+    }
+    let built = option_env!("CARGO_BIN_EXE_roadstead").map(PathBuf::from);
+    let beside = workspace::profile_directory().map(|profile| profile.join("roadstead"));
+    Ok(built.into_iter().chain(beside).find(|path| path.is_file()))
+}
+
+fn in_path(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // The sbin folders hold nginx, but are not in every user's PATH.
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin"].map(PathBuf::from));
+    let mut candidates = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name)));
+    candidates.find(|candidate| candidate.is_file())
+}
+
+/// The line of its version output that carries a digit; "version unknown" is no reason to stop.
+fn version(kind: ServerKind, binary: &Path) -> String {
+    let flag = if kind == ServerKind::Nginx {
+        "-v"
+    } else {
+        "--version"
+    };
+    let Ok(output) = Command::new(binary).arg(flag).output() else {
+        return "version unknown".to_owned();
+    };
+    // nginx prints it as an error.
+    let text = [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat();
+    let line = text
+        .lines()
+        .find(|line| line.contains(|c: char| c.is_ascii_digit()));
+    line.unwrap_or("version unknown").trim().to_owned()
+}

@@ -1,0 +1,112 @@
+//! The measurements. Each warms and verifies outside the measured time, then takes its rounds with the servers in turn.
+
+mod cached_tag;
+mod cold_blob;
+mod herd;
+mod hot_blob;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::Bench;
+use crate::args::Step;
+use crate::content::Object;
+use crate::proc::{self, MemoryWatch};
+use crate::report::{Collector, Section};
+use crate::server::Server;
+
+const GIB: f64 = (1_u64 << 30) as f64;
+const MIB: f64 = (1_u64 << 20) as f64;
+/// A server that used no CPU for this long has finished what it does after the answer.
+const IDLE: Duration = Duration::from_millis(200);
+const IDLE_WITHIN: Duration = Duration::from_secs(120);
+
+/// What one measured piece of work took.
+struct Cost {
+    wall: Duration,
+    /// The server's, including what it did after the last byte was sent.
+    cpu: Duration,
+}
+
+pub(crate) async fn run(step: Step, bench: &Bench) -> Result<Section> {
+    match step {
+        Step::CachedTag => cached_tag::run(bench).await,
+        Step::HotBlob => hot_blob::run(bench).await,
+        Step::ColdBlob => cold_blob::run(bench).await,
+        Step::Herd => herd::run(bench).await,
+    }
+}
+
+/// The servers' private memory: at its peak during the steps, and after them.
+pub(crate) async fn memory(bench: &Bench, watch: MemoryWatch) -> Result<Section> {
+    let mut rows = Collector::default();
+    for server in &bench.servers {
+        idle(server).await?;
+        let end = proc::anonymous_bytes(server.pid())?;
+        let peak = watch
+            .peaks()
+            .get(&server.kind)
+            .copied()
+            .unwrap_or_default()
+            .max(end);
+        rows.add("peak RssAnon, MiB", server.kind, peak as f64 / MIB);
+        rows.add("RssAnon at the end, MiB", server.kind, end as f64 / MIB);
+    }
+    Ok(rows.finish(
+        "memory over all of the above, sampled every 200 ms".to_owned(),
+        bench.plan.quick,
+    ))
+}
+
+/// Makes the machine ready for a cold blob: a quiet disk, and memory for the copy that the cache will make.
+///
+/// In a virtual machine, memory that was not used for a while may have gone back to the host, and whoever touches it
+/// first waits for it. A scratch file, written and removed, takes that wait: times were steadier, CPU a sixth lower.
+async fn ready_for_cold(bench: &Bench, blob: &Object) -> Result<()> {
+    let (scratch, copies) = (blob.file.with_extension("scratch"), 2);
+    let left = blob.size_bytes * copies;
+    tokio::task::spawn_blocking(move || {
+        let mut file = File::create(&scratch)?;
+        std::io::copy(&mut std::io::repeat(1).take(left), &mut file)?;
+        drop(file);
+        fs::remove_file(&scratch)
+    })
+    .await?
+    .context("writing a scratch file")?;
+    bench.quiet_disk().await
+}
+
+/// Does `work` and answers its result with what it cost `server`.
+async fn costed<T>(server: &Server, work: impl Future<Output = Result<T>>) -> Result<(T, Cost)> {
+    let cpu_before = idle(server).await?;
+    let started = Instant::now();
+    let done = crate::load::within_reason(work).await?;
+    let wall = started.elapsed();
+    let cpu = idle(server).await?.saturating_sub(cpu_before);
+    server.still_runs()?;
+    Ok((done, Cost { wall, cpu }))
+}
+
+/// Waits until the server rests; answers its CPU time so far.
+async fn idle(server: &Server) -> Result<Duration> {
+    let deadline = Instant::now() + IDLE_WITHIN;
+    let mut last = proc::cpu_time(server.pid())?;
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let now = proc::cpu_time(server.pid())?;
+        if now == last {
+            return Ok(now);
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "{} is still busy after {} s",
+                server.kind.name(),
+                IDLE_WITHIN.as_secs()
+            );
+        }
+        last = now;
+    }
+}

@@ -1,0 +1,127 @@
+# shellcheck shell=bash
+# What run.sh and lab.sh share: results, processes that end with the script, and the mirror under test.
+# Every process is started here and ended here by its pid; everything written lies under $work.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=$(mktemp -d "${TMPDIR:-/tmp}/roadstead-clients.XXXXXX")
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+passed=0 failed=0 skipped=0
+
+ok() { echo "ok $1"; passed=$((passed + 1)); }
+skip() { echo "skip $1: $2"; skipped=$((skipped + 1)); }
+
+# fail NAME REASON [LOG]: the end of LOG follows, indented so that no line of it reads as a result.
+fail() {
+  echo "FAIL $1: $2"
+  failed=$((failed + 1))
+  if [ -s "${3:-}" ]; then tail -n 6 "$3" | cut -c1-400 | sed 's/^/    | /'; fi
+}
+
+# Prints the closing line, and its status is the run's.
+summary() {
+  echo "$passed passed, $failed failed, $skipped skipped"
+  [ "$failed" -eq 0 ]
+}
+
+die() {
+  echo "$*" >&2
+  exit 2
+}
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+declare -A pids=()
+
+# start NAME COMMAND...: runs it in the background, its output in $work/NAME.log.
+start() {
+  local name=$1
+  shift
+  "$@" >>"$work/$name.log" 2>&1 </dev/null &
+  pids[$name]=$!
+}
+
+alive() { [ -n "${pids[$1]:-}" ] && kill -0 "${pids[$1]}" 2>/dev/null; }
+
+# stop NAME: asks, waits 15 s, then insists.
+stop() {
+  local pid=${pids[$1]:-}
+  [ -n "$pid" ] || return 0
+  unset "pids[$1]"
+  kill "$pid" 2>/dev/null || true
+  for _ in $(seq 150); do
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -9 "$pid" 2>/dev/null && echo "$1 did not end within 15 s of SIGTERM and was killed" >&2
+  wait "$pid" 2>/dev/null || true
+}
+
+# wait_for NAME SECONDS CHECK...: until CHECK succeeds; gives up early when process NAME has ended.
+wait_for() {
+  local name=$1 tries=$(($2 * 10))
+  shift 2
+  for _ in $(seq "$tries"); do
+    "$@" >/dev/null 2>&1 && return 0
+    alive "$name" || return 1
+    sleep 0.1
+  done
+  return 1
+}
+
+answers() { curl -sf -o /dev/null -m 2 "$1"; }
+
+# free_ports N: N ports that nobody listens on, all different.
+free_ports() {
+  python3 -c '
+import socket, sys
+held = [socket.socket() for _ in range(int(sys.argv[1]))]
+for s in held: s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in held))' "$1"
+}
+
+# limited SECONDS COMMAND...: its output goes to $work/out, for fail to show.
+limited() {
+  local seconds=$1
+  shift
+  timeout -k 5 "$seconds" "$@" >"$work/out" 2>&1 </dev/null
+}
+
+cleanup() {
+  local name
+  set +e
+  if declare -F before_cleanup >/dev/null; then before_cleanup; fi
+  for name in "${!pids[@]}"; do stop "$name"; done
+  # Engines may leave private mounts behind; deleting through one would delete what it shows.
+  awk -v dir="$work/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | while read -r at; do umount -l "$at"; done
+  if [ -n "${KEEP:-}" ]; then echo "kept: $work" >&2; return; fi
+  chmod -R u+rwX "$work" 2>/dev/null # rootless podman unpacks directories that nobody may write to
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# --- the mirror under test -------------------------------------------------------------------------------------------
+
+# The Roadstead to test: ROADSTEAD_BIN, else what was built last as a release, else as a debug build.
+roadstead_bin() {
+  local target=${CARGO_TARGET_DIR:-$repo/target} candidate
+  for candidate in "${ROADSTEAD_BIN:-}" "$target/release/roadstead" "$target/debug/roadstead"; do
+    if [ -x "$candidate" ]; then echo "$candidate" && return; fi
+  done
+  die "no roadstead in $target: build it (cargo build --release) or name one in ROADSTEAD_BIN"
+}
+
+# start_roadstead PORT ADMIN UPSTREAM [COMMAND...]: COMMAND, if any, runs it (a namespace, say).
+start_roadstead() {
+  local port=$1 admin=$2 upstream=$3 bin
+  shift 3
+  bin=$(roadstead_bin)
+  start mirror "$@" "$bin" serve --listen "127.0.0.1:$port" --admin "127.0.0.1:$admin" \
+    --upstream "docker.io=$upstream" --data "$work/mirror"
+  wait_for mirror 30 answers "http://127.0.0.1:$admin/readyz" || {
+    tail -n 20 "$work/mirror.log" >&2
+    die "Roadstead did not become ready"
+  }
+}

@@ -1,0 +1,400 @@
+#!/usr/bin/env bash
+# run.sh: real container clients pull through Roadstead, which stands in front of a docker-registry as docker.io.
+#
+# Each client pulls an image of its own by tag and another by digest, cold and warm, and one image of two platforms that
+# all share; at last the registry is stopped, and all pull the shared one once more. After each pull the digests of
+# manifest, configuration and layers are compared with the origin's, Roadstead's own request counter must have risen,
+# and the origin must have seen requests if the image was cold and none that carry a body if it was warm. At the end,
+# the origin's access log must show each manifest and blob fetched once, for all clients together.
+#
+# Variables: ROADSTEAD_BIN; CLIENTS="skopeo podman docker containerd"; KEEP=1 keeps logs; MIRROR_KIND=docker-registry
+# puts a docker-registry in Roadstead's place (to tell our faults from the clients').
+set -euo pipefail
+# shellcheck source=tests/clients/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+mirror_kind=${MIRROR_KIND:-roadstead}
+read -ra clients <<<"${CLIENTS:-skopeo podman docker containerd}"
+for tool in python3 curl jq skopeo docker-registry; do
+  command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install python3 curl jq skopeo docker-registry)"
+done
+[ "$mirror_kind" = docker-registry ] || roadstead_bin >/dev/null
+read -r origin_port mirror_port admin_port < <(free_ports 3)
+origin=http://127.0.0.1:$origin_port
+mirror=http://127.0.0.1:$mirror_port
+hosts_dir=$work/certs.d
+# The clients read our configuration, and nobody's passwords.
+export DOCKER_CONFIG=$work/docker-cli HOME=$work/home
+export CONTAINERS_REGISTRIES_CONF=$work/registries.conf XDG_RUNTIME_DIR=$work/runtime
+
+# --- the origin and what it holds ------------------------------------------------------------------------------------
+
+# registry_config PORT DIRECTORY [PROXY_LINE]
+registry_config() {
+  cat <<YAML
+version: 0.1
+log: {level: info, accesslog: {disabled: false}}
+storage: {filesystem: {rootdirectory: $2}}
+http: {addr: "127.0.0.1:$1", secret: tests, relativeurls: true}
+${3:-}
+YAML
+}
+
+start_origin() {
+  registry_config "$origin_port" "$work/origin" >"$work/origin.yml"
+  start origin docker-registry serve "$work/origin.yml"
+  wait_for origin 20 answers "$origin/v2/" || die "the origin did not start: $(tail -n 3 "$work/origin.log")"
+}
+
+# The pinned images travel as Docker's schema 2, the others as OCI, so that both kinds of media types are pulled.
+push_images() {
+  local repository format
+  python3 "$repo/tests/clients/images.py" "$work/images"
+  for repository in library/alpine clients/{skopeo,podman,docker,containerd}{,-pinned}; do
+    case $repository in *-pinned) format=v2s2 ;; *) format=oci ;; esac
+    limited 60 skopeo --insecure-policy copy --all --format "$format" --dest-tls-verify=false \
+      "oci:$work/images/$repository:latest" "docker://127.0.0.1:$origin_port/$repository:latest" ||
+      die "pushing $repository: $(tail -n 1 "$work/out")"
+    describe "$repository" latest
+  done
+}
+
+manifest() {
+  curl -sf -m 10 "$origin/v2/$1/manifests/$2" -H 'Accept: application/vnd.oci.image.index.v1+json' \
+    -H 'Accept: application/vnd.oci.image.manifest.v1+json' \
+    -H 'Accept: application/vnd.docker.distribution.manifest.v2+json'
+}
+
+sha256() { sha256sum | sed 's/^/sha256:/; s/ .*//'; }
+
+# describe REPOSITORY TAG: writes the origin's truth, one digest a line, under $work/want/REPOSITORY/:
+# `digest` what the tag names, `all` every manifest, configuration and layer, `platform` those for linux/amd64 (with the
+# index), `diffs` digest, configuration and uncompressed layers as an engine reports them.
+describe() {
+  local dir=$work/want/$1 digest child
+  mkdir -p "$dir"
+  digest=$(manifest "$1" "$2" | sha256)
+  echo "$digest" | tee "$dir/digest" "$dir/all" "$dir/platform" >"$dir/diffs"
+  for child in $(manifest "$1" "$2" | jq -r '.manifests[]?.digest'); do
+    echo "$child" >>"$dir/all"
+    describe_manifest "$1" "$child" >>"$dir/all"
+  done
+  child=$(manifest "$1" "$2" | jq -r '[.manifests[]? | select(.platform.architecture == "amd64").digest][0] // empty')
+  [ -z "$child" ] || echo "$child" >>"$dir/platform"
+  describe_manifest "$1" "${child:-$digest}" | tee -a "$dir/all" >>"$dir/platform"
+  describe_config "$1" "${child:-$digest}" >>"$dir/diffs"
+}
+
+describe_manifest() { manifest "$1" "$2" | jq -r '.config.digest, .layers[].digest'; }
+
+describe_config() {
+  local config
+  config=$(manifest "$1" "$2" | jq -r .config.digest)
+  echo "$config"
+  curl -sf -m 10 "$origin/v2/$1/blobs/$config" | jq -r '.rootfs.diff_ids[]'
+}
+
+# --- the mirror and the counters -------------------------------------------------------------------------------------
+
+start_mirror() {
+  if [ "$mirror_kind" = docker-registry ]; then
+    registry_config "$mirror_port" "$work/mirror" "proxy: {remoteurl: \"$origin\"}" >"$work/mirror.yml"
+    start mirror docker-registry serve "$work/mirror.yml"
+    wait_for mirror 20 answers "$mirror/v2/" || die "the docker-registry mirror did not start"
+  else
+    start_roadstead "$mirror_port" "$admin_port" "$origin"
+  fi
+}
+
+# How many requests the mirror has answered.
+mirror_requests() {
+  if [ "$mirror_kind" = docker-registry ]; then
+    grep -c '"GET /v2/\|"HEAD /v2/' "$work/mirror.log" || true
+  else
+    curl -sf -m 5 "http://127.0.0.1:$admin_port/metrics" |
+      awk '/^roadstead_requests_total[{ ]/ { sum += $NF } END { printf "%d\n", sum }'
+  fi
+}
+
+# The origin's GETs of manifests and blobs since the mirror came up, as "REPOSITORY manifests|blobs REFERENCE STATUS".
+origin_log() {
+  tail -n "+$((origin_log_start + 1))" "$work/origin.log" |
+    sed -nE 's#.*"GET /v2/([^ "?]+)/(manifests|blobs)/([^ "?/]+)[^ "]* HTTP/[0-9.]+" ([0-9]+) .*#\1 \2 \3 \4#p'
+}
+origin_gets() { origin_log | wc -l; }
+
+# settled COUNTER: its value once it stands still, for a server writes its log line after the client has its answer.
+settled() {
+  local last="" now
+  for _ in $(seq 50); do
+    now=$("$1")
+    [ "$now" = "$last" ] && break
+    last=$now
+    sleep 0.1
+  done
+  echo "$now"
+}
+
+# --- one pull and what must be true of it ----------------------------------------------------------------------------
+
+# pull NAME CLIENT REPOSITORY cold|warm|any tag|digest: NAME is what the result is called.
+pull() {
+  local name=$1 client=$2 repository=$3 state=$4 by=$5 reference problem requests gets
+  case $by in
+    tag) reference=docker.io/$repository:latest ;;
+    digest) reference=docker.io/$repository@$(cat "$work/want/$repository/digest") ;;
+  esac
+  requests=$(settled mirror_requests) gets=$(settled origin_gets)
+  rm -f "$work/got"
+  "forget_$client" >/dev/null 2>&1 || true
+  if ! "pull_$client" "$reference"; then
+    fail "$name" "the pull failed" "$work/out"
+    return
+  fi
+  if problem=$(wrong_digests "$client" "$repository") || problem=$(wrong_counters "$state" "$requests" "$gets"); then
+    fail "$name" "$problem"
+  else
+    ok "$name"
+  fi
+}
+
+# Succeeds where something is wrong, and says what. $work/got holds what the client says it has.
+wrong_digests() {
+  local want=$work/want/$2 must stray missing
+  case $1 in
+    skopeo) must=all ;;
+    containerd) must=platform ;;
+    *) must=diffs ;; # of a platform's own manifest, podman speaks and docker does not
+  esac
+  sort -u "$work/got" -o "$work/got"
+  missing=$(sort -u "$want/$must" | comm -23 - "$work/got" | paste -sd' ')
+  stray=$(sort -u "$want/$must" "$want/all" | comm -13 - "$work/got" | paste -sd' ')
+  if [ -n "$missing" ]; then echo "digests of the origin that the client lacks: $missing"; return 0; fi
+  if [ -n "$stray" ]; then echo "digests that the origin does not have: $stray"; return 0; fi
+  return 1
+}
+
+wrong_counters() {
+  local state=$1 requests=$2 gets=$3
+  if [ "$(settled mirror_requests)" -le "$requests" ]; then
+    echo "the client got its image, but not through the mirror: no request was counted"
+    return 0
+  fi
+  gets=$(($(settled origin_gets) - gets))
+  case $state in
+    cold) [ "$gets" -eq 0 ] && echo "nothing was fetched from the origin: the image was not cold" ;;
+    warm) [ "$gets" -gt 0 ] && echo "the image was warm, and yet the origin was asked for $gets manifests or blobs" ;;
+    *) return 1 ;;
+  esac
+}
+
+# What one client does with the images that are its own.
+try() {
+  local client=$1
+  pull "$client: cold by tag" "$client" "clients/$client" cold tag
+  pull "$client: warm by tag" "$client" "clients/$client" warm tag
+  pull "$client: warm by digest" "$client" "clients/$client" warm digest
+  pull "$client: cold by digest" "$client" "clients/$client-pinned" cold digest
+  pull "$client: warm by digest again" "$client" "clients/$client-pinned" warm digest
+}
+
+# --- skopeo ----------------------------------------------------------------------------------------------------------
+
+prepare_skopeo() { :; }
+forget_skopeo() { rm -rf "$work/skopeo"; }
+
+# The dir: transport keeps every byte as it came, so hashing its files says what was really received.
+pull_skopeo() {
+  limited 60 skopeo --insecure-policy --registries-conf "$CONTAINERS_REGISTRIES_CONF" \
+    copy --all --preserve-digests "docker://$1" "dir:$work/skopeo" || return
+  find "$work/skopeo" -type f ! -name version -exec sha256sum {} + | sed 's/^/sha256:/; s/ .*//' >"$work/got"
+}
+
+# --- podman ----------------------------------------------------------------------------------------------------------
+
+podman() {
+  limited 60 podman --storage-driver vfs --root "$work/podman/root" --runroot "$work/podman/run" \
+    --tmpdir "$work/podman/tmp" "$@"
+}
+prepare_podman() { type -P podman >/dev/null && podman info; }
+forget_podman() { podman rmi --all --force; }
+
+pull_podman() {
+  podman pull --quiet "$1" || return
+  podman image inspect "${1/:latest@/@}" || return
+  engine_digests <"$work/out"
+}
+
+# What docker and podman say of an image: the digest it was asked by, its configuration and uncompressed layers.
+engine_digests() {
+  jq -r '.[0] | (.RepoDigests[] | sub(".*@"; "")), (.Id | "sha256:" + sub("sha256:"; "")), .RootFS.Layers[]' >"$work/got"
+}
+
+# --- docker ----------------------------------------------------------------------------------------------------------
+
+docker_socket=unix://$work/docker.sock
+docker() { limited 60 docker -H "$docker_socket" "$@"; }
+
+prepare_docker() {
+  type -P dockerd >/dev/null && type -P docker >/dev/null || return
+  mkdir -p "$work/docker"
+  # The classic store, whose image id is the configuration's digest.
+  echo '{"features": {"containerd-snapshotter": false}}' >"$work/docker/daemon.json"
+  start dockerd dockerd --config-file "$work/docker/daemon.json" --storage-driver=vfs --iptables=false \
+    --ip6tables=false --bridge=none --registry-mirror="$mirror" --insecure-registry=127.0.0.0/8 \
+    --data-root "$work/docker/data" --exec-root "$work/docker/exec" --pidfile "$work/docker/pid" -H "$docker_socket"
+  wait_for dockerd 60 docker version || engine_error dockerd
+}
+forget_docker() {
+  local ids
+  docker image ls --quiet --no-trunc || return
+  mapfile -t ids < <(sort -u "$work/out")
+  [ ${#ids[@]} -eq 0 ] || docker image rm --force "${ids[@]}"
+}
+
+pull_docker() {
+  docker pull "$1" || return
+  docker image inspect "$1" || return
+  engine_digests <"$work/out"
+}
+
+engine_error() {
+  tail -n 5 "$work/$1.log" >"$work/out"
+  stop "$1"
+  return 1
+}
+
+# --- containerd ------------------------------------------------------------------------------------------------------
+
+ctr() { limited 60 ctr --address "$work/containerd.sock" "$@"; }
+
+prepare_containerd() {
+  type -P containerd >/dev/null && type -P ctr >/dev/null || return
+  mkdir -p "$work/containerd" "$hosts_dir/docker.io"
+  printf 'server = "https://registry-1.docker.io"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$mirror" \
+    >"$hosts_dir/docker.io/hosts.toml"
+  cat >"$work/containerd/config.toml" <<TOML
+version = 2
+root = "$work/containerd/root"
+state = "$work/containerd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
+[grpc]
+  address = "$work/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$work/containerd/opt"
+TOML
+  start containerd containerd --config "$work/containerd/config.toml"
+  wait_for containerd 30 ctr version || engine_error containerd
+}
+
+# --sync runs the collector, so that the next pull finds no content of this one.
+forget_containerd() {
+  local names
+  ctr images ls --quiet || return
+  mapfile -t names <"$work/out"
+  [ ${#names[@]} -eq 0 ] || ctr images rm --sync "${names[@]}"
+}
+
+# What the content store holds, hashed: an image's bytes as they came over the wire.
+pull_containerd() {
+  local digest digests
+  ctr images pull --snapshotter native --platform linux/amd64 --hosts-dir "$hosts_dir" "$1" || return
+  ctr content ls --quiet || return
+  mapfile -t digests <"$work/out"
+  for digest in "${digests[@]}"; do
+    ctr content get "$digest" || return
+    sha256 <"$work/out" >>"$work/got"
+  done
+}
+
+# A dockerd that had to be killed leaves the containerd it started, and rootless podman a process that holds its
+# namespace.
+before_cleanup() {
+  local pid_file
+  stop dockerd
+  while read -r pid_file; do kill -9 "$(cat "$pid_file")" 2>/dev/null; done < <(
+    find "$work/docker/exec/containerd" "$work/podman/tmp" "$XDG_RUNTIME_DIR" \
+      \( -name containerd.pid -o -name pause.pid \) -size +0 2>/dev/null
+  )
+}
+
+# --- all of them together --------------------------------------------------------------------------------------------
+
+# Each manifest, whether asked for by tag or digest, and each blob is fetched once for all clients together.
+check_origin_log() {
+  local name="origin: one GET per manifest and blob for all clients together" repository kind reference status worst
+  if [ "$mirror_kind" = docker-registry ]; then
+    skip "$name" "a docker-registry mirror is not held to it"
+    return
+  fi
+  while read -r repository kind reference status; do
+    case $status in 200 | 206) ;; *) continue ;; esac
+    [ "$reference" = latest ] && reference=$(cat "$work/want/$repository/digest")
+    echo "$repository $kind $reference"
+  done < <(origin_log) | sort | uniq -c | sort -rn >"$work/fetched"
+  worst=$(awk '$1 > 1' "$work/fetched")
+  if [ -n "$worst" ]; then
+    echo "$worst" >"$work/out"
+    fail "$name" "$(wc -l <<<"$worst") were fetched more than once" "$work/out"
+  elif [ ! -s "$work/fetched" ]; then
+    fail "$name" "the log shows no GET at all"
+  else
+    ok "$name ($(wc -l <"$work/fetched") of them)"
+  fi
+}
+
+# prepare CLIENT: leaves it ready to pull, or says why it will be skipped; root has no excuse where it is installed.
+prepare() {
+  rm -f "$work/out"
+  if "prepare_$1"; then return 0; fi
+  if [ ! -s "$work/out" ]; then
+    skip "$1" "not installed"
+  elif [ "$(id -u)" -eq 0 ]; then
+    fail "$1" "installed, and yet it does not start" "$work/out"
+  else
+    skip "$1" "does not start for a user who is not root: $(tail -n 1 "$work/out" | cut -c1-200)"
+  fi
+  return 1
+}
+
+write_client_config() {
+  mkdir -p "$HOME" "$DOCKER_CONFIG"
+  mkdir -m 700 "$XDG_RUNTIME_DIR"
+  echo '{}' >"$DOCKER_CONFIG/config.json"
+  cat >"$CONTAINERS_REGISTRIES_CONF" <<TOML
+unqualified-search-registries = ["docker.io"]
+[[registry]]
+prefix = "docker.io"
+location = "docker.io"
+[[registry.mirror]]
+location = "127.0.0.1:$mirror_port"
+insecure = true
+TOML
+}
+
+main() {
+  local client ready=() state=cold
+  write_client_config
+  start_origin
+  push_images
+  origin_log_start=$(wc -l <"$work/origin.log")
+  start_mirror
+  for client in "${clients[@]}"; do
+    prepare "$client" || continue
+    ready+=("$client")
+    try "$client"
+  done
+  for client in "${ready[@]}"; do
+    pull "$client: an image of two platforms that all share" "$client" library/alpine "$state" tag
+    # Clients differ in what they take (skopeo all platforms, an engine its own): the rest may still be cold.
+    state=any
+  done
+  check_origin_log
+  stop origin
+  for client in "${ready[@]}"; do
+    pull "$client: by tag while the origin is down" "$client" library/alpine any tag
+  done
+  summary
+}
+
+main
