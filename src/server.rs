@@ -17,7 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use pingora::{
-    listeners::{ListenerConfig, tls::TlsSettings},
+    listeners::{L4BufferSettings, ListenerConfig, tls::TlsSettings},
     proxy::HttpProxy,
     server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf},
     services::listening::Service,
@@ -41,6 +41,13 @@ const LAST_REQUESTS_SECONDS: u64 = 1;
 
 /// Seconds that blocking work (a publish under way) may take at the end.
 const LAST_WRITES_SECONDS: u64 = 10;
+
+/// Large enough for a request's head; a connection that waits holds no more.
+const READ_BUFFER_BYTES: usize = 4096;
+
+/// Large enough for the head and body of most manifests, so that they leave in one write; larger
+/// bodies pass the buffer by.
+const WRITE_BUFFER_BYTES: usize = 4096;
 
 /// How often a drain looks whether requests are still under way.
 const DRAIN_STEP: Duration = Duration::from_millis(50);

@@ -1,6 +1,6 @@
 //! `roadstead serve`
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;

@@ -164,8 +164,18 @@ impl Manifests {
         tag: &Tag,
         accept: &Accept,
     ) -> Result<Served, Error> {
-        let served = self.resolve(ask, tag).await?;
-        let served = Box::pin(self.negotiate(ask, accept, served)).await?;
+        let mut served = self.resolve(ask, tag).await?;
+        if let Found::Whole(manifest) = &served.found
+            && is_index_for_others(manifest, accept)
+        {
+            let child = Box::pin(self.child_of_default_platform(ask, accept, manifest)).await?;
+            if let Some((found, outcome)) = child {
+                served.found = found;
+                if !matches!(outcome, Outcome::Hit { .. }) {
+                    served.outcome = outcome;
+                }
+            }
+        }
         self.count_saved(ask, &served);
         Ok(served)
     }
@@ -583,41 +593,24 @@ impl Manifests {
     }
 
     /// A client that can't read an index gets the manifest of its default platform.
-    async fn negotiate(
+    async fn child_of_default_platform(
         self: &Arc<Self>,
         ask: &Ask,
         accept: &Accept,
-        served: Served,
-    ) -> Result<Served, Error> {
-        let Found::Whole(manifest) = &served.found else {
-            return Ok(served);
-        };
-        let is_index = kind_of(&manifest.media_type) == Some(ManifestKind::Index);
-        if !is_index || accept.accepts(&manifest.media_type) || !accept.accepts_any_manifest() {
-            return Ok(served);
-        }
-        let child = children(&manifest.body).into_iter().find(|child| {
+        index: &Manifest,
+    ) -> Result<Option<(Found, Outcome)>, Error> {
+        let child = children(&index.body).into_iter().find(|child| {
             let platform = child
                 .platform
                 .as_ref()
                 .map(|(os, arch)| (os.as_str(), arch.as_str()));
             platform == Some(OLD_CLIENT_PLATFORM) && accept.accepts(&child.media_type)
         });
-        let Some(child) = child else {
-            return Ok(served);
-        };
+        let Some(child) = child else { return Ok(None) };
         let deadline = Instant::now() + ask.upstream.config().timeouts.fetch;
-        let (found, outcome) = self.obtain(ask, child.digest, None, deadline).await?;
-        let outcome = if matches!(outcome, Outcome::Hit { .. }) {
-            served.outcome
-        } else {
-            outcome
-        };
-        Ok(Served {
-            found,
-            outcome,
-            validated: served.validated,
-        })
+        self.obtain(ask, child.digest, None, deadline)
+            .await
+            .map(Some)
     }
 
     fn count_saved(&self, ask: &Ask, served: &Served) {
@@ -705,6 +698,13 @@ async fn within<T>(
         }
         .into()
     })
+}
+
+/// An index before a client that accepts manifests, but not indexes.
+fn is_index_for_others(manifest: &Manifest, accept: &Accept) -> bool {
+    kind_of(&manifest.media_type) == Some(ManifestKind::Index)
+        && !accept.accepts(&manifest.media_type)
+        && accept.accepts_any_manifest()
 }
 
 /// A store that can't be read counts as one that has nothing.

@@ -64,8 +64,7 @@ fn check_head(
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         return Err("a space or control character in the target");
     }
-    let lower = path.to_ascii_lowercase();
-    if lower.contains("%00") || path.split('/').any(is_dots) {
+    if path.contains("%00") || path.split('/').any(is_dots) {
         return Err("'..' or NUL in the path");
     }
     if *method == Method::TRACE || *method == Method::CONNECT {
@@ -86,8 +85,16 @@ fn check_head(
 
 /// `.` and `..`, encoded or not.
 fn is_dots(part: &str) -> bool {
-    let plain = part.replace("%2e", ".").replace("%2E", ".");
-    plain == ".." || plain == "."
+    let mut rest = part;
+    let mut dots = 0;
+    while let Some(next) = [".", "%2e", "%2E"]
+        .iter()
+        .find_map(|dot| rest.strip_prefix(dot))
+    {
+        rest = next;
+        dots += 1;
+    }
+    rest.is_empty() && matches!(dots, 1 | 2)
 }
 
 #[cfg(test)]
