@@ -26,10 +26,7 @@ impl RequestFilter for NoLatest {
 
     async fn filter(&self, _request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
         let route = context.target.as_ref().map(|target| &target.route);
-        if let Some(Route::Manifest {
-            reference: Reference::Tag(tag),
-            ..
-        }) = route
+        if let Some(Route::Manifest { reference: Reference::Tag(tag), .. }) = route
             && tag.as_str() == "latest"
         {
             return Err(Refusal::Custom {

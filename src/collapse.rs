@@ -52,9 +52,7 @@ pub struct LeaderGone;
 
 impl<K, V> Default for Collapse<K, V> {
     fn default() -> Self {
-        Self {
-            flights: Arc::default(),
-        }
+        Self { flights: Arc::default() }
     }
 }
 
@@ -63,17 +61,11 @@ impl<K: Eq + Hash + Clone, V: Clone> Collapse<K, V> {
     pub fn join(&self, key: K) -> Join<K, V> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outcome) = flights.get(&key) {
-            return Join::Follower(Follower {
-                outcome: outcome.clone(),
-            });
+            return Join::Follower(Follower { outcome: outcome.clone() });
         }
         let (sender, receiver) = watch::channel(None);
         flights.insert(key.clone(), receiver);
-        Join::Leader(Leader {
-            key,
-            outcome: sender,
-            flights: Arc::clone(&self.flights),
-        })
+        Join::Leader(Leader { key, outcome: sender, flights: Arc::clone(&self.flights) })
     }
 }
 
@@ -82,9 +74,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Collapse<K, V> {
 impl<K: Eq + Hash, V> Leader<K, V> {
     /// A follower of this leader, for the caller that works in another task.
     pub fn follow(&self) -> Follower<V> {
-        Follower {
-            outcome: self.outcome.subscribe(),
-        }
+        Follower { outcome: self.outcome.subscribe() }
     }
 
     /// Hands `value` to every follower and closes the flight: whoever joins
@@ -96,10 +86,7 @@ impl<K: Eq + Hash, V> Leader<K, V> {
 
 impl<K: Eq + Hash, V> Drop for Leader<K, V> {
     fn drop(&mut self) {
-        self.flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -108,11 +95,7 @@ impl<K: Eq + Hash, V> Drop for Leader<K, V> {
 impl<V: Clone> Follower<V> {
     /// Waits for the leader.
     pub async fn outcome(mut self) -> Result<V, LeaderGone> {
-        let value = self
-            .outcome
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| LeaderGone)?;
+        let value = self.outcome.wait_for(Option::is_some).await.map_err(|_| LeaderGone)?;
         value.clone().ok_or(LeaderGone)
     }
 }

@@ -24,7 +24,7 @@
 //! | 5 | [`proxy`], [`admin`] | 0–4 |
 //! | 6 | [`server`], then [`cli`] and `main` | all |
 //!
-//! `pingora` is named only in [`proxy`], [`admin`], `upstream/exchange.rs` and
+//! `pingora` is named only in [`proxy`], [`admin`], `upstream/exchange` and
 //! [`server`].
 //!
 //! The crate is also a library: [`server::run`] takes filters of your own, and

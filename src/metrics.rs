@@ -22,18 +22,12 @@ pub static REQUESTS: Lazy<IntCounterVec> = Lazy::new(|| {
 
 /// Body bytes sent to clients.
 pub static RESPONSE_BYTES: Lazy<IntCounterVec> = Lazy::new(|| {
-    counters(
-        "roadstead_response_bytes_total",
-        "Body bytes sent to clients.",
-        &["upstream", "kind"],
-    )
+    counters("roadstead_response_bytes_total", "Body bytes sent to clients.", &["upstream", "kind"])
 });
 
 /// Time from a request's head to the end of its answer.
 pub static REQUEST_SECONDS: Lazy<Histogram> = Lazy::new(|| {
-    let buckets = vec![
-        0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0,
-    ];
+    let buckets = vec![0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0];
     let opts = HistogramOpts::new(
         "roadstead_request_seconds",
         "Seconds from the head of a request to the end of its answer.",
@@ -110,28 +104,16 @@ pub static FILLS_ACTIVE: Lazy<IntGauge> =
 
 /// The store's bytes: used and capacity.
 pub static STORE_BYTES: Lazy<IntGaugeVec> = Lazy::new(|| {
-    gauges(
-        "roadstead_store_bytes",
-        "Bytes of the store: used, and its capacity.",
-        &["state"],
-    )
+    gauges("roadstead_store_bytes", "Bytes of the store: used, and its capacity.", &["state"])
 });
 
 /// Objects evicted.
-pub static EVICTIONS: Lazy<IntCounter> = Lazy::new(|| {
-    counter(
-        "roadstead_evictions_total",
-        "Objects evicted from the store.",
-    )
-});
+pub static EVICTIONS: Lazy<IntCounter> =
+    Lazy::new(|| counter("roadstead_evictions_total", "Objects evicted from the store."));
 
 /// Bytes evicted.
-pub static EVICTED_BYTES: Lazy<IntCounter> = Lazy::new(|| {
-    counter(
-        "roadstead_evicted_bytes_total",
-        "Bytes evicted from the store.",
-    )
-});
+pub static EVICTED_BYTES: Lazy<IntCounter> =
+    Lazy::new(|| counter("roadstead_evicted_bytes_total", "Bytes evicted from the store."));
 
 /// 1 while requests to a host are held back because it failed.
 pub static BREAKER_OPEN: Lazy<IntGaugeVec> = Lazy::new(|| {
@@ -159,12 +141,7 @@ pub fn register_all() {
     ] {
         Lazy::force(family);
     }
-    for family in [
-        &RATELIMIT_REMAINING,
-        &RATELIMIT_LIMIT,
-        &STORE_BYTES,
-        &BREAKER_OPEN,
-    ] {
+    for family in [&RATELIMIT_REMAINING, &RATELIMIT_LIMIT, &STORE_BYTES, &BREAKER_OPEN] {
         Lazy::force(family);
     }
     Lazy::force(&REQUEST_SECONDS);
@@ -176,12 +153,10 @@ pub fn register_all() {
 
 /// The page that Prometheus scrapes, in its text format 0.0.4.
 pub fn page() -> String {
-    TextEncoder::new()
-        .encode_to_string(&REGISTRY.gather())
-        .unwrap_or_else(|error| {
-            tracing::error!(%error, "the metrics could not be printed");
-            String::new()
-        })
+    TextEncoder::new().encode_to_string(&REGISTRY.gather()).unwrap_or_else(|error| {
+        tracing::error!(%error, "the metrics could not be printed");
+        String::new()
+    })
 }
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -202,9 +177,7 @@ fn gauge(name: &str, help: &str) -> IntGauge {
 
 fn registered<C: Collector + Clone + 'static>(family: Result<C, prometheus::Error>) -> C {
     let family = family.expect("a metric family's name and labels are constants that fit");
-    REGISTRY
-        .register(Box::new(family.clone()))
-        .expect("each family is registered once");
+    REGISTRY.register(Box::new(family.clone())).expect("each family is registered once");
     family
 }
 
@@ -217,10 +190,7 @@ mod tests {
         register_all();
         PULLS_SAVED.with_label_values(&["docker.io"]).inc();
         let page = page();
-        assert!(
-            page.contains("roadstead_pulls_saved_total{upstream=\"docker.io\"} 1"),
-            "{page}"
-        );
+        assert!(page.contains("roadstead_pulls_saved_total{upstream=\"docker.io\"} 1"), "{page}");
         assert!(page.contains("# TYPE roadstead_request_seconds histogram"));
     }
 }

@@ -17,6 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use pingora::{
+    apps::HttpServerOptions,
     listeners::{L4BufferSettings, ListenerConfig, tls::TlsSettings},
     proxy::HttpProxy,
     server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf},
@@ -36,8 +37,8 @@ use crate::{
     upstream::Upstream,
 };
 
-/// Seconds between the end of listening and the end of the runtimes, for what came in last.
-const LAST_REQUESTS_SECONDS: u64 = 1;
+/// From the signal to the first look whether all is done: the listeners close meanwhile.
+const DRAIN_START: Duration = Duration::from_millis(300);
 
 /// Seconds that blocking work (a publish under way) may take at the end.
 const LAST_WRITES_SECONDS: u64 = 10;
@@ -72,8 +73,9 @@ pub enum StartError {
     },
 }
 
-/// Serves until a signal ends it: SIGTERM drains, SIGINT stops at once. `extra` filters come
-/// after the built-in `policy` and before `cache`.
+/// Serves until a signal ends it: SIGINT stops at once; SIGTERM stops listening, lets requests end
+/// for as long as `shutdown.drain` allows, and then ends the process. `extra` filters come after
+/// the built-in `policy` and before `cache`.
 pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), StartError> {
     metrics::register_all();
     check_roots(config)?;
@@ -84,13 +86,10 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let chain = chain(config, &store, extra)?;
     let proxy = Proxy::new(chain, config.downstream.clone());
     let draining = Arc::new(AtomicBool::new(false));
-    let stop = Stop {
-        draining: Arc::clone(&draining),
-        active: proxy.active(),
-        patience: config.shutdown.drain,
-    };
+    let stop =
+        Stop { draining: Arc::clone(&draining), active: proxy.active(), store: Arc::clone(&store) };
 
-    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(proxy_service(config, &server.configuration, proxy)?);
     let mut admin = Service::new("admin".to_owned(), Admin::new(draining));
@@ -98,9 +97,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     admin.add_tcp(&config.admin.address.to_string());
     server.add_service(admin);
     announce(config);
-    server.run(RunArgs {
-        shutdown_signal: Box::new(stop),
-    });
+    server.run(RunArgs { shutdown_signal: Box::new(stop) });
     store.close();
     tracing::info!("stopped");
     Ok(())
@@ -132,7 +129,10 @@ fn proxy_service(
     let downstream = &config.downstream;
     let mut http = HttpProxy::new(proxy, Arc::clone(conf));
     http.handle_init_modules();
-    let connections = Connections::new(http, downstream.head, downstream.max_connections);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(downstream.keepalive);
+    http.server_options = Some(options);
+    let connections = Connections::new(http, downstream);
     let mut service = Service::new("proxy".to_owned(), connections);
     for listen in &config.listen {
         service.add_listener(listener(listen)?);
@@ -145,9 +145,8 @@ fn listener(listen: &Listen) -> Result<ListenerConfig, StartError> {
         Address::Tcp(address) => ListenerConfig::tcp(address.to_string()),
         Address::Unix(path) => ListenerConfig::uds(path.display().to_string()),
     };
-    let Some(tls) = &listen.tls else {
-        return Ok(endpoint);
-    };
+    let endpoint = endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES));
+    let Some(tls) = &listen.tls else { return Ok(endpoint) };
     let certificate = tls.certificate.display().to_string();
     let settings = TlsSettings::intermediate(&certificate, &tls.key.display().to_string());
     let mut settings = settings
@@ -156,11 +155,11 @@ fn listener(listen: &Listen) -> Result<ListenerConfig, StartError> {
     Ok(endpoint.tls(settings))
 }
 
-fn server_conf() -> ServerConf {
+fn server_conf(config: &Config) -> ServerConf {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ServerConf {
         threads,
-        grace_period_seconds: Some(LAST_REQUESTS_SECONDS),
+        grace_period_seconds: Some(config.shutdown.drain.as_secs().max(1)),
         graceful_shutdown_timeout_seconds: Some(LAST_WRITES_SECONDS),
         ..ServerConf::default()
     }
@@ -205,40 +204,22 @@ fn check_tcp(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
         _ => "name another address",
     };
     let (address, problem) = (address.to_string(), error.to_string());
-    Err(StartError::Listen {
-        key,
-        address,
-        problem,
-        remedy,
-    })
+    Err(StartError::Listen { key, address, problem, remedy })
 }
 
 /// A socket that nobody answers on was left by a server that was killed.
 fn check_unix(path: &Path) -> Result<(), StartError> {
     let taken = UnixStream::connect(path).is_ok();
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let (problem, remedy) = if taken {
-        (
-            "another program listens there",
-            "end it, or name another path",
-        )
+        ("another program listens there", "end it, or name another path")
     } else if folder.is_some_and(|folder| !folder.is_dir()) {
-        (
-            "its folder does not exist",
-            "create it, or name another path",
-        )
+        ("its folder does not exist", "create it, or name another path")
     } else {
         return Ok(());
     };
     let (key, address) = ("listen", path.display().to_string());
-    Err(StartError::Listen {
-        key,
-        address,
-        problem: problem.to_owned(),
-        remedy,
-    })
+    Err(StartError::Listen { key, address, problem: problem.to_owned(), remedy })
 }
 
 fn announce(config: &Config) {
@@ -260,27 +241,29 @@ fn announce(config: &Config) {
 struct Stop {
     draining: Arc<AtomicBool>,
     active: Arc<AtomicUsize>,
-    patience: Duration,
+    store: Arc<Store>,
 }
 
 // === impl Stop ===
 
 impl Stop {
-    /// Waits until no request is under way, but not for ever.
-    async fn drain(&self) {
+    /// Ends the process once no request is under way. Pingora itself waits the whole of its grace
+    /// period, even when there is nothing to wait for, and then cuts what is left.
+    fn end_when_idle(&self) {
         self.draining.store(true, Ordering::Release);
-        tracing::info!(
-            requests = self.active.load(Ordering::Acquire),
-            "stopping; waiting for requests under way"
-        );
-        let idle = async {
-            while self.active.load(Ordering::Acquire) > 0 {
-                tokio::time::sleep(DRAIN_STEP).await;
+        let (active, store) = (Arc::clone(&self.active), Arc::clone(&self.store));
+        tracing::info!(requests = active.load(Ordering::Acquire), "stopping; requests may end");
+        let watch = move || {
+            std::thread::sleep(DRAIN_START);
+            while active.load(Ordering::Acquire) > 0 {
+                std::thread::sleep(DRAIN_STEP);
             }
+            store.close();
+            tracing::info!("stopped");
+            std::process::exit(0);
         };
-        if tokio::time::timeout(self.patience, idle).await.is_err() {
-            let left = self.active.load(Ordering::Acquire);
-            tracing::warn!(left, "requests are still under way and will be cut");
+        if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {
+            tracing::warn!(%error, "stopping takes the whole of shutdown.drain");
         }
     }
 }
@@ -300,10 +283,7 @@ impl ShutdownSignalWatch for Stop {
             () = wait(SignalKind::terminate()) => {}
             () = wait(SignalKind::quit()) => {}
         }
-        tokio::select! {
-            () = self.drain() => ShutdownSignal::GracefulTerminate,
-            () = wait(SignalKind::interrupt()) => ShutdownSignal::FastShutdown,
-            () = wait(SignalKind::terminate()) => ShutdownSignal::FastShutdown,
-        }
+        self.end_when_idle();
+        ShutdownSignal::GracefulTerminate
     }
 }

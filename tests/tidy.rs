@@ -18,10 +18,10 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// The only places where Pingora is named.
-const PINGORA: [&str; 4] = ["proxy/", "admin/", "upstream/exchange.rs", "server.rs"];
+const PINGORA: [&str; 4] = ["proxy/", "admin/", "upstream/exchange", "server.rs"];
 
 /// A file longer than this has more than one job. Tests below the code don't count.
-const LINES: usize = 400;
+const LINES: usize = 380;
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -41,19 +41,14 @@ fn files() -> Vec<(String, String)> {
     sources(&root, &mut paths);
     assert!(paths.len() > 40, "the sources were not found");
     let relative = |path: &Path| path.strip_prefix(&root).unwrap().display().to_string();
-    paths
-        .iter()
-        .map(|path| (relative(path), fs::read_to_string(path).unwrap()))
-        .collect()
+    paths.iter().map(|path| (relative(path), fs::read_to_string(path).unwrap())).collect()
 }
 
 /// The code of a file: no comments, no strings' worth of care, and not its unit tests, which may
 /// build their values from wherever they like.
 fn code(text: &str) -> String {
     let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-    let lines = before_tests
-        .lines()
-        .map(|line| line.split("//").next().unwrap());
+    let lines = before_tests.lines().map(|line| line.split("//").next().unwrap());
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -64,9 +59,7 @@ fn floor(module: &str) -> Option<usize> {
 /// The modules that `code` names through `crate::`, whether by path or in a `use` group.
 fn used(code: &str) -> Vec<String> {
     let word = |text: &str| {
-        text.chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect::<String>()
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
     };
     let mut found = Vec::new();
     for rest in code.split("crate::").skip(1) {
@@ -100,10 +93,7 @@ fn modules_use_only_the_floors_below() {
     for (path, text) in files() {
         let module = path.split(['/', '.']).next().unwrap();
         let Some(own) = floor(module) else {
-            assert!(
-                matches!(module, "lib" | "main"),
-                "{path} stands on no floor"
-            );
+            assert!(matches!(module, "lib" | "main"), "{path} stands on no floor");
             continue;
         };
         for other in used(&code(&text)) {
@@ -126,19 +116,14 @@ fn the_check_sees_paths_and_groups() {
 fn pingora_is_named_only_at_the_edges() {
     for (path, text) in files() {
         let allowed = PINGORA.iter().any(|place| path.starts_with(place));
-        assert!(
-            allowed || !code(&text).contains("pingora"),
-            "{path} names pingora"
-        );
+        assert!(allowed || !code(&text).contains("pingora::"), "{path} names pingora");
     }
 }
 
 #[test]
 fn unsafe_code_stands_in_one_file() {
-    let with: Vec<_> = files()
-        .into_iter()
-        .filter(|(_, text)| code(text).contains("unsafe {"))
-        .collect();
+    let with: Vec<_> =
+        files().into_iter().filter(|(_, text)| code(text).contains("unsafe {")).collect();
     let names: Vec<_> = with.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(names, ["store/mapped.rs"]);
 }
@@ -146,10 +131,7 @@ fn unsafe_code_stands_in_one_file() {
 #[test]
 fn a_file_opens_with_its_claim_and_has_one_job() {
     for (path, text) in files() {
-        assert!(
-            text.starts_with("//!"),
-            "{path} does not say what it is for"
-        );
+        assert!(text.starts_with("//!"), "{path} does not say what it is for");
         let lines = code(&text).lines().count();
         assert!(lines <= LINES, "{path} has {lines} lines");
     }

@@ -86,9 +86,7 @@ pub(crate) struct Plan {
 impl Args {
     pub(crate) fn steps(&self) -> Vec<Step> {
         let all = [Step::CachedTag, Step::HotBlob, Step::ColdBlob, Step::Herd];
-        all.into_iter()
-            .filter(|step| self.only.is_empty() || self.only.contains(step))
-            .collect()
+        all.into_iter().filter(|step| self.only.is_empty() || self.only.contains(step)).collect()
     }
 }
 
@@ -109,19 +107,11 @@ impl Step {
 
 impl From<&Args> for Plan {
     fn from(args: &Args) -> Self {
-        let base = if args.quick {
-            Self::quick()
-        } else {
-            Self::full()
-        };
+        let base = if args.quick { Self::quick() } else { Self::full() };
         let steps = args.steps();
         // A step that is left out gets a token blob: 3 GiB take a while to make.
         let wanted = |step, size_bytes| {
-            if steps.contains(&step) {
-                size_bytes
-            } else {
-                4096
-            }
+            if steps.contains(&step) { size_bytes } else { 4096 }
         };
         Self {
             rounds: args.rounds.map_or(base.rounds, usize::from),

@@ -32,26 +32,14 @@ struct Shared {
 
 impl BuiltinOrigin {
     pub(crate) async fn start(content: &Content) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))
-            .await
-            .context("binding the origin")?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the origin")?;
         let address = listener.local_addr()?;
-        let objects = content
-            .objects
-            .iter()
-            .map(|object| (object.path.clone(), object.clone()))
-            .collect();
-        let shared = Arc::new(Shared {
-            objects,
-            log: Mutex::default(),
-        });
+        let objects =
+            content.objects.iter().map(|object| (object.path.clone(), object.clone())).collect();
+        let shared = Arc::new(Shared { objects, log: Mutex::default() });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, shared.clone()));
-        Ok(Self {
-            address,
-            shared,
-            _listener: tasks,
-        })
+        Ok(Self { address, shared, _listener: tasks })
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -59,11 +47,7 @@ impl BuiltinOrigin {
     }
 
     pub(crate) fn log(&self) -> String {
-        self.shared
-            .log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -96,16 +80,11 @@ async fn read_head(stream: &mut BufReader<TcpStream>) -> Result<Option<(String, 
     let mut line = String::new();
     while line != "\r\n" {
         line.clear();
-        ensure!(
-            lines.read_line(&mut line).await? > 0,
-            "a head without an end"
-        );
+        ensure!(lines.read_line(&mut line).await? > 0, "a head without an end");
     }
     let mut words = first.split_ascii_whitespace();
-    let (method, target) = words
-        .next()
-        .zip(words.next())
-        .context("a request line without a target")?;
+    let (method, target) =
+        words.next().zip(words.next()).context("a request line without a target")?;
     // containerd's way of naming the registry, `?ns=`, is no part of the path.
     let path = target.split('?').next().unwrap_or(target);
     Ok(Some((method.to_owned(), path.to_owned())))
@@ -116,11 +95,7 @@ async fn read_head(stream: &mut BufReader<TcpStream>) -> Result<Option<(String, 
 impl Shared {
     async fn answer(&self, stream: &mut TcpStream, method: &str, path: &str) -> Result<()> {
         let object = self.objects.get(path);
-        let status = if object.is_some() || path == "/v2/" {
-            200
-        } else {
-            404
-        };
+        let status = if object.is_some() || path == "/v2/" { 200 } else { 404 };
         // Before the answer, so that whoever has the answer finds the line.
         self.record(&format!("{method} {path} {status}\n"));
         match object {
@@ -130,21 +105,12 @@ impl Shared {
     }
 
     fn record(&self, line: &str) {
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_str(line);
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).push_str(line);
     }
 }
 
 async fn send_object(stream: &mut TcpStream, method: &str, object: &Object) -> Result<()> {
-    let Object {
-        media_type,
-        digest,
-        size_bytes,
-        file,
-        ..
-    } = object;
+    let Object { media_type, digest, size_bytes, file, .. } = object;
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nContent-Length: {size_bytes}\r\nETag: \"{digest}\"\r\n\
          Docker-Content-Digest: {digest}\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\r\n"
@@ -161,9 +127,7 @@ async fn send_object(stream: &mut TcpStream, method: &str, object: &Object) -> R
         if count == 0 {
             return Ok(());
         }
-        stream
-            .write_all(piece.get(..count).unwrap_or_default())
-            .await?;
+        stream.write_all(piece.get(..count).unwrap_or_default()).await?;
     }
 }
 

@@ -55,34 +55,17 @@ struct Builder<'a> {
 
 impl Content {
     pub(crate) fn generate(root: &Path, plan: &Plan) -> Result<Self> {
-        let mut builder = Builder {
-            root,
-            objects: Vec::new(),
-        };
+        let mut builder = Builder { root, objects: Vec::new() };
         let rounds = || 0..plan.rounds as u64;
         let (tag, _) = builder.image("bench/tag", 1, 4096)?;
         let (_, hot) = builder.image("bench/hot", 2, plan.hot_bytes)?;
         let cold = rounds()
-            .map(|n| {
-                Ok(builder
-                    .image(&format!("bench/cold{n}"), 100 + n, plan.cold_bytes)?
-                    .1)
-            })
+            .map(|n| Ok(builder.image(&format!("bench/cold{n}"), 100 + n, plan.cold_bytes)?.1))
             .collect::<Result<_>>()?;
         let herd = rounds()
-            .map(|n| {
-                Ok(builder
-                    .image(&format!("bench/herd{n}"), 300 + n, plan.herd_bytes)?
-                    .1)
-            })
+            .map(|n| Ok(builder.image(&format!("bench/herd{n}"), 300 + n, plan.herd_bytes)?.1))
             .collect::<Result<_>>()?;
-        Ok(Self {
-            objects: builder.objects,
-            tag,
-            hot,
-            cold,
-            herd,
-        })
+        Ok(Self { objects: builder.objects, tag, hot, cold, herd })
     }
 }
 
@@ -102,13 +85,8 @@ impl Builder<'_> {
             "layers": [{"mediaType": LAYER_TYPE, "digest": layer.digest, "size": layer.size_bytes}],
         }))?;
         self.store(repository, "manifests", None, MANIFEST_TYPE, &manifest)?;
-        let tagged = self.store(
-            repository,
-            "manifests",
-            Some("latest"),
-            MANIFEST_TYPE,
-            &manifest,
-        )?;
+        let tagged =
+            self.store(repository, "manifests", Some("latest"), MANIFEST_TYPE, &manifest)?;
         Ok((tagged, layer))
     }
 
@@ -125,13 +103,7 @@ impl Builder<'_> {
         let path = format!("/v2/{repository}/{kind}/{}", name.unwrap_or(&digest));
         let file = self.file(&path)?;
         fs::write(&file, bytes).with_context(|| format!("writing {}", file.display()))?;
-        Ok(self.add(Object {
-            path,
-            file,
-            media_type,
-            digest,
-            size_bytes: bytes.len() as u64,
-        }))
+        Ok(self.add(Object { path, file, media_type, digest, size_bytes: bytes.len() as u64 }))
     }
 
     /// A blob of `size_bytes` of noise, hashed while it is written.
@@ -146,21 +118,14 @@ impl Builder<'_> {
             noise.fill(&mut chunk);
             chunk.truncate(usize::try_from(left).unwrap_or(CHUNK_BYTES));
             hasher.update(&chunk);
-            out.write_all(&chunk)
-                .with_context(|| format!("writing {}", staged.display()))?;
+            out.write_all(&chunk).with_context(|| format!("writing {}", staged.display()))?;
             left -= chunk.len() as u64;
         }
         let digest = format!("sha256:{:x}", hasher.finalize());
         let path = format!("/v2/{repository}/blobs/{digest}");
         let file = self.file(&path)?;
         fs::rename(&staged, &file)?;
-        Ok(self.add(Object {
-            path,
-            file,
-            media_type: BLOB_TYPE,
-            digest,
-            size_bytes,
-        }))
+        Ok(self.add(Object { path, file, media_type: BLOB_TYPE, digest, size_bytes }))
     }
 
     fn add(&mut self, object: Object) -> Object {

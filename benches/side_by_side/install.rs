@@ -6,10 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::server::ServerKind;
 
-const PEERS: [(ServerKind, &str); 2] = [
-    (ServerKind::Nginx, "nginx-light"),
-    (ServerKind::DockerRegistry, "docker-registry"),
-];
+const PEERS: [(ServerKind, &str); 2] =
+    [(ServerKind::Nginx, "nginx-light"), (ServerKind::DockerRegistry, "docker-registry")];
 
 pub(crate) fn missing_peers() -> Result<()> {
     let mut packages = Vec::new();
@@ -22,10 +20,7 @@ pub(crate) fn missing_peers() -> Result<()> {
         return Ok(());
     }
     if let Err(error) = install(&packages) {
-        eprintln!(
-            "side_by_side: could not install {}: {error:#}",
-            packages.join(", ")
-        );
+        eprintln!("side_by_side: could not install {}: {error:#}", packages.join(", "));
     }
     Ok(())
 }
@@ -43,10 +38,6 @@ fn apt(arguments: &[&str]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .status()
         .context("running apt-get")?;
-    ensure!(
-        status.success(),
-        "apt-get {} failed: {status}",
-        arguments.join(" ")
-    );
+    ensure!(status.success(), "apt-get {} failed: {status}", arguments.join(" "));
     Ok(())
 }

@@ -65,11 +65,7 @@ impl Request {
         let text = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: roadstead-side-by-side\r\nAccept: {ACCEPT}\r\n\r\n"
         );
-        Self {
-            path: path.to_owned(),
-            bytes: text.into_bytes(),
-            expected_bytes,
-        }
+        Self { path: path.to_owned(), bytes: text.into_bytes(), expected_bytes }
     }
 
     pub(crate) fn object(address: SocketAddr, object: &Object) -> Self {
@@ -111,15 +107,10 @@ impl Connection {
         // Until the answer is complete: a failed exchange leaves no connection that can be used.
         self.closing = true;
         let started = Instant::now();
-        self.stream
-            .write_all(&request.bytes)
-            .await
-            .context("sending the request")?;
+        self.stream.write_all(&request.bytes).await.context("sending the request")?;
         let (head, body_start, filled) = self.read_head().await?;
-        let length = head.checked_length(
-            request,
-            self.buffer.get(body_start..filled).unwrap_or_default(),
-        )?;
+        let length =
+            head.checked_length(request, self.buffer.get(body_start..filled).unwrap_or_default())?;
 
         let mut piece = self.buffer.get(body_start..filled).unwrap_or_default();
         let mut received = 0;
@@ -133,27 +124,14 @@ impl Connection {
             if received >= length {
                 break;
             }
-            let count = self
-                .stream
-                .read(&mut self.buffer)
-                .await
-                .context("reading the body")?;
-            ensure!(
-                count > 0,
-                "the body ended after {received} of {length} bytes"
-            );
+            let count = self.stream.read(&mut self.buffer).await.context("reading the body")?;
+            ensure!(count > 0, "the body ended after {received} of {length} bytes");
             piece = self.buffer.get(..count).unwrap_or_default();
         }
-        ensure!(
-            received == length,
-            "{received} bytes of body where Content-Length was {length}"
-        );
+        ensure!(received == length, "{received} bytes of body where Content-Length was {length}");
         self.closing = head.closing;
         let total = started.elapsed();
-        Ok(Timing {
-            first_byte: first_byte.unwrap_or(total),
-            total,
-        })
+        Ok(Timing { first_byte: first_byte.unwrap_or(total), total })
     }
 
     /// Answers the head, where the body starts in the buffer, and how far the buffer is filled.
@@ -183,17 +161,8 @@ impl Connection {
 impl Head {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(bytes).ok()?.split("\r\n");
-        let status = lines
-            .next()?
-            .strip_prefix("HTTP/1.1 ")?
-            .get(..3)?
-            .parse()
-            .ok()?;
-        let mut head = Self {
-            status,
-            content_length: None,
-            closing: false,
-        };
+        let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+        let mut head = Self { status, content_length: None, closing: false };
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("content-length") {
                 head.content_length = Some(value.trim().parse().ok()?);
@@ -207,19 +176,12 @@ impl Head {
     /// The body's length, if this is the answer that the request deserves.
     fn checked_length(&self, request: &Request, body_start: &[u8]) -> Result<u64> {
         if self.status != 200 {
-            let shown = body_start
-                .get(..body_start.len().min(300))
-                .unwrap_or_default();
+            let shown = body_start.get(..body_start.len().min(300)).unwrap_or_default();
             bail!("status {}: {}", self.status, String::from_utf8_lossy(shown));
         }
-        let length = self
-            .content_length
-            .context("an answer without Content-Length")?;
+        let length = self.content_length.context("an answer without Content-Length")?;
         let expected = request.expected_bytes.unwrap_or(length);
-        ensure!(
-            length == expected,
-            "Content-Length {length} instead of {expected}"
-        );
+        ensure!(length == expected, "Content-Length {length} instead of {expected}");
         Ok(length)
     }
 }
@@ -235,17 +197,11 @@ pub(crate) async fn verify(address: SocketAddr, object: &Object) -> Result<()> {
     let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
     let mut hasher = Sha256::new();
     within_reason(
-        connection.exchange(&Request::object(address, object), |piece| {
-            hasher.update(piece)
-        }),
+        connection.exchange(&Request::object(address, object), |piece| hasher.update(piece)),
     )
     .await?;
     let digest = format!("sha256:{:x}", hasher.finalize());
-    ensure!(
-        digest == object.digest,
-        "wrong bytes from http://{address}{}: {digest}",
-        object.path
-    );
+    ensure!(digest == object.digest, "wrong bytes from http://{address}{}: {digest}", object.path);
     Ok(())
 }
 
@@ -257,9 +213,8 @@ pub(crate) async fn within_reason<T>(work: impl Future<Output = Result<T>>) -> R
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(address)
-        .await
-        .with_context(|| format!("connecting to {address}"))?;
+    let stream =
+        TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

@@ -47,19 +47,12 @@ impl Bench {
     /// The servers in this round's order; the order rotates, so that no server always follows the same one.
     fn in_turn(&self, round: usize) -> impl Iterator<Item = &Server> {
         let count = self.servers.len();
-        self.servers
-            .iter()
-            .cycle()
-            .skip(round % count.max(1))
-            .take(count)
+        self.servers.iter().cycle().skip(round % count.max(1)).take(count)
     }
 
     /// Starts a measurement from a quiet disk: one server must not pay for another's writeback.
     async fn quiet_disk(&self) -> Result<()> {
-        let status = tokio::process::Command::new("sync")
-            .status()
-            .await
-            .context("running sync")?;
+        let status = tokio::process::Command::new("sync").status().await.context("running sync")?;
         anyhow::ensure!(status.success(), "sync failed: {status}");
         Ok(())
     }
@@ -117,23 +110,14 @@ async fn measure(args: &Args, workspace: &Workspace) -> Result<Report> {
     let mut report = Report::new(plan.clone(), Machine::observed());
     let bench = set_up(args, plan, workspace, &mut report.skipped).await?;
     for server in &bench.servers {
-        println!(
-            "{:<16} {} ({})",
-            server.kind.name(),
-            server.version,
-            server.binary.display()
-        );
+        println!("{:<16} {} ({})", server.kind.name(), server.version, server.binary.display());
         report.servers.insert(server.kind, server.version.clone());
     }
     println!("{:<16} {}", "origin", bench.origin.description());
     report.origin = bench.origin.description().to_owned();
 
     let memory = MemoryWatch::start(
-        bench
-            .servers
-            .iter()
-            .map(|server| (server.kind, server.pid()))
-            .collect(),
+        bench.servers.iter().map(|server| (server.kind, server.pid())).collect(),
     );
     for step in args.steps() {
         println!("measuring: {}", step.name());
@@ -159,20 +143,14 @@ async fn set_up(
     let content = tokio::task::spawn_blocking(move || Content::generate(&root, &sizes))
         .await?
         .context("filling the origin")?;
-    let origin = Origin::start(args.origin, &content, workspace)
-        .await
-        .context("starting the origin")?;
+    let origin =
+        Origin::start(args.origin, &content, workspace).await.context("starting the origin")?;
 
     let mut servers = Vec::new();
     for (kind, binary) in installed {
         servers.push(Server::start(kind, binary, origin.address(), workspace).await?);
     }
-    Ok(Bench {
-        plan,
-        content,
-        servers,
-        origin,
-    })
+    Ok(Bench { plan, content, servers, origin })
 }
 
 /// The servers asked for and their binaries; what is missing is announced and noted.

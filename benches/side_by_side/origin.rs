@@ -29,14 +29,8 @@ pub(crate) struct Origin {
 }
 
 enum Backend {
-    Nginx {
-        process: Process,
-        access_log: PathBuf,
-    },
-    Registry {
-        process: Process,
-        access_log: PathBuf,
-    },
+    Nginx { process: Process, access_log: PathBuf },
+    Registry { process: Process, access_log: PathBuf },
     Builtin(BuiltinOrigin),
 }
 
@@ -62,20 +56,14 @@ impl Origin {
             }
             (OriginKind::Static, None) => {
                 let builtin = BuiltinOrigin::start(content).await?;
-                Ok(Self {
-                    address: builtin.address(),
-                    backend: Backend::Builtin(builtin),
-                })
+                Ok(Self { address: builtin.address(), backend: Backend::Builtin(builtin) })
             }
         }
     }
 
     async fn start_nginx(binary: &Path, content: &Content, workspace: &Workspace) -> Result<Self> {
         let [address] = free_addresses()?;
-        let (root, home) = (
-            workspace.directory("origin")?,
-            workspace.directory("origin-nginx")?,
-        );
+        let (root, home) = (workspace.directory("origin")?, workspace.directory("origin-nginx")?);
         let access_log = workspace.logs().join("origin-requests.log");
         let configuration =
             recipes::nginx_origin(address, &root, &home, &access_log, &content.objects);
@@ -85,37 +73,20 @@ impl Origin {
             workspace.logs().join("origin.log"),
         )?;
         process.ready(address).await?;
-        Ok(Self {
-            address,
-            backend: Backend::Nginx {
-                process,
-                access_log,
-            },
-        })
+        Ok(Self { address, backend: Backend::Nginx { process, access_log } })
     }
 
     async fn start_registry(content: &Content, workspace: &Workspace) -> Result<Self> {
-        let binary = ServerKind::DockerRegistry
-            .binary()?
-            .context("docker-registry is not installed")?;
+        let binary =
+            ServerKind::DockerRegistry.binary()?.context("docker-registry is not installed")?;
         let [address] = free_addresses()?;
         let home = workspace.directory("origin-registry")?;
         registry_origin::lay_out(&home, &content.objects)?;
-        let command = registry(
-            &binary,
-            &home,
-            &registry_origin::configuration(address, &home),
-        )?;
+        let command = registry(&binary, &home, &registry_origin::configuration(address, &home))?;
         let access_log = workspace.logs().join("origin.log");
         let process = Process::spawn("origin", command, access_log.clone())?;
         process.ready(address).await?;
-        Ok(Self {
-            address,
-            backend: Backend::Registry {
-                process,
-                access_log,
-            },
-        })
+        Ok(Self { address, backend: Backend::Registry { process, access_log } })
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -154,24 +125,17 @@ impl Origin {
 
     fn tally_now(&self, path: &str) -> Result<Tally> {
         let log = match &self.backend {
-            Backend::Nginx {
-                process,
-                access_log,
-            } => read_log(process, access_log)?,
-            Backend::Registry {
-                process,
-                access_log,
-            } => registry_origin::requests(&read_log(process, access_log)?),
+            Backend::Nginx { process, access_log } => read_log(process, access_log)?,
+            Backend::Registry { process, access_log } => {
+                registry_origin::requests(&read_log(process, access_log)?)
+            }
             Backend::Builtin(builtin) => builtin.log(),
         };
         let count = |method: &str| {
             let wanted = format!("{method} {path} ");
             log.lines().filter(|line| line.starts_with(&wanted)).count() as u32
         };
-        Ok(Tally {
-            gets: count("GET"),
-            heads: count("HEAD"),
-        })
+        Ok(Tally { gets: count("GET"), heads: count("HEAD") })
     }
 }
 
@@ -180,10 +144,7 @@ impl Origin {
 impl Tally {
     /// What came in since `earlier`.
     pub(crate) const fn since(self, earlier: Self) -> Self {
-        Self {
-            gets: self.gets - earlier.gets,
-            heads: self.heads - earlier.heads,
-        }
+        Self { gets: self.gets - earlier.gets, heads: self.heads - earlier.heads }
     }
 }
 

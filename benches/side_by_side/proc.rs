@@ -45,10 +45,7 @@ pub(crate) fn cpu_time(root: u32) -> Result<Duration> {
 
 /// `RssAnon` of `root` and its descendants, in bytes: what the page cache can't give back.
 pub(crate) fn anonymous_bytes(root: u32) -> Result<u64> {
-    Ok(tree(&processes()?, root)
-        .into_iter()
-        .filter_map(rss_anon)
-        .sum())
+    Ok(tree(&processes()?, root).into_iter().filter_map(rss_anon).sum())
 }
 
 pub(crate) fn has_ended(pid: u32) -> bool {
@@ -57,12 +54,8 @@ pub(crate) fn has_ended(pid: u32) -> bool {
 
 fn processes() -> Result<HashMap<u32, Stat>> {
     let entries = fs::read_dir("/proc").context("reading /proc")?;
-    let pids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids
-        .filter_map(|pid| Some((pid, read_stat(pid)?)))
-        .collect())
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(|pid| Some((pid, read_stat(pid)?))).collect())
 }
 
 fn tree(processes: &HashMap<u32, Stat>, root: u32) -> Vec<u32> {
@@ -70,10 +63,7 @@ fn tree(processes: &HashMap<u32, Stat>, root: u32) -> Vec<u32> {
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
         found.extend(
-            processes
-                .iter()
-                .filter(|(_, stat)| stat.parent == parent)
-                .map(|(pid, _)| *pid),
+            processes.iter().filter(|(_, stat)| stat.parent == parent).map(|(pid, _)| *pid),
         );
         next += 1;
     }
@@ -103,9 +93,7 @@ fn parse_stat(line: &str) -> Option<Stat> {
 
 fn rss_anon(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
@@ -113,10 +101,8 @@ fn rss_anon(pid: u32) -> Option<u64> {
 
 impl MemoryWatch {
     pub(crate) fn start(servers: Vec<(ServerKind, u32)>) -> Self {
-        let (stop, peaks) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(Mutex::new(BTreeMap::new())),
-        );
+        let (stop, peaks) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
         let (stopped, seen) = (stop.clone(), peaks.clone());
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
@@ -124,19 +110,12 @@ impl MemoryWatch {
                 std::thread::sleep(MEMORY_INTERVAL);
             }
         });
-        Self {
-            stop,
-            peaks,
-            thread: Some(thread),
-        }
+        Self { stop, peaks, thread: Some(thread) }
     }
 
     /// The highest sample of each server so far, in bytes.
     pub(crate) fn peaks(&self) -> BTreeMap<ServerKind, u64> {
-        self.peaks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.peaks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -96,20 +96,13 @@ impl Drop for Process {
 /// Through the shell's own `kill`, which is always there; libc's would need unsafe code.
 fn signal(name: &str, target: &str) {
     let script = format!("kill -s {name} -- {target}");
-    let _ = Command::new("sh")
-        .args(["-c", &script])
-        .stderr(Stdio::null())
-        .status();
+    let _ = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
 }
 
 async fn answers(address: SocketAddr) -> Result<()> {
     let request = Request::get(address, "/v2/", None);
-    let exchange = async {
-        Connection::open(address, 64 << 10)
-            .await?
-            .exchange(&request, |_| ())
-            .await
-    };
+    let exchange =
+        async { Connection::open(address, 64 << 10).await?.exchange(&request, |_| ()).await };
     tokio::time::timeout(Duration::from_secs(2), exchange)
         .await
         .context("no answer within 2 s")??;

@@ -16,13 +16,7 @@ pub(crate) fn nginx_origin(
     objects: &[Object],
 ) -> String {
     let mut locations = String::new();
-    for Object {
-        path,
-        media_type,
-        digest,
-        ..
-    } in objects
-    {
+    for Object { path, media_type, digest, .. } in objects {
         let _ = write!(
             locations,
             r#"

@@ -43,17 +43,11 @@ fn request(line: &str) -> Option<String> {
     let mut words = request.split(' ');
     let (method, target) = (words.next()?, words.next()?);
     let path = target.split('?').next()?;
-    Some(format!(
-        "{method} {path} {}\n",
-        after.split_ascii_whitespace().next()?
-    ))
+    Some(format!("{method} {path} {}\n", after.split_ascii_whitespace().next()?))
 }
 
 fn store(root: &Path, object: &Object) -> Result<()> {
-    let hex = object
-        .digest
-        .strip_prefix("sha256:")
-        .context("a sha256 digest")?;
+    let hex = object.digest.strip_prefix("sha256:").context("a sha256 digest")?;
     let data = root
         .join("blobs/sha256")
         .join(hex.get(..2).context("a whole digest")?)
@@ -63,20 +57,14 @@ fn store(root: &Path, object: &Object) -> Result<()> {
         fs::create_dir_all(data.parent().context("a folder")?)?;
         fs::hard_link(&object.file, &data)?;
     }
-    let path = object
-        .path
-        .strip_prefix("/v2/")
-        .context("a path of the registry API")?;
+    let path = object.path.strip_prefix("/v2/").context("a path of the registry API")?;
     let (folder, reference) = path.rsplit_once('/').context("a reference")?;
     let (repository, _) = folder.rsplit_once('/').context("a repository")?;
     let repository = root.join("repositories").join(repository);
     if object.media_type != MANIFEST_TYPE {
         return link(&repository.join("_layers/sha256").join(hex), &object.digest);
     }
-    link(
-        &repository.join("_manifests/revisions/sha256").join(hex),
-        &object.digest,
-    )?;
+    link(&repository.join("_manifests/revisions/sha256").join(hex), &object.digest)?;
     if reference != object.digest {
         let tag = repository.join("_manifests/tags").join(reference);
         link(&tag.join("current"), &object.digest)?;

@@ -131,23 +131,14 @@ impl Collector {
 
     /// The section; without verdicts when `quick`.
     pub(crate) fn finish(self, title: String, quick: bool) -> Section {
-        let rows = self.rows.into_iter().map(
-            |Growing {
-                 figure,
-                 target,
-                 values,
-             }| {
-                let values = values
-                    .into_iter()
-                    .map(|(subject, samples)| (subject, Samples::new(samples)))
-                    .collect();
-                Row::judged(figure, target, values, quick)
-            },
-        );
-        Section {
-            title,
-            rows: rows.collect(),
-        }
+        let rows = self.rows.into_iter().map(|Growing { figure, target, values }| {
+            let values = values
+                .into_iter()
+                .map(|(subject, samples)| (subject, Samples::new(samples)))
+                .collect();
+            Row::judged(figure, target, values, quick)
+        });
+        Section { title, rows: rows.collect() }
     }
 }
 
@@ -160,33 +151,16 @@ impl Row {
         values: BTreeMap<Subject, Samples>,
         quick: bool,
     ) -> Self {
-        let ours = values
-            .get(&ServerKind::Roadstead.into())
-            .map(|samples| samples.median);
+        let ours = values.get(&ServerKind::Roadstead.into()).map(|samples| samples.median);
         let ratio = |theirs: &Samples| {
-            ours.filter(|_| theirs.median > 0.0)
-                .map(|ours| ours / theirs.median)
+            ours.filter(|_| theirs.median > 0.0).map(|ours| ours / theirs.median)
         };
-        let ratios = values
-            .iter()
-            .filter(|(subject, _)| **subject != ServerKind::Roadstead.into());
-        let ratios = ratios
-            .filter_map(|(subject, theirs)| Some((*subject, ratio(theirs)?)))
-            .collect();
-        let verdict = target.map(|target| {
-            if quick {
-                Verdict::NotJudged
-            } else {
-                target.judge(&values)
-            }
-        });
-        Self {
-            figure,
-            target,
-            values,
-            ratios,
-            verdict,
-        }
+        let ratios = values.iter().filter(|(subject, _)| **subject != ServerKind::Roadstead.into());
+        let ratios =
+            ratios.filter_map(|(subject, theirs)| Some((*subject, ratio(theirs)?))).collect();
+        let verdict =
+            target.map(|target| if quick { Verdict::NotJudged } else { target.judge(&values) });
+        Self { figure, target, values, ratios, verdict }
     }
 }
 
@@ -213,22 +187,15 @@ impl Target {
 
 impl Samples {
     fn new(samples: Vec<f64>) -> Self {
-        Self {
-            median: median(&samples),
-            samples,
-        }
+        Self { median: median(&samples), samples }
     }
 }
 
 fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let (low, high) = (
-        sorted.get((sorted.len().max(1) - 1) / 2),
-        sorted.get(sorted.len() / 2),
-    );
-    low.zip(high)
-        .map_or(f64::NAN, |(low, high)| f64::midpoint(*low, *high))
+    let (low, high) = (sorted.get((sorted.len().max(1) - 1) / 2), sorted.get(sorted.len() / 2));
+    low.zip(high).map_or(f64::NAN, |(low, high)| f64::midpoint(*low, *high))
 }
 
 // === impl Subject ===
@@ -245,10 +212,7 @@ impl Skipped {
     /// Says on the terminal why `kind` is left out, and keeps it for the report.
     pub(crate) fn announced(kind: ServerKind) -> Self {
         println!("{:<16} SKIPPED: {}", kind.name(), kind.remedy());
-        Self {
-            server: kind,
-            reason: kind.remedy(),
-        }
+        Self { server: kind, reason: kind.remedy() }
     }
 }
 
@@ -256,16 +220,10 @@ impl Skipped {
 
 impl Machine {
     pub(crate) fn observed() -> Self {
-        let read = |path| {
-            fs::read_to_string(path)
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        };
+        let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let cpu_info = read("/proc/cpuinfo");
-        let model = cpu_info
-            .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model =
+            cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Self {
             cpu: model.map_or("unknown", |(_, name)| name).to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),

@@ -75,16 +75,12 @@ impl Server {
         let [address, admin] = free_addresses()?;
         let command = match kind {
             ServerKind::Roadstead => roadstead(&binary, address, admin, upstream, &home),
-            ServerKind::Nginx => nginx(
-                &binary,
-                &home,
-                &recipes::nginx_cache(address, upstream, &home),
-            )?,
-            ServerKind::DockerRegistry => registry(
-                &binary,
-                &home,
-                &recipes::registry_proxy(address, upstream, &home),
-            )?,
+            ServerKind::Nginx => {
+                nginx(&binary, &home, &recipes::nginx_cache(address, upstream, &home))?
+            }
+            ServerKind::DockerRegistry => {
+                registry(&binary, &home, &recipes::registry_proxy(address, upstream, &home))?
+            }
         };
         let version = version(kind, &binary);
         let process = Process::spawn(
@@ -93,13 +89,7 @@ impl Server {
             workspace.logs().join(format!("{}.log", kind.name())),
         )?;
         process.ready(address).await?;
-        Ok(Self {
-            kind,
-            binary,
-            version,
-            address,
-            process,
-        })
+        Ok(Self { kind, binary, version, address, process })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -116,12 +106,7 @@ pub(crate) fn nginx(binary: &Path, home: &Path, configuration: &str) -> Result<C
     let file = write_configuration(home, "nginx.conf", configuration)?;
     let mut command = Command::new(binary);
     // -e: else a build's default log, perhaps not ours to write, is opened before the configuration is read.
-    command
-        .arg("-p")
-        .arg(home)
-        .arg("-c")
-        .arg(file)
-        .args(["-e", "stderr"]);
+    command.arg("-p").arg(home).arg("-c").arg(file).args(["-e", "stderr"]);
     Ok(command)
 }
 
@@ -176,11 +161,7 @@ fn roadstead_binary() -> Result<Option<PathBuf>> {
         // Absolute, because it is started in another directory.
         let named = std::path::absolute(named)?;
         // Another binary in its place, or none, would be a surprise.
-        ensure!(
-            named.is_file(),
-            "ROADSTEAD_BIN is {}, which is no file",
-            named.display()
-        );
+        ensure!(named.is_file(), "ROADSTEAD_BIN is {}, which is no file", named.display());
         return Ok(Some(named));
     }
     let built = option_env!("CARGO_BIN_EXE_roadstead").map(PathBuf::from);
@@ -199,11 +180,7 @@ fn in_path(names: &[&str]) -> Option<PathBuf> {
 
 /// The line of its version output that carries a digit; "version unknown" is no reason to stop.
 fn version(kind: ServerKind, binary: &Path) -> String {
-    let flag = if kind == ServerKind::Nginx {
-        "-v"
-    } else {
-        "--version"
-    };
+    let flag = if kind == ServerKind::Nginx { "-v" } else { "--version" };
     let Ok(output) = Command::new(binary).arg(flag).output() else {
         return "version unknown".to_owned();
     };
@@ -211,8 +188,6 @@ fn version(kind: ServerKind, binary: &Path) -> String {
     let text = [output.stdout, output.stderr]
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .concat();
-    let line = text
-        .lines()
-        .find(|line| line.contains(|c: char| c.is_ascii_digit()));
+    let line = text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit()));
     line.unwrap_or("version unknown").trim().to_owned()
 }

@@ -6,56 +6,34 @@ use crate::server::ServerKind;
 const SUBJECTS: [(Subject, &str); 4] = [
     (Subject::Server(ServerKind::Roadstead), "roadstead"),
     (Subject::Server(ServerKind::Nginx), "nginx"),
-    (
-        Subject::Server(ServerKind::DockerRegistry),
-        "docker-registry",
-    ),
+    (Subject::Server(ServerKind::DockerRegistry), "docker-registry"),
     (Subject::Direct, "direct"),
 ];
 
 pub(crate) fn print(report: &Report) {
-    let Machine {
-        cpu,
-        cores,
-        kernel,
-        load_average,
-    } = &report.machine;
+    let Machine { cpu, cores, kernel, load_average } = &report.machine;
     println!("\n{cores} × {cpu}, Linux {kernel}, load at start {load_average}");
-    println!(
-        "medians of {} rounds; in brackets: roadstead ÷ the other",
-        report.plan.rounds
-    );
+    println!("medians of {} rounds; in brackets: roadstead ÷ the other", report.plan.rounds);
     if report.plan.quick {
         println!("--quick: sizes and times are too small for these figures to mean anything");
     }
     for section in &report.sections {
         println!("\n{}", section.title);
-        let names: String = SUBJECTS
-            .iter()
-            .map(|(_, name)| format!("{name:>23}"))
-            .collect();
+        let names: String = SUBJECTS.iter().map(|(_, name)| format!("{name:>23}")).collect();
         println!("  {:<26}{names}  target", "");
         for row in &section.rows {
             println!("  {}", line(row));
         }
     }
     for skipped in &report.skipped {
-        println!(
-            "\n{} was skipped: {}",
-            skipped.server.name(),
-            skipped.reason
-        );
+        println!("\n{} was skipped: {}", skipped.server.name(), skipped.reason);
     }
 }
 
 fn line(row: &Row) -> String {
-    let cells: String = SUBJECTS
-        .iter()
-        .map(|(subject, _)| format!("{:>23}", cell(row, *subject)))
-        .collect();
-    format!("{:<26}{cells}  {}", row.figure, aim(row))
-        .trim_end()
-        .to_owned()
+    let cells: String =
+        SUBJECTS.iter().map(|(subject, _)| format!("{:>23}", cell(row, *subject))).collect();
+    format!("{:<26}{cells}  {}", row.figure, aim(row)).trim_end().to_owned()
 }
 
 fn cell(row: &Row, subject: Subject) -> String {

@@ -61,21 +61,14 @@ pub(crate) fn default_json() -> PathBuf {
 
 fn bench_directory() -> PathBuf {
     let target = profile_directory().and_then(|profile| profile.parent().map(Path::to_path_buf));
-    target
-        .unwrap_or_else(|| PathBuf::from("target"))
-        .join("bench")
+    target.unwrap_or_else(|| PathBuf::from("target")).join("bench")
 }
 
 /// `TARGET/<profile>`; the program is `TARGET/<profile>/deps/side_by_side-<hash>` or `TARGET/<profile>/side_by_side`.
 pub(crate) fn profile_directory() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     let folder = program.parent()?;
-    if folder.ends_with("deps") {
-        folder.parent()
-    } else {
-        Some(folder)
-    }
-    .map(Path::to_path_buf)
+    if folder.ends_with("deps") { folder.parent() } else { Some(folder) }.map(Path::to_path_buf)
 }
 
 fn remove(path: &Path) {

@@ -29,20 +29,12 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn new(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Self {
-        let answer = Self {
-            status,
-            headers: HeaderMap::new(),
-            body: body.into(),
-        };
+        let answer = Self { status, headers: HeaderMap::new(), body: body.into() };
         answer.with(CONTENT_TYPE, content_type)
     }
 
     pub(crate) fn empty(status: StatusCode) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        }
+        Self { status, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
     pub(crate) fn json(status: StatusCode, body: &Value) -> Self {
@@ -51,20 +43,13 @@ impl Answer {
 
     /// An error in the form of the distribution spec.
     pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Self {
-        Self::json(
-            status,
-            &json!({ "errors": [{ "code": code, "message": message }] }),
-        )
+        Self::json(status, &json!({ "errors": [{ "code": code, "message": message }] }))
     }
 
     /// The 429 of a spent budget.
     pub(crate) fn rate_limited() -> Self {
-        Self::error(
-            StatusCode::TOO_MANY_REQUESTS,
-            "TOOMANYREQUESTS",
-            RATE_LIMITED,
-        )
-        .with(CACHE_CONTROL, "no-store")
+        Self::error(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", RATE_LIMITED)
+            .with(CACHE_CONTROL, "no-store")
     }
 
     /// The 429 of the abuse limit: no JSON, no budget, a wait, and the connection closed.
@@ -89,13 +74,7 @@ impl Answer {
     }
 
     pub(crate) fn with_standing(self, standing: Option<Standing>) -> Self {
-        let Some(Standing {
-            limit,
-            remaining,
-            window_s,
-            source,
-        }) = standing
-        else {
+        let Some(Standing { limit, remaining, window_s, source }) = standing else {
             return self;
         };
         self.with(RATELIMIT_LIMIT, &format!("{limit};w={window_s}"))

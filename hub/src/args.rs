@@ -96,9 +96,7 @@ impl Args {
 
     pub(crate) fn images(&self) -> Vec<ImageSpec> {
         let demo = if self.demo { demo() } else { Vec::new() };
-        demo.into_iter()
-            .chain(self.images.iter().cloned())
-            .collect()
+        demo.into_iter().chain(self.images.iter().cloned()).collect()
     }
 }
 
@@ -116,10 +114,9 @@ fn demo() -> Vec<ImageSpec> {
 fn limit(text: &str) -> Result<Limit, String> {
     match text {
         "none" => Ok(Limit(None)),
-        number => number
-            .parse()
-            .map(|pulls| Limit(Some(pulls)))
-            .map_err(|_| "a number or none".into()),
+        number => {
+            number.parse().map(|pulls| Limit(Some(pulls))).map_err(|_| "a number or none".into())
+        }
     }
 }
 
@@ -129,10 +126,7 @@ fn account(text: &str) -> Result<Account, String> {
         return Ok(Account::new(user, rest));
     };
     let limit = limit(pulls)?.0;
-    Ok(Account {
-        limit,
-        ..Account::new(user, password)
-    })
+    Ok(Account { limit, ..Account::new(user, password) })
 }
 
 fn image(text: &str) -> Result<ImageSpec, String> {
@@ -144,11 +138,7 @@ fn image(text: &str) -> Result<ImageSpec, String> {
 
 fn setting(spec: ImageSpec, word: &str) -> Result<ImageSpec, String> {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
-    let number = || {
-        value
-            .parse::<usize>()
-            .map_err(|_| format!("{name}: a number"))
-    };
+    let number = || value.parse::<usize>().map_err(|_| format!("{name}: a number"));
     Ok(match name {
         "layers" => spec.layers(number()?),
         "seed" => spec.seed(number()? as u64),
@@ -180,10 +170,7 @@ mod tests {
     #[test]
     fn an_image_is_read_with_its_settings() {
         let spec = image("library/alpine:3.20,layers=2,size=1MiB,docker").unwrap();
-        let wanted = ImageSpec::new("library/alpine")
-            .tag("3.20")
-            .layers(2)
-            .layer_size(1 << 20);
+        let wanted = ImageSpec::new("library/alpine").tag("3.20").layers(2).layer_size(1 << 20);
         assert_eq!(spec, wanted.docker());
         assert!(image("library/alpine").is_err());
         assert!(image("library/alpine:3.20,colour=red").is_err());

@@ -62,9 +62,7 @@ impl Budgets {
         let accounts = options.accounts.iter();
         Self {
             limit: options.limit,
-            accounts: accounts
-                .map(|account| (account.user.clone(), account.limit))
-                .collect(),
+            accounts: accounts.map(|account| (account.user.clone(), account.limit)).collect(),
             window: options.window,
             counting: options.counting,
             anonymous_start: None,
@@ -88,9 +86,7 @@ impl Budgets {
         }
         purse.remaining = purse.remaining.map(|remaining| remaining - 1);
         if counting == Counting::PerImage {
-            purse
-                .included
-                .push((now + Counting::ONE_PULL, manifest.children()));
+            purse.included.push((now + Counting::ONE_PULL, manifest.children()));
         }
         Charge::Counted
     }
@@ -99,12 +95,7 @@ impl Budgets {
         let limit = self.limit_of(payer)?;
         let window_s = self.window.as_secs();
         let remaining = self.purse(payer, now).remaining?;
-        Some(Standing {
-            limit,
-            remaining,
-            window_s,
-            source: payer.name().to_owned(),
-        })
+        Some(Standing { limit, remaining, window_s, source: payer.name().to_owned() })
     }
 
     /// `account` `None`: every anonymous address, seen or not.
@@ -116,8 +107,7 @@ impl Budgets {
             }
             None => {
                 self.anonymous_start = Some(remaining);
-                self.purses
-                    .retain(|payer, _| matches!(payer, Payer::Account(_)));
+                self.purses.retain(|payer, _| matches!(payer, Payer::Account(_)));
             }
         }
     }
@@ -169,9 +159,7 @@ impl Budgets {
 impl Purse {
     fn includes(&mut self, digest: &str, now: Instant) -> bool {
         self.included.retain(|(until, _)| *until > now);
-        self.included
-            .iter()
-            .any(|(_, children)| children.contains(digest))
+        self.included.iter().any(|(_, children)| children.contains(digest))
     }
 }
 
@@ -191,19 +179,12 @@ mod tests {
     use super::*;
 
     fn index() -> Manifest {
-        manifest(
-            "sha256:index",
-            r#"{"manifests":[{"digest":"sha256:child"}]}"#,
-        )
+        manifest("sha256:index", r#"{"manifests":[{"digest":"sha256:child"}]}"#)
     }
 
     fn manifest(digest: &str, body: &'static str) -> Manifest {
         let (digest, media_type) = (digest.to_owned(), String::new());
-        Manifest {
-            digest,
-            media_type,
-            body: Bytes::from(body),
-        }
+        Manifest { digest, media_type, body: Bytes::from(body) }
     }
 
     fn alice() -> Payer {
@@ -212,27 +193,18 @@ mod tests {
 
     #[test]
     fn a_spent_budget_refuses_until_its_window_ends() {
-        let options = Options {
-            limit: Some(1),
-            ..Options::default()
-        };
+        let options = Options { limit: Some(1), ..Options::default() };
         let mut budgets = Budgets::new(&options);
         let now = Instant::now();
         assert_eq!(budgets.charge(&alice(), &index(), now), Charge::Counted);
         assert_eq!(budgets.charge(&alice(), &index(), now), Charge::Refused);
-        assert_eq!(
-            budgets.charge(&alice(), &index(), now + options.window),
-            Charge::Counted
-        );
+        assert_eq!(budgets.charge(&alice(), &index(), now + options.window), Charge::Counted);
     }
 
     #[test]
     fn an_index_and_its_child_are_one_pull_where_images_are_counted() {
         let counting = Counting::PerImage;
-        let mut budgets = Budgets::new(&Options {
-            counting,
-            ..Options::default()
-        });
+        let mut budgets = Budgets::new(&Options { counting, ..Options::default() });
         let (now, child) = (Instant::now(), manifest("sha256:child", "{}"));
         assert_eq!(budgets.charge(&alice(), &index(), now), Charge::Counted);
         assert_eq!(budgets.charge(&alice(), &child, now), Charge::Included);

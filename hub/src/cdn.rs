@@ -59,9 +59,7 @@ pub(crate) fn answer(shared: &Shared, seen: &Seen) -> Answer {
 }
 
 fn genuine(shared: &Shared, seen: &Seen) -> bool {
-    let expires_ms = seen
-        .parameter("expires")
-        .and_then(|text| text.parse::<u128>().ok());
+    let expires_ms = seen.parameter("expires").and_then(|text| text.parse::<u128>().ok());
     let (Some(expires_ms), Some(sig)) = (expires_ms, seen.parameter("sig")) else {
         return false;
     };

@@ -53,11 +53,7 @@ impl Content {
         let repository = self.repositories.entry(name.to_owned()).or_default();
         for digest in [sha256(&body), sha512(&body)] {
             let media_type = media_type.to_owned();
-            let manifest = Manifest {
-                digest: digest.clone(),
-                media_type,
-                body: body.clone(),
-            };
+            let manifest = Manifest { digest: digest.clone(), media_type, body: body.clone() };
             repository.manifests.insert(digest, manifest);
         }
         sha256(&body)
@@ -87,19 +83,13 @@ impl Content {
     /// By tag or digest.
     pub(crate) fn manifest(&self, name: &str, reference: &str) -> Option<Manifest> {
         let repository = self.repositories.get(name)?;
-        let digest = repository
-            .tags
-            .get(reference)
-            .map_or(reference, String::as_str);
+        let digest = repository.tags.get(reference).map_or(reference, String::as_str);
         repository.manifests.get(digest).cloned()
     }
 
     pub(crate) fn blob_in(&self, name: &str, digest: &str) -> Option<Bytes> {
         let repository = self.repositories.get(name)?;
-        repository
-            .blobs
-            .contains(digest)
-            .then(|| self.blob(digest))?
+        repository.blobs.contains(digest).then(|| self.blob(digest))?
     }
 
     pub(crate) fn blob(&self, digest: &str) -> Option<Bytes> {
@@ -111,10 +101,8 @@ impl Content {
         let Some(repository) = self.repositories.get(name) else {
             return (Vec::new(), false);
         };
-        let mut rest = repository
-            .tags
-            .keys()
-            .filter(|tag| last.is_none_or(|last| tag.as_str() > last));
+        let mut rest =
+            repository.tags.keys().filter(|tag| last.is_none_or(|last| tag.as_str() > last));
         let page: Vec<_> = rest.by_ref().take(n).cloned().collect();
         (page, rest.next().is_some())
     }
@@ -142,9 +130,7 @@ impl Manifest {
     /// Digests of an index's children; none for an image manifest.
     pub(crate) fn children(&self) -> HashSet<String> {
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let children = body
-            .get("manifests")
-            .and_then(|children| children.as_array());
+        let children = body.get("manifests").and_then(|children| children.as_array());
         children
             .into_iter()
             .flatten()
@@ -155,8 +141,5 @@ impl Manifest {
 
 fn subject_of(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    body.get("subject")?
-        .get("digest")?
-        .as_str()
-        .map(str::to_owned)
+    body.get("subject")?.get("digest")?.as_str().map(str::to_owned)
 }

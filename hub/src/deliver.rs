@@ -68,13 +68,7 @@ pub(crate) struct Meter {
 impl Delivery {
     pub(crate) fn new(answer: Answer) -> Self {
         let length = answer.body.len() as u64;
-        Self {
-            answer,
-            length: Some(length),
-            stop: length,
-            end: End::Clean,
-            pace: None,
-        }
+        Self { answer, length: Some(length), stop: length, end: End::Clean, pace: None }
     }
 
     /// Applies an action of the second sort; the first sort never gets here.
@@ -89,33 +83,20 @@ impl Delivery {
             Action::NoLength => self.length = None,
             Action::Length(off) => self.misstate_length(off),
             Action::FlipByte(offset) => self.flip(offset),
-            Action::Drip { bytes, every } => {
-                self.pace = Some(Pace {
-                    bytes: bytes.max(1),
-                    every,
-                })
-            }
+            Action::Drip { bytes, every } => self.pace = Some(Pace { bytes: bytes.max(1), every }),
             Action::Throttle(rate) => self.pace = Some(Pace::throttle(rate)),
             Action::Substitute(body) => {
-                self = Self::new(Answer {
-                    body,
-                    ..self.answer
-                });
+                self = Self::new(Answer { body, ..self.answer });
             }
             Action::WrongDigestHeader => {
-                self.answer = self
-                    .answer
-                    .with(DOCKER_CONTENT_DIGEST, &sha256(b"another body"));
+                self.answer = self.answer.with(DOCKER_CONTENT_DIGEST, &sha256(b"another body"));
             }
             Action::NoDigestHeader => {
                 self.answer.headers.remove(DOCKER_CONTENT_DIGEST);
             }
             Action::BadHeaders => {
                 let bad = ";w=21600";
-                self.answer = self
-                    .answer
-                    .with(RATELIMIT_LIMIT, bad)
-                    .with(RATELIMIT_REMAINING, bad);
+                self.answer = self.answer.with(RATELIMIT_LIMIT, bad).with(RATELIMIT_REMAINING, bad);
             }
             _ => {}
         }
@@ -149,11 +130,7 @@ impl Delivery {
 
     /// Head of the answer only; axum drops the body of a HEAD, whose length is still told.
     pub(crate) fn send(self, gates: Vec<Pass>, flushes: Flushes, meter: Meter) -> Response<Body> {
-        let Answer {
-            status,
-            headers,
-            body,
-        } = self.answer;
+        let Answer { status, headers, body } = self.answer;
         lock(&meter.shared.log).answered(meter.number, status.as_u16());
         let sending = Sending {
             body,
@@ -171,13 +148,8 @@ impl Delivery {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         // RFC 9110 §8.6: a 304 that said zero would misstate the length of the 200 it stands for.
-        if let Some(length) = self
-            .length
-            .filter(|_| status != http::StatusCode::NOT_MODIFIED)
-        {
-            response
-                .headers_mut()
-                .insert(CONTENT_LENGTH, HeaderValue::from(length));
+        if let Some(length) = self.length.filter(|_| status != http::StatusCode::NOT_MODIFIED) {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         response
     }
@@ -186,10 +158,7 @@ impl Delivery {
 impl Pace {
     fn throttle(rate: u64) -> Self {
         let every = Duration::from_secs(1) / THROTTLE_TICKS as u32;
-        Self {
-            bytes: (rate / THROTTLE_TICKS).max(1),
-            every,
-        }
+        Self { bytes: (rate / THROTTLE_TICKS).max(1), every }
     }
 }
 
@@ -210,10 +179,7 @@ struct Sending {
 
 impl Sending {
     async fn next(mut self) -> Option<(Result<Bytes, Cut>, Self)> {
-        while let Some(gate) = self
-            .gates
-            .pop_front_if(|gate| gate.after_bytes <= self.sent)
-        {
+        while let Some(gate) = self.gates.pop_front_if(|gate| gate.after_bytes <= self.sent) {
             gate.through().await;
         }
         if self.sent == self.stop {

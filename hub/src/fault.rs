@@ -116,11 +116,7 @@ pub(crate) struct Faults {
 impl Fault {
     /// For all matching requests from now on.
     pub fn new(target: Target, action: Action) -> Self {
-        Self {
-            target,
-            action,
-            times: None,
-        }
+        Self { target, action, times: None }
     }
 
     /// For the next `times` of them only.

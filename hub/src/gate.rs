@@ -79,16 +79,10 @@ impl Drop for Hinge {
 
 impl Gates {
     pub(crate) fn add(&mut self, target: Target, after_bytes: u64) -> Gate {
-        let leaf = Arc::new(Leaf {
-            open: watch::Sender::new(false),
-            paused: watch::Sender::new(0),
-        });
+        let leaf =
+            Arc::new(Leaf { open: watch::Sender::new(false), paused: watch::Sender::new(0) });
         self.0.retain(|post| !*post.leaf.open.borrow());
-        self.0.push(Post {
-            target,
-            after_bytes,
-            leaf: leaf.clone(),
-        });
+        self.0.push(Post { target, after_bytes, leaf: leaf.clone() });
         Gate(Arc::new(Hinge(leaf)))
     }
 
@@ -97,10 +91,7 @@ impl Gates {
         let posts = self.0.iter().filter(|post| !*post.leaf.open.borrow());
         let mut passes: Vec<_> = posts
             .filter(|post| post.target.matches(seen, carries_blob))
-            .map(|post| Pass {
-                after_bytes: post.after_bytes,
-                leaf: post.leaf.clone(),
-            })
+            .map(|post| Pass { after_bytes: post.after_bytes, leaf: post.leaf.clone() })
             .collect();
         passes.sort_by_key(|pass| pass.after_bytes);
         passes

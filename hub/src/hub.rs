@@ -49,9 +49,7 @@ impl Hub {
     /// # Panics
     /// When the machine has no free loopback port.
     pub async fn start() -> Self {
-        Self::start_with(Options::default())
-            .await
-            .expect("loopback has free ports")
+        Self::start_with(Options::default()).await.expect("loopback has free ports")
     }
 
     /// Starts; fails when an address is taken.
@@ -59,18 +57,10 @@ impl Hub {
         let (registry, at_registry) = listen("registry", options.registry).await?;
         let (token, at_token) = listen("token server", options.token).await?;
         let (cdn, at_cdn) = listen("CDN", options.cdn).await?;
-        let addresses = Addresses {
-            registry: at_registry,
-            token: at_token,
-            cdn: at_cdn,
-        };
+        let addresses = Addresses { registry: at_registry, token: at_token, cdn: at_cdn };
         let shared = Arc::new(Shared::new(options, addresses));
-        let servers = [
-            (registry, Place::Registry),
-            (token, Place::Token),
-            (cdn, Place::Cdn),
-        ]
-        .map(|(listener, place)| tokio::spawn(accept(listener, place, shared.clone())));
+        let servers = [(registry, Place::Registry), (token, Place::Token), (cdn, Place::Cdn)]
+            .map(|(listener, place)| tokio::spawn(accept(listener, place, shared.clone())));
         Ok(Self(Arc::new(Running { shared, servers })))
     }
 
@@ -108,11 +98,7 @@ async fn listen(
     server: &'static str,
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen {
-        server,
-        address,
-        source,
-    };
+    let failed = |source| StartError::Listen { server, address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
@@ -256,9 +242,6 @@ impl Hub {
 impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         let remaining = lock(&self.budgets).remaining();
-        Stats {
-            remaining,
-            ..lock(&self.log).stats()
-        }
+        Stats { remaining, ..lock(&self.log).stats() }
     }
 }

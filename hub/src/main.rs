@@ -13,10 +13,7 @@ use crate::args::Args;
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -35,12 +32,7 @@ async fn run(args: Args) -> Result<(), StartError> {
     println!("token     {}", hub.token_realm());
     println!("cdn       http://{}", hub.cdn());
     for (spec, image) in published {
-        println!(
-            "image     {}:{} {}",
-            image.repository,
-            spec.tags.join(","),
-            image.digest
-        );
+        println!("image     {}:{} {}", image.repository, spec.tags.join(","), image.digest);
     }
     // Where the signal cannot be awaited the program would end at once; better it runs on.
     if tokio::signal::ctrl_c().await.is_err() {
@@ -50,7 +42,5 @@ async fn run(args: Args) -> Result<(), StartError> {
 }
 
 fn source(error: &StartError) -> String {
-    std::error::Error::source(error)
-        .map(ToString::to_string)
-        .unwrap_or_default()
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }

@@ -99,11 +99,7 @@ impl Default for Options {
 impl Account {
     /// An account with the 200 pulls of a personal one.
     pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
-        Self {
-            user: user.into(),
-            password: password.into(),
-            limit: Some(200),
-        }
+        Self { user: user.into(), password: password.into(), limit: Some(200) }
     }
 
     /// A paying account: no limit.

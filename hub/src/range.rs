@@ -42,10 +42,7 @@ fn wanted(headers: &HeaderMap, etag: &str, length: usize) -> Wanted {
 
 /// A header that is malformed, or asks for several ranges, is as good as none (RFC 9110 §14.2).
 fn parse(range: &str, length: usize) -> Wanted {
-    let Some((from, to)) = range
-        .strip_prefix("bytes=")
-        .and_then(|set| set.split_once('-'))
-    else {
+    let Some((from, to)) = range.strip_prefix("bytes=").and_then(|set| set.split_once('-')) else {
         return Wanted::Whole;
     };
     let part = match (from.parse::<usize>(), to.parse::<usize>()) {
@@ -54,11 +51,7 @@ fn parse(range: &str, length: usize) -> Wanted {
         (Err(_), Ok(suffix)) if from.is_empty() => (length.saturating_sub(suffix), length),
         _ => return Wanted::Whole,
     };
-    if part.0 < part.1 {
-        Wanted::Part(part.0, part.1)
-    } else {
-        Wanted::Unsatisfiable
-    }
+    if part.0 < part.1 { Wanted::Part(part.0, part.1) } else { Wanted::Unsatisfiable }
 }
 
 #[cfg(test)]
@@ -77,13 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_not_one_range_is_ignored() {
-        for range in [
-            "bytes=0-1,3-4",
-            "bytes=5-3",
-            "items=0-1",
-            "bytes=",
-            "bytes=a-b",
-        ] {
+        for range in ["bytes=0-1,3-4", "bytes=5-3", "items=0-1", "bytes=", "bytes=a-b"] {
             assert_eq!(parse(range, 10), Wanted::Whole, "{range}");
         }
     }

@@ -32,25 +32,15 @@ pub(crate) fn access(shared: &Shared, seen: &Seen) -> Access {
     }
     let token = seen.bearer();
     let grant = token.and_then(|token| lock(&shared.tokens).grant(token, Instant::now()).cloned());
-    let private = seen
-        .repository()
-        .is_some_and(|name| shared.is_private(name));
+    let private = seen.repository().is_some_and(|name| shared.is_private(name));
     match (grant, seen.repository()) {
         (Some(grant), Some(name)) if grant.repositories.iter().any(|one| one == name) => {
-            Access::Granted {
-                account: grant.account,
-            }
+            Access::Granted { account: grant.account }
         }
-        (Some(grant), None) => Access::Granted {
-            account: grant.account,
-        },
+        (Some(grant), None) => Access::Granted { account: grant.account },
         _ if !shared.options.require_token && !private => Access::Granted { account: None },
-        (Some(_), Some(_)) => Access::Challenged {
-            error: Some("insufficient_scope"),
-        },
-        (None, _) => Access::Challenged {
-            error: token.map(|_| "invalid_token"),
-        },
+        (Some(_), Some(_)) => Access::Challenged { error: Some("insufficient_scope") },
+        (None, _) => Access::Challenged { error: token.map(|_| "invalid_token") },
     }
 }
 
@@ -67,19 +57,12 @@ pub(crate) fn answer(shared: &Shared, seen: &Seen, access: &Access) -> Answer {
     if let Some(name) = seen.repository()
         && !lock(&shared.content).has_repository(name)
     {
-        return Answer::error(
-            StatusCode::NOT_FOUND,
-            "NAME_UNKNOWN",
-            "repository name not known",
-        );
+        return Answer::error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository name not known");
     }
     match &seen.route {
         Route::Ping => Answer::json(StatusCode::OK, &json!({})).with(API_VERSION, "registry/2.0"),
         Route::Catalog => challenge(shared, seen, Some("insufficient_scope")),
-        Route::Manifest {
-            repository,
-            reference,
-        } => {
+        Route::Manifest { repository, reference } => {
             let Some(manifest) = lock(&shared.content).manifest(repository, reference) else {
                 return not_found("MANIFEST_UNKNOWN", "manifest unknown");
             };
@@ -98,20 +81,13 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 
 /// 401 naming the token server and, where a repository is asked for, the scope.
 pub(crate) fn challenge(shared: &Shared, seen: &Seen, error: Option<&str>) -> Answer {
-    unauthorized().with(
-        WWW_AUTHENTICATE,
-        &challenge_to(&shared.token_realm(), seen, error),
-    )
+    unauthorized().with(WWW_AUTHENTICATE, &challenge_to(&shared.token_realm(), seen, error))
 }
 
 /// 401 without a challenge, as no registry should answer and some do.
 pub(crate) fn unauthorized() -> Answer {
-    Answer::error(
-        StatusCode::UNAUTHORIZED,
-        "UNAUTHORIZED",
-        "authentication required",
-    )
-    .with(API_VERSION, "registry/2.0")
+    Answer::error(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
+        .with(API_VERSION, "registry/2.0")
 }
 
 /// The value of `Www-Authenticate` for this realm.
@@ -190,10 +166,7 @@ fn blob(shared: &Shared, seen: &Seen, repository: &str, digest: &str) -> Answer 
 }
 
 fn tags(shared: &Shared, seen: &Seen, repository: &str) -> Answer {
-    let n = seen
-        .parameter("n")
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(PAGE_TAGS);
+    let n = seen.parameter("n").and_then(|n| n.parse().ok()).unwrap_or(PAGE_TAGS);
     let last = seen.parameter("last");
     let (page, more) = lock(&shared.content).tags(repository, last.as_deref(), n);
     let answer = Answer::json(StatusCode::OK, &json!({ "name": repository, "tags": page }));
@@ -218,10 +191,7 @@ fn referrers(shared: &Shared, seen: &Seen, repository: &str, digest: &str) -> An
     let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests });
     let answer = Answer::new(StatusCode::OK, media_type, index.to_string());
     match wanted {
-        Some(_) => answer.with(
-            HeaderName::from_static("oci-filters-applied"),
-            "artifactType",
-        ),
+        Some(_) => answer.with(HeaderName::from_static("oci-filters-applied"), "artifactType"),
         None => answer,
     }
 }

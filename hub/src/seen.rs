@@ -23,25 +23,12 @@ pub(crate) enum Place {
 pub(crate) enum Route {
     Ping,
     Catalog,
-    Manifest {
-        repository: String,
-        reference: String,
-    },
-    Blob {
-        repository: String,
-        digest: String,
-    },
-    Tags {
-        repository: String,
-    },
-    Referrers {
-        repository: String,
-        digest: String,
-    },
+    Manifest { repository: String, reference: String },
+    Blob { repository: String, digest: String },
+    Tags { repository: String },
+    Referrers { repository: String, digest: String },
     Token,
-    Cdn {
-        digest: String,
-    },
+    Cdn { digest: String },
     Other,
 }
 
@@ -63,10 +50,7 @@ impl Seen {
     pub(crate) fn new(place: Place, parts: &Parts, peer: SocketAddr) -> Self {
         let path = parts.uri.path().to_owned();
         let route = Route::parse(place, &path);
-        let source = parts
-            .headers
-            .get(SOURCE)
-            .and_then(|value| value.to_str().ok());
+        let source = parts.headers.get(SOURCE).and_then(|value| value.to_str().ok());
         Self {
             place,
             kind: route.kind(&parts.method),
@@ -87,9 +71,7 @@ impl Seen {
     /// The first query parameter of this name, decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let mut pairs = form_urlencoded::parse(self.query.as_bytes());
-        pairs
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
     pub(crate) fn bearer(&self) -> Option<&str> {
@@ -156,9 +138,7 @@ impl Seen {
 /// The name out of `repository:NAME:ACTIONS`, if pull is among the actions.
 fn pulled(scope: &str) -> Option<String> {
     let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
-    let pull = actions
-        .split(',')
-        .any(|action| action == "pull" || action == "*");
+    let pull = actions.split(',').any(|action| action == "pull" || action == "*");
     pull.then(|| name.to_owned())
 }
 
@@ -182,26 +162,15 @@ impl Route {
             _ => {}
         }
         if let Some(repository) = rest.strip_suffix("/tags/list") {
-            return Some(Self::Tags {
-                repository: repository.to_owned(),
-            });
+            return Some(Self::Tags { repository: repository.to_owned() });
         }
         let (front, last) = rest.rsplit_once('/')?;
         let (repository, word) = front.rsplit_once('/')?;
         let (repository, last) = (repository.to_owned(), last.to_owned());
         match word {
-            "manifests" => Some(Self::Manifest {
-                repository,
-                reference: last,
-            }),
-            "blobs" => Some(Self::Blob {
-                repository,
-                digest: last,
-            }),
-            "referrers" => Some(Self::Referrers {
-                repository,
-                digest: last,
-            }),
+            "manifests" => Some(Self::Manifest { repository, reference: last }),
+            "blobs" => Some(Self::Blob { repository, digest: last }),
+            "referrers" => Some(Self::Referrers { repository, digest: last }),
             _ => None,
         }
     }
@@ -232,13 +201,7 @@ mod tests {
     fn repository_names_may_hold_slashes_and_spec_words() {
         let route = Route::registry("/v2/a/manifests/b/manifests/latest");
         let (repository, reference) = ("a/manifests/b".to_owned(), "latest".to_owned());
-        assert_eq!(
-            route,
-            Some(Route::Manifest {
-                repository,
-                reference
-            })
-        );
+        assert_eq!(route, Some(Route::Manifest { repository, reference }));
         assert_eq!(Route::registry("/v2/"), Some(Route::Ping));
         assert_eq!(Route::registry("/metrics"), None);
     }

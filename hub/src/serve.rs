@@ -88,10 +88,7 @@ async fn connection(socket: TcpStream, peer: SocketAddr, router: Router) {
             }
         }
     });
-    if let Err(error) = http1::Builder::new()
-        .serve_connection(TokioIo::new(wire), service)
-        .await
-    {
+    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(wire), service).await {
         tracing::debug!(%error, %peer, "connection ended");
     }
 }
@@ -108,10 +105,7 @@ async fn serve(
     let carries_blob = shared.carries_blob(&seen);
     let fault = lock(&shared.faults).take(&seen, carries_blob);
     let number = book(&shared, &seen, &access);
-    let meter = Meter {
-        shared: shared.clone(),
-        number,
-    };
+    let meter = Meter { shared: shared.clone(), number };
 
     let mut alteration = None;
     if let Some((id, action)) = fault {
@@ -171,12 +165,7 @@ async fn replace(shared: &Shared, seen: &Seen, action: Action) -> Replaced {
         Action::Hang => std::future::pending().await,
         Action::Drop => return Replaced::ByNothing,
         Action::Status(status) => plain_error(status),
-        Action::StatusWith {
-            status,
-            headers,
-            content_type,
-            body,
-        } => {
+        Action::StatusWith { status, headers, content_type, body } => {
             let answer = Answer::new(status_of(status), &content_type, body);
             headers.iter().fold(answer, with_named)
         }
@@ -185,10 +174,8 @@ async fn replace(shared: &Shared, seen: &Seen, action: Action) -> Replaced {
         Action::Html => Answer::login_page(),
         Action::Redirect(url) => Answer::empty(StatusCode::TEMPORARY_REDIRECT).with(LOCATION, &url),
         Action::MissingAuthenticate => registry::unauthorized(),
-        Action::Realm(realm) => registry::unauthorized().with(
-            WWW_AUTHENTICATE,
-            &registry::challenge_to(&realm, seen, None),
-        ),
+        Action::Realm(realm) => registry::unauthorized()
+            .with(WWW_AUTHENTICATE, &registry::challenge_to(&realm, seen, None)),
         other => return Replaced::Not(other),
     };
     Replaced::By(answer)
@@ -223,14 +210,8 @@ fn rate_limited(shared: &Shared) -> Answer {
     let window_s = shared.options.window.as_secs();
     let limit = shared.options.limit.unwrap_or(100);
     Answer::rate_limited()
-        .with(
-            crate::answer::RATELIMIT_LIMIT,
-            &format!("{limit};w={window_s}"),
-        )
-        .with(
-            crate::answer::RATELIMIT_REMAINING,
-            &format!("0;w={window_s}"),
-        )
+        .with(crate::answer::RATELIMIT_LIMIT, &format!("{limit};w={window_s}"))
+        .with(crate::answer::RATELIMIT_REMAINING, &format!("0;w={window_s}"))
 }
 
 fn unanswered() -> Response {

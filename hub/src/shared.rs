@@ -54,10 +54,7 @@ impl Shared {
     pub(crate) fn new(options: Options, addresses: Addresses) -> Self {
         Self {
             addresses,
-            clock: Clock {
-                started: SystemTime::now(),
-                origin: Instant::now(),
-            },
+            clock: Clock { started: SystemTime::now(), origin: Instant::now() },
             content: Mutex::default(),
             tokens: Mutex::new(Tokens::new()),
             budgets: Mutex::new(Budgets::new(&options)),

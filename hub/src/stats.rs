@@ -125,10 +125,7 @@ impl Log {
     pub(crate) fn receive(&mut self, request: Request, challenged: bool) -> u64 {
         *self.stats.of(request.kind) += 1;
         if let (false, Some(reference)) = (challenged, request.reference.clone()) {
-            *self
-                .by_reference
-                .entry((request.kind, reference))
-                .or_default() += 1;
+            *self.by_reference.entry((request.kind, reference)).or_default() += 1;
         }
         if self.entries.len() == LOG_ENTRIES {
             self.entries.pop_front();
@@ -165,10 +162,7 @@ impl Log {
     }
 
     pub(crate) fn by_reference(&self, kind: Kind, reference: &str) -> u64 {
-        self.by_reference
-            .get(&(kind, reference.to_owned()))
-            .copied()
-            .unwrap_or(0)
+        self.by_reference.get(&(kind, reference.to_owned())).copied().unwrap_or(0)
     }
 
     pub(crate) fn reset(&mut self) {
@@ -188,23 +182,8 @@ impl Log {
 impl Stats {
     /// All requests.
     pub fn requests(&self) -> u64 {
-        let Self {
-            ping,
-            manifest_get,
-            manifest_head,
-            blob_get,
-            blob_head,
-            ..
-        } = self;
-        let Self {
-            cdn_get,
-            cdn_head,
-            token,
-            tags,
-            referrers,
-            other,
-            ..
-        } = self;
+        let Self { ping, manifest_get, manifest_head, blob_get, blob_head, .. } = self;
+        let Self { cdn_get, cdn_head, token, tags, referrers, other, .. } = self;
         let registry = ping + manifest_get + manifest_head + blob_get + blob_head;
         registry + cdn_get + cdn_head + token + tags + referrers + other
     }

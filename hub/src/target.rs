@@ -40,10 +40,7 @@ enum Scope {
 
 impl Target {
     fn of(scope: Scope) -> Self {
-        Self {
-            scope,
-            ..Self::default()
-        }
+        Self { scope, ..Self::default() }
     }
 
     /// Every request to any of the three servers.
@@ -68,10 +65,7 @@ impl Target {
 
     /// GETs and HEADs of this tag or digest.
     pub fn manifest(reference: impl Into<String>) -> Self {
-        Self {
-            reference: Some(reference.into()),
-            ..Self::manifests()
-        }
+        Self { reference: Some(reference.into()), ..Self::manifests() }
     }
 
     /// Answers that are a blob: all at the CDN, and at the registry those it does not redirect.
@@ -81,10 +75,7 @@ impl Target {
 
     /// Those for this digest.
     pub fn blob(digest: impl Into<String>) -> Self {
-        Self {
-            reference: Some(digest.into()),
-            ..Self::blobs()
-        }
+        Self { reference: Some(digest.into()), ..Self::blobs() }
     }
 
     /// The registry's answer to a blob GET.

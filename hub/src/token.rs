@@ -39,10 +39,7 @@ pub(crate) struct Grant {
 
 impl Tokens {
     pub(crate) fn new() -> Self {
-        Self {
-            random: Random::new(unpredictable()),
-            grants: HashMap::new(),
-        }
+        Self { random: Random::new(unpredictable()), grants: HashMap::new() }
     }
 
     pub(crate) fn grant(&self, token: &str, now: Instant) -> Option<&Grant> {
@@ -81,11 +78,7 @@ fn issue(shared: &Shared, seen: &Seen, account: Option<String>) -> Answer {
     let mut repositories = seen.scopes();
     repositories.retain(|name| shared.may_pull(account.as_deref(), name));
     let lifetime = shared.options.token_lifetime;
-    let grant = Grant {
-        account,
-        repositories,
-        expires: Instant::now() + lifetime,
-    };
+    let grant = Grant { account, repositories, expires: Instant::now() + lifetime };
     let token = lock(&shared.tokens).issue(grant);
     Answer::json(
         StatusCode::OK,
@@ -109,16 +102,10 @@ fn account(shared: &Shared, headers: &HeaderMap) -> Result<Option<String>, Wrong
     let Some(credentials) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
     };
-    let credentials = credentials
-        .to_str()
-        .ok()
-        .and_then(basic)
-        .ok_or(WrongPassword)?;
+    let credentials = credentials.to_str().ok().and_then(basic).ok_or(WrongPassword)?;
     let mut accounts = shared.options.accounts.iter();
     let known = accounts.find(|account| (&account.user, &account.password) == credentials.pair());
-    known
-        .map(|account| Some(account.user.clone()))
-        .ok_or(WrongPassword)
+    known.map(|account| Some(account.user.clone())).ok_or(WrongPassword)
 }
 
 struct Credentials {
@@ -139,8 +126,5 @@ fn basic(header: &str) -> Option<Credentials> {
     }
     let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
-    Some(Credentials {
-        user: user.to_owned(),
-        password: password.to_owned(),
-    })
+    Some(Credentials { user: user.to_owned(), password: password.to_owned() })
 }

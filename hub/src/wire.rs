@@ -38,13 +38,7 @@ impl Flushes {
 impl Wire {
     pub(crate) fn new(socket: TcpStream) -> (Self, Flushes) {
         let flushes = Flushes::default();
-        (
-            Self {
-                socket,
-                flushes: flushes.clone(),
-            },
-            flushes,
-        )
+        (Self { socket, flushes: flushes.clone() }, flushes)
     }
 }
 

@@ -34,11 +34,9 @@ impl Admin {
         }
         match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" if self.draining.load(Ordering::Acquire) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                TEXT,
-                "stopping\n".to_owned(),
-            ),
+            "/readyz" if self.draining.load(Ordering::Acquire) => {
+                (StatusCode::SERVICE_UNAVAILABLE, TEXT, "stopping\n".to_owned())
+            }
             "/readyz" => (StatusCode::OK, TEXT, "ready\n".to_owned()),
             "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", metrics::page()),
             _ => {
@@ -59,14 +57,8 @@ impl ServeHttp for Admin {
             .status(status)
             .header(header::CONTENT_TYPE, content_type)
             .header(header::CONTENT_LENGTH, text.len());
-        let body = if is_head {
-            Vec::new()
-        } else {
-            text.into_bytes()
-        };
-        response
-            .body(body)
-            .expect("a response of constant headers can be built")
+        let body = if is_head { Vec::new() } else { text.into_bytes() };
+        response.body(body).expect("a response of constant headers can be built")
     }
 }
 
@@ -80,15 +72,9 @@ mod tests {
         let admin = Admin::new(Arc::clone(&draining));
         assert_eq!(admin.page(&Method::GET, "/readyz").0, StatusCode::OK);
         draining.store(true, Ordering::Release);
-        assert_eq!(
-            admin.page(&Method::GET, "/readyz").0,
-            StatusCode::SERVICE_UNAVAILABLE
-        );
+        assert_eq!(admin.page(&Method::GET, "/readyz").0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(admin.page(&Method::GET, "/healthz").0, StatusCode::OK);
         assert_eq!(admin.page(&Method::GET, "/").0, StatusCode::NOT_FOUND);
-        assert_eq!(
-            admin.page(&Method::POST, "/metrics").0,
-            StatusCode::METHOD_NOT_ALLOWED
-        );
+        assert_eq!(admin.page(&Method::POST, "/metrics").0, StatusCode::METHOD_NOT_ALLOWED);
     }
 }

@@ -9,9 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    fill::{Fill, Reader},
+    Passing,
+    fill::{Fill, Origin, Reader},
     receive,
 };
 use crate::{
@@ -20,6 +22,9 @@ use crate::{
     store::{self, Lease, Link, LinkKey, SMALL_BYTES, Staging, Store},
     upstream::{self, Caller, Failure, Upstream},
 };
+
+/// Fills at the same time. Each has a thread for its hash and disk.
+const MAX_FILLS: usize = 128;
 
 /// Why a blob can't be served. Cheap to clone: one failure is told to all readers.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,6 +70,8 @@ pub enum Source {
     Stored(Lease),
     /// One that is being filled.
     Filling(Reader),
+    /// One that is not kept.
+    Passing(Box<Passing>),
 }
 
 /// How an answer came about.
@@ -77,6 +84,17 @@ pub enum Outcome {
         /// By another request.
         collapsed: bool,
     },
+    /// Upstream's, and not kept.
+    Passed,
+}
+
+/// A place at a fill.
+struct Place {
+    reader: Reader,
+    /// The fill was there already.
+    collapsed: bool,
+    /// It is another repository's, upstream's or caller's.
+    is_foreign: bool,
 }
 
 /// A blob to serve.
@@ -84,6 +102,8 @@ pub enum Outcome {
 pub struct Served {
     /// Its bytes.
     pub source: Source,
+    /// Its length, where it is known by now.
+    pub size: Option<u64>,
     /// How it came about.
     pub outcome: Outcome,
 }
@@ -94,6 +114,8 @@ pub struct Blobs {
     store: Arc<Store>,
     settings: config::Fill,
     fills: Mutex<HashMap<Digest, Arc<Fill>>>,
+    /// Places for fills that talk to upstream; others wait.
+    places: Semaphore,
 }
 
 // === impl Blobs ===
@@ -101,44 +123,52 @@ pub struct Blobs {
 impl Blobs {
     /// Blobs kept in `store`, filled under `settings`.
     pub fn new(store: Arc<Store>, settings: config::Fill) -> Self {
-        Self {
-            store,
-            settings,
-            fills: Mutex::default(),
+        Self { store, settings, fills: Mutex::default(), places: Semaphore::new(MAX_FILLS) }
+    }
+
+    /// The blob for a GET, with its first bytes there or none to come: whatever went wrong before
+    /// is an error that can still be told. The length is waited for if it `must_be_known`.
+    pub async fn open(self: &Arc<Self>, ask: &Ask, must_be_known: bool) -> Result<Served, Error> {
+        self.admit(ask).await?;
+        match self.stored(ask.digest).await {
+            Ok(Some((source, size))) => {
+                return Ok(Served { source, size: Some(size), outcome: Outcome::Hit });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, digest = %ask.digest, "the store could not be read");
+                return self.pass_through(ask).await;
+            }
+        }
+        loop {
+            let place = self.join(ask);
+            match started(ask, place.reader, must_be_known).await {
+                Ok((source, size)) => {
+                    let outcome = Outcome::Fetched { collapsed: place.collapsed };
+                    return Ok(Served { source, size, outcome });
+                }
+                // Another repository's, upstream's or caller's fill failed for reasons of its own.
+                Err(Error::Upstream(_)) if place.is_foreign => {}
+                Err(Error::Store(_)) => return self.pass_through(ask).await,
+                Err(error) => return Err(error),
+            }
         }
     }
 
-    /// The blob for a GET.
-    pub async fn open(self: &Arc<Self>, ask: &Ask) -> Result<Served, Error> {
-        self.admit(ask).await?;
-        if let Some(source) = self.stored(ask.digest).await? {
-            return Ok(Served {
-                source,
-                outcome: Outcome::Hit,
-            });
-        }
-        let (reader, collapsed) = self.join(ask);
-        Ok(Served {
-            source: Source::Filling(reader),
-            outcome: Outcome::Fetched { collapsed },
-        })
+    async fn pass_through(&self, ask: &Ask) -> Result<Served, Error> {
+        tracing::info!(digest = %ask.digest, "passed through without being stored");
+        let passing = Box::new(Passing::open(ask).await?);
+        let size = passing.total();
+        Ok(Served { source: Source::Passing(passing), size, outcome: Outcome::Passed })
     }
 
     /// The blob's length for a HEAD, which never fetches it.
     pub async fn describe(self: &Arc<Self>, ask: &Ask) -> Result<(u64, Outcome), Error> {
         self.admit(ask).await?;
-        if let Some(source) = self.stored(ask.digest).await? {
-            let size = match source {
-                Source::Memory(body) => body.len() as u64,
-                Source::Stored(lease) => lease.len(),
-                Source::Filling(_) => return Err(Error::Lost),
-            };
+        if let Some((_, size)) = self.stored(ask.digest).await? {
             return Ok((size, Outcome::Hit));
         }
-        let filling = self
-            .fills()
-            .get(&ask.digest)
-            .and_then(|fill| fill.progress().total);
+        let filling = self.fills().get(&ask.digest).and_then(|fill| fill.progress().total);
         if let Some(size) = filling {
             return Ok((size, Outcome::Fetched { collapsed: true }));
         }
@@ -146,7 +176,7 @@ impl Blobs {
         let size = head.size.ok_or_else(|| {
             upstream::Error::from(Failure::invalid("a HEAD of a blob without its length"))
         })?;
-        Ok((size, Outcome::Fetched { collapsed: false }))
+        Ok((size, Outcome::Passed))
     }
 
     /// A blob known from elsewhere is served only once upstream has said, by a free HEAD, that
@@ -157,9 +187,7 @@ impl Blobs {
             return Ok(());
         }
         let filling = self.fills().get(&ask.digest).cloned();
-        let same_origin = filling
-            .as_ref()
-            .is_some_and(|fill| fill.is_from(ask.upstream.name(), &ask.repository));
+        let same_origin = filling.as_ref().is_some_and(|fill| fill.is_from(&ask.origin()));
         if authorised && same_origin {
             return Ok(());
         }
@@ -173,65 +201,48 @@ impl Blobs {
     }
 
     async fn head_upstream(&self, ask: &Ask) -> Result<upstream::BlobHead, Error> {
-        let head = ask
-            .upstream
-            .head_blob(&ask.repository, &ask.digest, &ask.caller);
-        let patience = ask.upstream.config().timeouts.fetch;
-        tokio::time::timeout(patience, head)
-            .await
-            .map_err(|_| {
-                let host = Arc::clone(ask.upstream.name());
-                upstream::Error::from(Failure::Timeout {
-                    host,
-                    waiting_for: "a blob's head",
-                })
-            })?
-            .map_err(Error::from)
+        Ok(ask.upstream.head_blob(&ask.repository, &ask.digest, &ask.caller).await?)
     }
 
     async fn is_linked(&self, ask: &Ask) -> Result<bool, Error> {
         Ok(self.store.linked(ask.link_key()).await?.is_some())
     }
 
-    async fn stored(&self, digest: Digest) -> Result<Option<Source>, Error> {
-        if let Some(body) = self.store.in_memory(&digest) {
-            return Ok(Some(Source::Memory(body)));
-        }
-        let Some(lease) = self.store.get(digest).await? else {
-            return Ok(None);
+    async fn stored(&self, digest: Digest) -> Result<Option<(Source, u64)>, Error> {
+        let small = |body: Bytes| {
+            let size = body.len() as u64;
+            (Source::Memory(body), size)
         };
+        if let Some(body) = self.store.in_memory(&digest) {
+            return Ok(Some(small(body)));
+        }
+        let Some(lease) = self.store.get(digest).await? else { return Ok(None) };
         if lease.len() > SMALL_BYTES {
-            return Ok(Some(Source::Stored(lease)));
+            let size = lease.len();
+            return Ok(Some((Source::Stored(lease), size)));
         }
         // Reading it checks it; a small blob that went bad on disk is absent from here on.
-        Ok(self
-            .store
-            .read(digest, SMALL_BYTES)
-            .await?
-            .map(Source::Memory))
+        Ok(self.store.read(digest, SMALL_BYTES).await?.map(small))
     }
 
     /// A place at the blob's fill, which is started if there is none.
-    fn join(self: &Arc<Self>, ask: &Ask) -> (Reader, bool) {
+    fn join(self: &Arc<Self>, ask: &Ask) -> Place {
         let mut fills = self.fills();
         if let Some(fill) = fills.get(&ask.digest) {
-            return (fill.reader(), true);
+            let is_foreign = !fill.is_from(&ask.origin());
+            return Place { reader: fill.reader(), collapsed: true, is_foreign };
         }
-        let origin = (Arc::clone(ask.upstream.name()), ask.repository.clone());
-        let fill = Fill::new(ask.digest, origin);
+        let fill = Fill::new(ask.digest, ask.origin());
         let reader = fill.reader();
         fills.insert(ask.digest, Arc::clone(&fill));
         tokio::spawn(receive::run(Arc::clone(self), ask.clone(), fill));
-        (reader, false)
+        Place { reader, collapsed: false, is_foreign: false }
     }
 
     /// Removes an ended fill from the table.
     pub(super) fn forget(&self, fill: &Arc<Fill>) {
         let mut fills = self.fills();
-        if fills
-            .get(&fill.digest())
-            .is_some_and(|present| Arc::ptr_eq(present, fill))
-        {
+        if fills.get(&fill.digest()).is_some_and(|present| Arc::ptr_eq(present, fill)) {
             fills.remove(&fill.digest());
         }
     }
@@ -261,14 +272,11 @@ impl Blobs {
             || progress.written.saturating_mul(100) >= total.saturating_mul(percent)
     }
 
-    pub(super) async fn stage(&self, digest: Digest, total: Option<u64>) -> Result<Staging, Error> {
+    /// The staged file of `digest`, once its last writer has let go of it.
+    pub(super) async fn stage(&self, digest: Digest) -> Result<Staging, Error> {
         let store = Arc::clone(&self.store);
-        blocking(move || store.stage(digest, total)).await
-    }
-
-    pub(super) async fn discard_left_over(&self, digest: Digest) -> Result<(), Error> {
-        let store = Arc::clone(&self.store);
-        blocking(move || store.stage(digest, None).map(Staging::discard)).await
+        store.unclaimed(&digest).await;
+        blocking(move || store.stage(digest)).await
     }
 
     /// Remembers that the repository has the blob. Not remembering costs a free HEAD later.
@@ -279,6 +287,11 @@ impl Blobs {
         if let Err(error) = self.store.link(ask.link_key(), link).await {
             tracing::warn!(%error, digest = %ask.digest, "a blob could not be linked");
         }
+    }
+
+    /// Waits for a place among the fills that run.
+    pub(super) async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.places.acquire().await.map_err(|_| Error::Lost)
     }
 
     pub(super) fn store(&self) -> &Arc<Store> {
@@ -297,6 +310,14 @@ impl Blobs {
 // === impl Ask ===
 
 impl Ask {
+    fn origin(&self) -> Origin {
+        Origin {
+            upstream: Arc::clone(self.upstream.name()),
+            repository: self.repository.clone(),
+            identity: self.caller.identity(),
+        }
+    }
+
     fn link_key(&self) -> LinkKey {
         LinkKey {
             upstream: Arc::clone(self.upstream.name()),
@@ -314,11 +335,31 @@ impl From<store::Error> for Error {
     }
 }
 
+/// Waits for a fill's first bytes, for as long as an unseen object may take.
+async fn started(
+    ask: &Ask,
+    mut reader: Reader,
+    must_be_known: bool,
+) -> Result<(Source, Option<u64>), Error> {
+    let wait = async {
+        match reader.start().await? {
+            None if must_be_known => reader.total().await.map(Some),
+            size => Ok(size),
+        }
+    };
+    match tokio::time::timeout(ask.upstream.config().timeouts.fetch, wait).await {
+        Ok(size) => Ok((Source::Filling(reader), size?)),
+        Err(_) => {
+            let host = Arc::clone(ask.upstream.name());
+            let failure = Failure::Timeout { host, waiting_for: "the first bytes of a blob" };
+            Err(upstream::Error::from(failure).into())
+        }
+    }
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Error::Lost)?;
+    let done = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Lost)?;
     Ok(done?)
 }

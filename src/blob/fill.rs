@@ -27,12 +27,20 @@ pub const HELD_BACK_BYTES: u64 = 64 * 1024;
 pub(super) struct Fill {
     digest: Digest,
     /// Upstream and repository that it comes from: their clients need no other leave.
-    origin: (Arc<str>, Repository),
+    origin: Origin,
     progress: watch::Sender<Progress>,
     /// Set once, before the first bytes are announced.
     staged: OnceLock<Staged>,
     /// Readers now. Changed under the lock of the fills' table only when it grows from zero.
     readers: AtomicUsize,
+}
+
+/// Where a fill comes from, and on whose behalf.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) upstream: Arc<str>,
+    pub(super) repository: Repository,
+    pub(super) identity: Option<Digest>,
 }
 
 /// How far a fill is.
@@ -64,12 +72,8 @@ pub struct Reader {
 // === impl Fill ===
 
 impl Fill {
-    pub(super) fn new(digest: Digest, origin: (Arc<str>, Repository)) -> Arc<Self> {
-        let start = Progress {
-            phase: Phase::Asking,
-            total: None,
-            written: 0,
-        };
+    pub(super) fn new(digest: Digest, origin: Origin) -> Arc<Self> {
+        let start = Progress { phase: Phase::Asking, total: None, written: 0 };
         Arc::new(Self {
             digest,
             origin,
@@ -83,16 +87,13 @@ impl Fill {
         self.digest
     }
 
-    pub(super) fn is_from(&self, upstream: &str, repository: &Repository) -> bool {
-        &*self.origin.0 == upstream && self.origin.1 == *repository
+    pub(super) fn is_from(&self, origin: &Origin) -> bool {
+        self.origin == *origin
     }
 
     pub(super) fn reader(self: &Arc<Self>) -> Reader {
         self.readers.fetch_add(1, Ordering::AcqRel);
-        Reader {
-            fill: Arc::clone(self),
-            progress: self.progress.subscribe(),
-        }
+        Reader { fill: Arc::clone(self), progress: self.progress.subscribe() }
     }
 
     pub(super) fn has_readers(&self) -> bool {
@@ -105,7 +106,7 @@ impl Fill {
 
     /// The staged file is there, with `written` bytes of an earlier life.
     pub(super) fn begin(&self, staged: Staged, total: Option<u64>, written: u64) {
-        // A fill that starts anew after its file was lost keeps its readers on the old map.
+        // Set only here, once in a fill's life.
         let _ = self.staged.set(staged);
         self.progress.send_modify(|progress| {
             progress.phase = Phase::Receiving;
@@ -115,8 +116,7 @@ impl Fill {
     }
 
     pub(super) fn advance(&self, written: u64) {
-        self.progress
-            .send_modify(|progress| progress.written = written);
+        self.progress.send_modify(|progress| progress.written = written);
     }
 
     pub(super) fn verified(&self) {
@@ -124,6 +124,14 @@ impl Fill {
             progress.total = Some(progress.written);
             progress.phase = Phase::Verified;
         });
+    }
+
+    /// What a fill that ended without its receiver's doing has failed with.
+    pub(super) fn failure(&self) -> Error {
+        match self.progress().phase {
+            Phase::Failed(error) => error,
+            _ => Error::Lost,
+        }
     }
 
     pub(super) fn fail(&self, error: Error) {
@@ -168,9 +176,7 @@ impl Reader {
 
     /// Waits for the blob's length.
     pub async fn total(&mut self) -> Result<u64, Error> {
-        let progress = self
-            .wait(|progress| progress.total.is_some() || progress.is_over())
-            .await?;
+        let progress = self.wait(|progress| progress.total.is_some() || progress.is_over()).await?;
         match (progress.phase, progress.total) {
             (Phase::Failed(error), _) => Err(error),
             (_, Some(total)) => Ok(total),
@@ -181,9 +187,8 @@ impl Reader {
     /// The next bytes from `start` on, at most `limit`; waits for them. `None` at the end of a
     /// verified blob.
     pub async fn read(&mut self, start: u64, limit: u64) -> Result<Option<Bytes>, Error> {
-        let progress = self
-            .wait(|progress| progress.visible() > start || progress.is_over())
-            .await?;
+        let progress =
+            self.wait(|progress| progress.visible() > start || progress.is_over()).await?;
         let visible = progress.visible();
         if visible > start {
             let staged = self.fill.staged.get().ok_or(Error::Lost)?;
@@ -216,26 +221,15 @@ mod tests {
     use super::*;
 
     fn progress(phase: Phase, total: Option<u64>, written: u64) -> u64 {
-        Progress {
-            phase,
-            total,
-            written,
-        }
-        .visible()
+        Progress { phase, total, written }.visible()
     }
 
     #[test]
     fn the_last_piece_waits_for_the_digest() {
         let mib = 1 << 20;
-        assert_eq!(
-            progress(Phase::Receiving, Some(mib), mib),
-            mib - HELD_BACK_BYTES
-        );
+        assert_eq!(progress(Phase::Receiving, Some(mib), mib), mib - HELD_BACK_BYTES);
         assert_eq!(progress(Phase::Receiving, Some(mib), 10), 10);
-        assert_eq!(
-            progress(Phase::Receiving, Some(HELD_BACK_BYTES), HELD_BACK_BYTES),
-            0
-        );
+        assert_eq!(progress(Phase::Receiving, Some(HELD_BACK_BYTES), HELD_BACK_BYTES), 0);
         assert_eq!(progress(Phase::Receiving, None, mib), mib - HELD_BACK_BYTES);
         assert_eq!(progress(Phase::Verified, Some(mib), mib), mib);
     }

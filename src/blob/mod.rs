@@ -5,10 +5,12 @@
 
 mod blobs;
 mod fill;
+mod passing;
 mod receive;
 mod serving;
 mod writer;
 
 pub use blobs::{Ask, Blobs, Error, Outcome, Served, Source};
 pub use fill::{HELD_BACK_BYTES, Reader};
+pub use passing::Passing;
 pub use serving::{Part, Stream};

@@ -40,14 +40,36 @@ enum Received {
     Abandoned,
 }
 
+/// A fill under way. Whatever ends it, a panic included, its readers learn of it and the table
+/// forgets it.
+struct Running {
+    blobs: Arc<Blobs>,
+    fill: Arc<Fill>,
+}
+
+impl Running {
+    /// The table forgets first: who comes now starts anew instead of joining what has ended.
+    fn end(&self, error: Error) {
+        self.blobs.forget(&self.fill);
+        self.fill.fail(error);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end(Error::Lost);
+        metrics::FILLS_ACTIVE.dec();
+    }
+}
+
 /// Runs a fill to its end and leaves the table of fills as it should be.
 pub(super) async fn run(blobs: Arc<Blobs>, ask: Ask, fill: Arc<Fill>) {
     metrics::FILLS_ACTIVE.inc();
+    let running = Running { blobs: Arc::clone(&blobs), fill: Arc::clone(&fill) };
     let ending = match receive(&blobs, &ask, &fill).await {
         Ok(ending) => ending,
         Err(error) => Ending::Failed(error),
     };
-    metrics::FILLS_ACTIVE.dec();
     let word = match &ending {
         Ending::Committed => "committed",
         Ending::Abandoned => "abandoned",
@@ -60,67 +82,61 @@ pub(super) async fn run(blobs: Arc<Blobs>, ask: Ask, fill: Arc<Fill>) {
             upstream = %ask.upstream.name(), repository = %ask.repository, digest = %fill.digest(),
             %error, "a fill failed"
         );
-        fill.fail(error);
+        running.end(error);
     }
-    blobs.forget(&fill);
 }
 
 async fn receive(blobs: &Arc<Blobs>, ask: &Ask, fill: &Arc<Fill>) -> Result<Ending, Error> {
     let digest = fill.digest();
-    let left = blobs.store().left_over(&digest);
-    let mut body = first_body(ask, left).await?;
-    if body.total.is_some_and(|total| left > total) {
+    let _place = blobs.place().await?;
+    // Claimed before upstream is asked for what is missing: nobody takes the left-over away.
+    let mut staging = blobs.stage(digest).await?;
+    let mut body = get(ask, staging.len()).await?;
+    if body.total.is_some_and(|total| staging.len() > total) {
         // What lies there is longer than the blob: it can't be the beginning of it.
-        blobs.discard_left_over(digest).await?;
-        body = first_body(ask, 0).await?;
+        staging.discard();
+        staging = blobs.stage(digest).await?;
+        body = get(ask, 0).await?;
     }
     blobs.link(ask, Link { media_type: None }).await;
     let total = body.total;
-    let staging = blobs.stage(digest, total).await?;
+    let staging = prepared(staging, total).await?;
     let mut sent = staging.len();
-    let pipe = start(blobs, fill, staging, total);
+    fill.begin(staging.staged()?, total, sent);
+    let pipe = Pipe::start(Arc::clone(fill), Arc::clone(blobs.store()), staging);
     let mut attempt = 0;
     loop {
         let before = sent;
         let outcome = take(blobs, fill, &pipe, body, &mut sent).await;
-        match outcome.map_err(|WriterGone| Error::Lost)? {
-            Received::Whole => break,
+        match outcome.map_err(|WriterGone| fill.failure())? {
+            Received::Whole if total.is_none_or(|total| total == sent) => break,
+            Received::Whole => {
+                let problem = format!("the blob ended after {sent} bytes, not where upstream said");
+                pipe.discard().await;
+                return Err(upstream::Error::from(Failure::invalid(problem)).into());
+            }
             Received::Abandoned => return Ok(Ending::Abandoned),
             Received::Cut(failure) => {
                 attempt = if sent > before { 1 } else { attempt + 1 };
-                body = resume(blobs, ask, fill, sent, total, &mut attempt, failure).await?;
+                match resume(blobs, ask, fill, sent, total, &mut attempt, failure).await? {
+                    Some(next) => body = next,
+                    None => return Ok(Ending::Abandoned),
+                }
             }
         }
     }
-    if total.is_some_and(|total| total != sent) {
-        let problem = format!("the blob has {sent} bytes where upstream had said otherwise");
-        return Err(upstream::Error::from(Failure::invalid(problem)).into());
-    }
-    pipe.finish().await.map_err(|WriterGone| Error::Lost)??;
+    pipe.finish().await.map_err(|WriterGone| fill.failure())??;
     Ok(Ending::Committed)
 }
 
-async fn first_body(ask: &Ask, from: u64) -> Result<BlobBody, Error> {
-    let timeouts = &ask.upstream.config().timeouts;
-    let get = ask
-        .upstream
-        .get_blob(&ask.repository, &ask.digest, from, &ask.caller);
-    match tokio::time::timeout(timeouts.fetch, get).await {
-        Ok(body) => Ok(body?),
-        Err(_) => {
-            let host = Arc::clone(ask.upstream.name());
-            let failure = Failure::Timeout {
-                host,
-                waiting_for: "a blob",
-            };
-            Err(upstream::Error::from(failure).into())
-        }
-    }
+async fn get(ask: &Ask, from: u64) -> Result<BlobBody, Error> {
+    Ok(ask.upstream.get_blob(&ask.repository, &ask.digest, from, &ask.caller).await?)
 }
 
-fn start(blobs: &Blobs, fill: &Arc<Fill>, staging: Staging, total: Option<u64>) -> Pipe {
-    fill.begin(staging.staged(), total, staging.len());
-    Pipe::start(Arc::clone(fill), Arc::clone(blobs.store()), staging)
+/// Makes room for the blob and maps its file, where that may block.
+async fn prepared(mut staging: Staging, total: Option<u64>) -> Result<Staging, Error> {
+    let prepare = move || staging.prepare(total).map(|()| staging);
+    Ok(tokio::task::spawn_blocking(prepare).await.map_err(|_| Error::Lost)??)
 }
 
 /// Hands a body on to the writer, from the byte `sent` of the blob on.
@@ -131,18 +147,17 @@ async fn take(
     body: BlobBody,
     sent: &mut u64,
 ) -> Result<Received, WriterGone> {
-    let BlobBody {
-        start, mut body, ..
-    } = body;
+    let BlobBody { start, mut body, .. } = body;
+    if start > *sent {
+        return Ok(Received::Cut(Failure::invalid("the body begins behind what was asked for")));
+    }
     // An upstream that ignores the range starts at 0: what is there already is passed over.
     let mut pass_over = sent.saturating_sub(start);
     loop {
         let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
         match body.append_to(&mut buffer).await {
             Ok(0) if pass_over > 0 => {
-                return Ok(Received::Cut(Failure::invalid(
-                    "the body is shorter than before",
-                )));
+                return Ok(Received::Cut(Failure::invalid("the body is shorter than before")));
             }
             Ok(0) => return Ok(Received::Whole),
             Ok(_) => {}
@@ -150,9 +165,7 @@ async fn take(
         }
         let skip = pass_over.min(buffer.len() as u64);
         pass_over -= skip;
-        let piece = buffer
-            .split_off(usize::try_from(skip).unwrap_or(usize::MAX))
-            .freeze();
+        let piece = buffer.split_off(usize::try_from(skip).unwrap_or(usize::MAX)).freeze();
         if !piece.is_empty() {
             *sent += piece.len() as u64;
             pipe.write(piece).await?;
@@ -163,7 +176,8 @@ async fn take(
     }
 }
 
-/// Asks again from where the body was cut, with patience that ends.
+/// Asks again from where the body was cut, with patience that ends; `None` if nobody waits for it
+/// any more.
 async fn resume(
     blobs: &Blobs,
     ask: &Ask,
@@ -172,17 +186,20 @@ async fn resume(
     total: Option<u64>,
     attempt: &mut u32,
     mut failure: Failure,
-) -> Result<BlobBody, Error> {
+) -> Result<Option<BlobBody>, Error> {
     let settings = blobs.settings();
     loop {
-        if *attempt > settings.retries || blobs.is_abandoned(fill) {
+        if blobs.is_abandoned(fill) {
+            return Ok(None);
+        }
+        if *attempt > settings.retries {
             return Err(upstream::Error::from(failure).into());
         }
         tracing::debug!(digest = %fill.digest(), sent, %failure, "a body was cut; resuming");
         tokio::time::sleep(backoff(settings.retry_backoff, *attempt)).await;
-        match first_body(ask, sent).await {
+        match get(ask, sent).await {
             Ok(body) if total.is_none() || body.total.is_none() || body.total == total => {
-                return Ok(body);
+                return Ok(Some(body));
             }
             Ok(_) => failure = Failure::invalid("the blob's length changed"),
             Err(Error::Upstream(upstream::Error::Trouble(next))) => failure = next,
@@ -195,8 +212,6 @@ async fn resume(
 /// Doubles with each attempt, up to 10 s, and is jittered fully (half to whole).
 fn backoff(first: Duration, attempt: u32) -> Duration {
     let longest = Duration::from_secs(10);
-    let doubled = first
-        .saturating_mul(1 << attempt.saturating_sub(1).min(16))
-        .min(longest);
+    let doubled = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest);
     doubled.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Error, Reader, Source};
+use super::{Error, Source};
 use crate::{
     protocol::{ByteRange, multipart::Multipart},
     store::{Lease, Map},
@@ -38,20 +38,12 @@ pub struct Stream {
 impl Stream {
     /// The whole blob.
     pub fn whole(source: Source) -> Self {
-        Self {
-            source,
-            parts: VecDeque::from([Part::Whole]),
-            position: 0,
-        }
+        Self { source, parts: VecDeque::from([Part::Whole]), position: 0 }
     }
 
     /// One range of it.
     pub fn range(source: Source, range: ByteRange) -> Self {
-        Self {
-            source,
-            parts: VecDeque::from([Part::Range(range)]),
-            position: 0,
-        }
+        Self { source, parts: VecDeque::from([Part::Range(range)]), position: 0 }
     }
 
     /// Several ranges of it, as multipart/byteranges.
@@ -62,11 +54,7 @@ impl Stream {
             parts.push_back(Part::Range(*range));
         }
         parts.push_back(Part::Literal(multipart.tail()));
-        Self {
-            source,
-            parts,
-            position: 0,
-        }
+        Self { source, parts, position: 0 }
     }
 
     /// The next piece, of at most `limit` bytes of the blob; `None` at the end. An error means that the rest can't be had: the
@@ -82,8 +70,7 @@ impl Stream {
                     let piece = read(&mut self.source, range.start, limit).await?;
                     let piece = piece.ok_or(Error::Lost)?;
                     let start = range.start + piece.len() as u64;
-                    self.parts
-                        .push_front(Part::Range(ByteRange::new(start, range.end)));
+                    self.parts.push_front(Part::Range(ByteRange::new(start, range.end)));
                     return Ok(Some(piece));
                 }
                 Some(Part::Whole) => {
@@ -107,7 +94,10 @@ async fn read(source: &mut Source, start: u64, limit: u64) -> Result<Option<Byte
             Ok((len > 0).then(|| rest.slice(..len)))
         }
         Source::Stored(lease) => read_stored(lease, start, limit).await,
-        Source::Filling(reader) => read_filling(reader, start, limit).await,
+        // What a fill has just written is in memory; what a slow reader comes back for may not be,
+        // and then it waits for the page in `write(2)` like any file's reader.
+        Source::Filling(reader) => reader.read(start, limit).await,
+        Source::Passing(passing) => passing.read(start, limit).await,
     }
 }
 
@@ -120,19 +110,11 @@ async fn read_stored(lease: &Lease, start: u64, limit: u64) -> Result<Option<Byt
     Ok(Some(lease.slice(start, len)))
 }
 
-/// What a fill has just written is in memory; what a slow reader comes back for may not be, and
-/// then it waits for the page in `write(2)` like any file's reader.
-async fn read_filling(reader: &mut Reader, start: u64, limit: u64) -> Result<Option<Bytes>, Error> {
-    reader.read(start, limit).await
-}
-
 async fn bring_in(map: &Map, start: u64, len: u64) -> Result<(), Error> {
     if map.is_resident(start, len) {
         return Ok(());
     }
     let map = map.clone();
     let populated = tokio::task::spawn_blocking(move || map.populate(start, len)).await;
-    populated
-        .map_err(|_| Error::Lost)?
-        .map_err(|error| crate::store::Error::from(error).into())
+    populated.map_err(|_| Error::Lost)?.map_err(|error| crate::store::Error::from(error).into())
 }

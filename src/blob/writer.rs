@@ -20,6 +20,8 @@ const QUEUE: usize = 32;
 /// What the receiver tells the writer.
 enum Message {
     Piece(Bytes),
+    /// The body is not the blob's.
+    Discard,
     /// The body is complete.
     End(oneshot::Sender<Result<(), Error>>),
 }
@@ -39,9 +41,10 @@ pub(super) struct WriterGone;
 impl Pipe {
     /// Starts the writer of `staging`. What an earlier life left in it is hashed first.
     pub(super) fn start(fill: Arc<Fill>, store: Arc<Store>, staging: Staging) -> Self {
-        let (queue, messages) = mpsc::channel(QUEUE);
+        let (queue, mut messages) = mpsc::channel(QUEUE);
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = write(&fill, &store, staging, messages) {
+            // The queue stays open until the fill knows why, so that its receiver learns it too.
+            if let Err(error) = write(&fill, &store, staging, &mut messages) {
                 tracing::warn!(digest = %fill.digest(), %error, "a fill could not be written");
                 fill.fail(Error::Store(Arc::new(error)));
             }
@@ -51,20 +54,20 @@ impl Pipe {
 
     /// Hands over the next bytes; waits while the writer is behind.
     pub(super) async fn write(&self, piece: Bytes) -> Result<(), WriterGone> {
-        self.queue
-            .send(Message::Piece(piece))
-            .await
-            .map_err(|_| WriterGone)
+        self.queue.send(Message::Piece(piece)).await.map_err(|_| WriterGone)
+    }
+
+    /// Drops what was written.
+    pub(super) async fn discard(self) {
+        // A writer that is gone has nothing left to drop.
+        let _ = self.queue.send(Message::Discard).await;
     }
 
     /// Verifies and publishes. Readers have the last piece once the digest is right; this answers
     /// when the blob is durable, or with what is wrong.
     pub(super) async fn finish(self) -> Result<Result<(), Error>, WriterGone> {
         let (done, outcome) = oneshot::channel();
-        self.queue
-            .send(Message::End(done))
-            .await
-            .map_err(|_| WriterGone)?;
+        self.queue.send(Message::End(done)).await.map_err(|_| WriterGone)?;
         outcome.await.map_err(|_| WriterGone)
     }
 }
@@ -74,7 +77,7 @@ fn write(
     fill: &Fill,
     store: &Arc<Store>,
     mut staging: Staging,
-    mut messages: mpsc::Receiver<Message>,
+    messages: &mut mpsc::Receiver<Message>,
 ) -> Result<(), crate::store::Error> {
     let digest = fill.digest();
     let mut hasher = Hasher::new(digest.algorithm());
@@ -86,15 +89,16 @@ fn write(
                 fill.advance(staging.len());
                 hasher.update(&piece);
             }
+            Message::Discard => {
+                staging.discard();
+                return Ok(());
+            }
             Message::End(done) => {
                 let found = hasher.finish();
                 if found != digest {
                     staging.discard();
                     // The receiver may be gone with the runtime; then nobody is left to tell.
-                    let _ = done.send(Err(Error::Mismatch {
-                        expected: digest,
-                        found,
-                    }));
+                    let _ = done.send(Err(Error::Mismatch { expected: digest, found }));
                     return Ok(());
                 }
                 fill.verified();

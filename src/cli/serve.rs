@@ -43,11 +43,16 @@ impl Serve {
     }
 
     fn start_log(&self) {
-        let levels =
+        let mut levels =
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_LEVELS));
-        // Pingora logs through `log`; the subscriber bridges it.
+        // Pingora logs through `log`, which the subscriber bridges. Below these levels it prints
+        // heads as they are on the wire, credentials included.
+        for quiet in ["pingora_core=warn", "pingora_proxy=warn", "h2=warn", "rustls=warn"] {
+            levels = levels.add_directive(quiet.parse().expect("a constant directive parses"));
+        }
         let log = tracing_subscriber::fmt()
             .with_env_filter(levels)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
         match self.log_format {
             LogFormat::Text => log.init(),

@@ -53,10 +53,7 @@ impl Access {
     pub(super) fn to_raw(&self) -> RawAccess {
         RawAccess {
             allow: Some(print_networks(&self.allow)),
-            htpasswd: self
-                .htpasswd
-                .as_ref()
-                .map(|path| path.display().to_string()),
+            htpasswd: self.htpasswd.as_ref().map(|path| path.display().to_string()),
         }
     }
 }
@@ -85,13 +82,8 @@ mod tests {
 
     #[test]
     fn everyone_may_pull_unless_networks_are_listed() {
-        assert_eq!(
-            print_networks(&parsed("").access.allow),
-            ["0.0.0.0/0", "::/0"]
-        );
-        let listed = parsed("access: { allow: [10.1.2.3/8, 192.0.2.7] }")
-            .access
-            .allow;
+        assert_eq!(print_networks(&parsed("").access.allow), ["0.0.0.0/0", "::/0"]);
+        let listed = parsed("access: { allow: [10.1.2.3/8, 192.0.2.7] }").access.allow;
         assert_eq!(print_networks(&listed), ["10.0.0.0/8", "192.0.2.7/32"]);
     }
 

@@ -94,12 +94,7 @@ mod tests {
 
     #[test]
     fn an_address_prints_as_it_parses() {
-        for text in [
-            "0.0.0.0:5000",
-            "[::]:5000",
-            "127.0.0.1:0",
-            "unix:/run/roadstead.sock",
-        ] {
+        for text in ["0.0.0.0:5000", "[::]:5000", "127.0.0.1:0", "unix:/run/roadstead.sock"] {
             let address: Address = text.parse().expect("a valid address");
             assert_eq!(address.to_string(), text);
         }
@@ -111,15 +106,9 @@ mod tests {
 
     #[test]
     fn bad_addresses_are_refused_with_an_example() {
-        for text in [
-            "5000",
-            ":5000",
-            "0.0.0.0",
-            "0.0.0.0:70000",
-            "example.com:80",
-            "unix:run.sock",
-            "",
-        ] {
+        for text in
+            ["5000", ":5000", "0.0.0.0", "0.0.0.0:70000", "example.com:80", "unix:run.sock", ""]
+        {
             let line = refused(&format!("listen: [{{ address: \"{text}\" }}]"));
             assert!(line.starts_with("test.yaml: listen[0].address: "), "{line}");
             assert!(line.contains("; write it as "), "{line}");

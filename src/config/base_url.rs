@@ -78,10 +78,7 @@ impl FromStr for BaseUrl {
     fn from_str(text: &str) -> Result<Self, Refusal> {
         let url = parse_http_url(text)?;
         let base = Self::from_url(&url).ok_or_else(|| not_a_url(text))?;
-        let surplus = [
-            ("path", url.path() != "/"),
-            ("query", url.query().is_some()),
-        ];
+        let surplus = [("path", url.path() != "/"), ("query", url.query().is_some())];
         for (part, present) in surplus {
             if present {
                 return Err(Refusal::new(
@@ -105,11 +102,7 @@ impl BaseUrl {
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => address.to_string(),
         };
-        Some(Self {
-            scheme,
-            host,
-            port: url.port_or_known_default()?,
-        })
+        Some(Self { scheme, host, port: url.port_or_known_default()? })
     }
 }
 
@@ -203,9 +196,7 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        text.parse::<BaseUrl>()
-            .expect_err("a bad base URL")
-            .to_string()
+        text.parse::<BaseUrl>().expect_err("a bad base URL").to_string()
     }
 
     #[test]
@@ -224,11 +215,7 @@ mod tests {
 
     #[test]
     fn a_base_url_prints_as_it_parses() {
-        for text in [
-            "https://ghcr.io",
-            "http://127.0.0.1:5000",
-            "https://[2001:db8::1]:8443",
-        ] {
+        for text in ["https://ghcr.io", "http://127.0.0.1:5000", "https://[2001:db8::1]:8443"] {
             assert_eq!(base(text).to_string(), text);
         }
     }
@@ -253,11 +240,7 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_refused_and_not_repeated() {
-        for text in [
-            "https://user:hunter2@a.io",
-            "user:hunter2@a.io",
-            "https://user:hunter2@a b",
-        ] {
+        for text in ["https://user:hunter2@a.io", "user:hunter2@a.io", "https://user:hunter2@a b"] {
             assert!(!refusal(text).contains("hunter2"), "{text}");
         }
     }
@@ -278,22 +261,9 @@ mod tests {
 
     #[test]
     fn authorities_are_hosts_with_an_optional_port() {
-        assert_eq!(
-            parse_authority("Mirror.Corp:5000"),
-            Ok("mirror.corp:5000".into())
-        );
+        assert_eq!(parse_authority("Mirror.Corp:5000"), Ok("mirror.corp:5000".into()));
         assert_eq!(parse_authority("[::1]:80"), Ok("[::1]:80".into()));
-        for text in [
-            "",
-            "https://a",
-            "a/b",
-            "a:",
-            "a:x",
-            "*.corp",
-            "a b",
-            "::1",
-            "ü.de",
-        ] {
+        for text in ["", "https://a", "a/b", "a:", "a:x", "*.corp", "a b", "::1", "ü.de"] {
             assert!(parse_authority(text).is_err(), "{text}");
         }
     }

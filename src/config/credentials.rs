@@ -45,10 +45,7 @@ const MODES: [(&str, Mode); 2] = [("shared", Mode::Shared), ("client", Mode::Cli
 
 impl Default for Credentials {
     fn default() -> Self {
-        Self {
-            mode: Mode::Shared,
-            accounts: Vec::new(),
-        }
+        Self { mode: Mode::Shared, accounts: Vec::new() }
     }
 }
 
@@ -59,9 +56,7 @@ impl Credentials {
     }
 
     pub(super) fn read(scope: &Scope<'_>, raw: RawCredentials) -> Self {
-        let mode = raw
-            .mode
-            .and_then(|word| scope.at("mode").check(choose(&word, &MODES)));
+        let mode = raw.mode.and_then(|word| scope.at("mode").check(choose(&word, &MODES)));
         let mode = mode.unwrap_or(Mode::Shared);
         let scope = scope.at("accounts");
         let raw = raw.accounts.unwrap_or_default();
@@ -75,9 +70,8 @@ impl Credentials {
             );
         }
         let accounts = raw.into_iter().enumerate();
-        let accounts = accounts
-            .filter_map(|(index, raw)| Account::read(&scope.item(index), raw))
-            .collect();
+        let accounts =
+            accounts.filter_map(|(index, raw)| Account::read(&scope.item(index), raw)).collect();
         Self { mode, accounts }
     }
 
@@ -107,10 +101,7 @@ impl Account {
             (None, Some(path), None) => ("password_file", read_password(&path)),
             (None, None, Some(name)) => ("password_env", password_from(&name)),
             (None, None, None) => {
-                scope.refuse(
-                    "has no password",
-                    "add password_file, password_env or password",
-                );
+                scope.refuse("has no password", "add password_file, password_env or password");
                 return None;
             }
             _ => {
@@ -122,10 +113,7 @@ impl Account {
             }
         };
         let password = scope.at(key).check(password.and_then(not_empty))?;
-        Some(Self {
-            username: username?,
-            password: Secret::new(password),
-        })
+        Some(Self { username: username?, password: Secret::new(password) })
     }
 }
 
@@ -133,10 +121,7 @@ fn check_username(raw: Option<String>) -> Result<String, Refusal> {
     match raw {
         Some(name) if name.contains(|c: char| c == ':' || c.is_control()) => {
             // Not quoted: `user:password` in one field is how this happens.
-            Err(Refusal::new(
-                "has a `:` or a control character",
-                "write the name alone",
-            ))
+            Err(Refusal::new("has a `:` or a control character", "write the name alone"))
         }
         Some(name) if !name.is_empty() => Ok(name),
         _ => Err(Refusal::new("is missing", "write the account's name")),
@@ -181,10 +166,7 @@ fn password_from(variable: &str) -> Result<String, Refusal> {
 
 fn not_empty(password: String) -> Result<String, Refusal> {
     if password.is_empty() {
-        return Err(Refusal::new(
-            "the password is empty",
-            "write it, or remove the account",
-        ));
+        return Err(Refusal::new("the password is empty", "write it, or remove the account"));
     }
     Ok(password)
 }
@@ -211,15 +193,9 @@ mod tests {
         assert_eq!(password("{ username: a, password: hunter2 }"), "hunter2");
         assert_eq!(password("{ username: a, password: 0123 }"), "0123");
         let (_kept, file) = scratch_file("from a file\n");
-        assert_eq!(
-            password(&format!("{{ username: a, password_file: {file} }}")),
-            "from a file"
-        );
+        assert_eq!(password(&format!("{{ username: a, password_file: {file} }}")), "from a file");
         let expected = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
-        assert_eq!(
-            password("{ username: a, password_env: CARGO_MANIFEST_DIR }"),
-            expected
-        );
+        assert_eq!(password("{ username: a, password_env: CARGO_MANIFEST_DIR }"), expected);
     }
 
     #[test]
@@ -233,23 +209,12 @@ mod tests {
                 "password_env: ROADSTEAD_UNSET",
                 "accounts[0].password_env: the environment variable `ROADSTEAD_UNSET` is not set",
             ),
-            (
-                "password_env: \"\"",
-                "accounts[0].password_env: is not the name",
-            ),
-            (
-                "password: \"\"",
-                "accounts[0].password: the password is empty",
-            ),
-            (
-                "password: a, password_env: HOME",
-                "accounts[0]: has several passwords",
-            ),
+            ("password_env: \"\"", "accounts[0].password_env: is not the name"),
+            ("password: \"\"", "accounts[0].password: the password is empty"),
+            ("password: a, password_env: HOME", "accounts[0]: has several passwords"),
             ("password: null", "accounts[0]: has no password"),
         ] {
-            let found = refused(&yaml(&format!(
-                "{{ accounts: [{{ username: a, {account} }}] }}"
-            )));
+            let found = refused(&yaml(&format!("{{ accounts: [{{ username: a, {account} }}] }}")));
             assert!(found.contains(line), "{found}");
         }
     }
@@ -257,13 +222,8 @@ mod tests {
     #[test]
     fn a_username_is_required_and_holds_no_colon() {
         assert!(refused(&yaml("{ accounts: [{ password: x }] }")).contains("username: is missing"));
-        let line = refused(&yaml(
-            "{ accounts: [{ username: \"me:hunter2\", password: x }] }",
-        ));
-        assert!(
-            line.contains("write the name alone") && !line.contains("hunter2"),
-            "{line}"
-        );
+        let line = refused(&yaml("{ accounts: [{ username: \"me:hunter2\", password: x }] }"));
+        assert!(line.contains("write the name alone") && !line.contains("hunter2"), "{line}");
     }
 
     #[test]
@@ -277,13 +237,8 @@ mod tests {
 
     #[test]
     fn client_mode_takes_no_accounts() {
-        assert_eq!(
-            only_upstream(&yaml("{ mode: client }")).credentials.mode,
-            Mode::Client
-        );
-        let line = refused(&yaml(
-            "{ mode: client, accounts: [{ username: a, password: b }] }",
-        ));
+        assert_eq!(only_upstream(&yaml("{ mode: client }")).credentials.mode, Mode::Client);
+        let line = refused(&yaml("{ mode: client, accounts: [{ username: a, password: b }] }"));
         assert!(line.contains("would never be used"), "{line}");
         assert!(
             refused(&yaml("{ mode: both }"))

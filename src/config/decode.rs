@@ -24,16 +24,9 @@ pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
                 Refusal::new("may not be read", "let Roadstead's user read it")
             }
             io::ErrorKind::InvalidData => Refusal::new("is not UTF-8 text", "save it as UTF-8"),
-            _ => Refusal::new(
-                format!("can't be read: {source}"),
-                "name a readable YAML file",
-            ),
+            _ => Refusal::new(format!("can't be read: {source}"), "name a readable YAML file"),
         };
-        ConfigError::Unreadable {
-            origin: path.display().to_string(),
-            refusal,
-            source,
-        }
+        ConfigError::Unreadable { origin: path.display().to_string(), refusal, source }
     };
     fs::read_to_string(path).map_err(unreadable)
 }
@@ -66,15 +59,7 @@ mod tests {
 
     #[test]
     fn a_file_without_content_is_all_defaults() {
-        for text in [
-            "",
-            "\n\n",
-            "# nothing\n",
-            "---\n",
-            "\u{feff}# bom\n",
-            "{}",
-            "store:\n",
-        ] {
+        for text in ["", "\n\n", "# nothing\n", "---\n", "\u{feff}# bom\n", "{}", "store:\n"] {
             assert_eq!(parsed(text), parsed("{}"), "{text:?}");
         }
     }
@@ -93,10 +78,7 @@ mod tests {
             let error = Config::load(path).expect_err("it can't be read");
             assert!(matches!(error, ConfigError::Unreadable { .. }));
             let line = error.to_string();
-            assert!(
-                line.starts_with(&format!("{}: {what}", path.display())),
-                "{line}"
-            );
+            assert!(line.starts_with(&format!("{}: {what}", path.display())), "{line}");
         }
     }
 }

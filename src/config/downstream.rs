@@ -71,23 +71,17 @@ impl Downstream {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self {
-            drain: Duration::from_secs(30),
-        }
+        Self { drain: Duration::from_secs(30) }
     }
 }
 
 impl Shutdown {
     pub(super) fn read(scope: &Scope<'_>, raw: RawShutdown) -> Self {
-        Self {
-            drain: scope.duration("drain", raw.drain.as_ref(), Self::default().drain),
-        }
+        Self { drain: scope.duration("drain", raw.drain.as_ref(), Self::default().drain) }
     }
 
     pub(super) fn to_raw(&self) -> RawShutdown {
-        RawShutdown {
-            drain: Scalar::print(print_duration(self.drain)),
-        }
+        RawShutdown { drain: Scalar::print(print_duration(self.drain)) }
     }
 }
 

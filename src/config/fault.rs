@@ -18,11 +18,8 @@ enum Fault<'a> {
 impl<'a> Fault<'a> {
     /// `derive(Deserialize)` and `serde_yaml` give their findings as text alone.
     fn classify(message: &'a str) -> Self {
-        let after = |start: &str| {
-            message
-                .find(start)
-                .and_then(|at| message.get(at + start.len()..))
-        };
+        let after =
+            |start: &str| message.find(start).and_then(|at| message.get(at + start.len()..));
         if let Some((name, known)) =
             after("unknown field `").and_then(|s| s.rsplit_once("`, expected "))
         {
@@ -46,13 +43,9 @@ impl<'a> Fault<'a> {
 
 /// serde's error as a problem; `path` is where it stopped reading.
 pub(super) fn explain(origin: &str, path: &str, error: &serde_yaml::Error) -> Problem {
-    let place = error
-        .location()
-        .map_or((0, 0), |at| (at.line(), at.column()));
+    let place = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let (line, column) = place;
-    let message = error
-        .to_string()
-        .replacen(&format!(" at line {line} column {column}"), "", 1);
+    let message = error.to_string().replacen(&format!(" at line {line} column {column}"), "", 1);
     // `.` is the root, and a `?` ends the path to a key that could not be read.
     let path = path.trim_end_matches('?').trim_end_matches('.').to_owned();
     let (key, refusal) = match Fault::classify(&message) {
@@ -63,22 +56,12 @@ pub(super) fn explain(origin: &str, path: &str, error: &serde_yaml::Error) -> Pr
         }
         Fault::WrongType { found, expected } => {
             let what = format!("is {} (line {line})", kind(found));
-            (
-                path,
-                Refusal::new(what, format!("write {}", wanted(expected))),
-            )
+            (path, Refusal::new(what, format!("write {}", wanted(expected))))
         }
-        Fault::SeveralDocuments => (
-            path,
-            Refusal::new(
-                "has more than one YAML document",
-                "keep one, and remove `---`",
-            ),
-        ),
-        Fault::Syntax => (
-            format!("line {line}, column {column}"),
-            bad_syntax(&message),
-        ),
+        Fault::SeveralDocuments => {
+            (path, Refusal::new("has more than one YAML document", "keep one, and remove `---`"))
+        }
+        Fault::Syntax => (format!("line {line}, column {column}"), bad_syntax(&message)),
     };
     Problem {
         origin: origin.to_owned(),
@@ -95,10 +78,7 @@ fn unknown_key(path: &str, name: &str, known: &[&str], line: usize) -> (String, 
         Some(guess) => format!("did you mean {guess}? known here: {known}"),
         None => format!("known here: {known}"),
     };
-    let parent = path
-        .strip_suffix(name)
-        .unwrap_or(path)
-        .trim_end_matches('.');
+    let parent = path.strip_suffix(name).unwrap_or(path).trim_end_matches('.');
     // `{user:hunter2}`, without a space, is a key to YAML: only near misses are repeated there.
     let key = match parent.contains("credentials") && guess.is_none() {
         true => parent.to_owned(),
@@ -181,10 +161,7 @@ mod tests {
                 "trusted_proxies: 10.0.0.0/8",
                 "trusted_proxies: is a text (line 1); write a list, such as `[a, b]`",
             ),
-            (
-                "store: { disk: [1] }",
-                "store.disk: is a list (line 1); write a single value",
-            ),
+            ("store: { disk: [1] }", "store.disk: is a list (line 1); write a single value"),
             (
                 "upstreams: [docker.io]",
                 "upstreams[0]: is a text (line 1); write a mapping such as { name: docker.io }",
@@ -203,10 +180,7 @@ mod tests {
 
     #[test]
     fn a_key_written_twice_is_refused() {
-        assert_eq!(
-            refused("store: {}\nstore: {}"),
-            "test.yaml: store: is written twice; keep one"
-        );
+        assert_eq!(refused("store: {}\nstore: {}"), "test.yaml: store: is written twice; keep one");
         assert_eq!(
             refused("store: { disk: 1GiB, disk: 2GiB }"),
             "test.yaml: store.disk: is written twice; keep one"
@@ -216,10 +190,7 @@ mod tests {
     #[test]
     fn bad_yaml_is_refused_with_line_and_column() {
         let line = refused("store:\n  disk: 1GiB\n memory: 1GiB");
-        assert!(
-            line.starts_with("test.yaml: line 3, column 2: is not valid YAML ("),
-            "{line}"
-        );
+        assert!(line.starts_with("test.yaml: line 3, column 2: is not valid YAML ("), "{line}");
         let line = refused("store:\n\tdisk: 1GiB");
         assert!(
             line.starts_with("test.yaml: line 2, column 1: ") && line.contains("not tabs"),
@@ -248,10 +219,7 @@ mod tests {
         }
         let typo =
             refused("upstreams: [{ name: a, credentials: { accounts: [{ pasword: hunter2 }] } }]");
-        assert!(
-            typo.contains("did you mean password?") && !typo.contains("hunter2"),
-            "{typo}"
-        );
+        assert!(typo.contains("did you mean password?") && !typo.contains("hunter2"), "{typo}");
         assert!(!refused("upstreams: [\"https://me:hunter2@a.io\"]").contains("hunter2"));
         assert!(
             !refused("upstreams: [{ name: a, url: a.io, hosts: [\"me:hunter2@a.io\"] }]")

@@ -48,9 +48,8 @@ pub(super) fn unopenable(path: Option<&Path>, error: &io::Error) -> Refusal {
         io::ErrorKind::InvalidData => "save it as UTF-8 text",
         _ => "name a readable file",
     };
-    let path = path.map_or("the file named here".to_owned(), |path| {
-        quoted(&path.display().to_string())
-    });
+    let path =
+        path.map_or("the file named here".to_owned(), |path| quoted(&path.display().to_string()));
     Refusal::new(format!("{path} can't be opened: {error}"), remedy)
 }
 
@@ -65,14 +64,9 @@ mod tests {
             line.starts_with("test.yaml: upstreams[0].ca_file: `/nowhere/ca.pem` can't be opened"),
             "{line}"
         );
-        assert!(
-            line.ends_with("; create the file or correct the path"),
-            "{line}"
-        );
+        assert!(line.ends_with("; create the file or correct the path"), "{line}");
         assert!(refused("upstreams: [{ name: docker.io, ca_file: / }]").contains("is a directory"));
         let (_kept, file) = scratch_file("pem");
-        parsed(&format!(
-            "upstreams: [{{ name: docker.io, ca_file: {file} }}]"
-        ));
+        parsed(&format!("upstreams: [{{ name: docker.io, ca_file: {file} }}]"));
     }
 }

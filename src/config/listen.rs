@@ -39,10 +39,7 @@ pub struct Admin {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self {
-            address: Address::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))),
-            tls: None,
-        }
+        Self { address: Address::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))), tls: None }
     }
 }
 
@@ -52,10 +49,8 @@ impl Listen {
             return vec![Self::default()];
         };
         if raw.is_empty() {
-            scope.refuse(
-                "the list is empty",
-                "add `- address: 0.0.0.0:5000`, or leave the key out",
-            );
+            scope
+                .refuse("the list is empty", "add `- address: 0.0.0.0:5000`, or leave the key out");
         }
         let mut listeners: Vec<Self> = Vec::new();
         for (index, raw) in raw.into_iter().enumerate() {
@@ -63,10 +58,7 @@ impl Listen {
             let Some(listener) = Self::read(&scope, raw) else {
                 continue;
             };
-            if listeners
-                .iter()
-                .any(|other| other.address.overlaps(&listener.address))
-            {
+            if listeners.iter().any(|other| other.address.overlaps(&listener.address)) {
                 scope.at("address").refuse(
                     format!("{} is already taken by another entry", listener.address),
                     "remove one of them",
@@ -79,10 +71,7 @@ impl Listen {
 
     pub(super) fn from_flag(scope: &Scope<'_>, text: &str) -> Vec<Self> {
         let address = scope.check(text.parse());
-        address
-            .into_iter()
-            .map(|address| Self { address, tls: None })
-            .collect()
+        address.into_iter().map(|address| Self { address, tls: None }).collect()
     }
 
     fn read(scope: &Scope<'_>, raw: RawListen) -> Option<Self> {
@@ -94,10 +83,7 @@ impl Listen {
         };
         let address = scope.check(address.parse())?;
         if tls.is_some() && matches!(address, Address::Unix(_)) {
-            scope.refuse(
-                "a Unix socket can't speak TLS",
-                "remove tls from this entry",
-            );
+            scope.refuse("a Unix socket can't speak TLS", "remove tls from this entry");
         }
         Some(Self { address, tls })
     }
@@ -119,10 +105,7 @@ impl Tls {
     fn read(scope: &Scope<'_>, raw: RawTls) -> Option<Self> {
         let certificate = scope.at("certificate").required_file(raw.certificate);
         let key = scope.at("key").required_file(raw.key);
-        Some(Self {
-            certificate: certificate?,
-            key: key?,
-        })
+        Some(Self { certificate: certificate?, key: key? })
     }
 }
 
@@ -130,9 +113,7 @@ impl Tls {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 5001)),
-        }
+        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 5001)) }
     }
 }
 
@@ -147,15 +128,11 @@ impl Admin {
     /// The value of `admin.address`, or of the flag.
     pub(super) fn from_text(scope: &Scope<'_>, text: &str) -> Self {
         let outcome = parse_socket(text, "127.0.0.1:5001").and_then(on_loopback);
-        scope
-            .check(outcome)
-            .map_or_else(Self::default, |address| Self { address })
+        scope.check(outcome).map_or_else(Self::default, |address| Self { address })
     }
 
     pub(super) fn to_raw(&self) -> RawAdmin {
-        RawAdmin {
-            address: Some(self.address.to_string()),
-        }
+        RawAdmin { address: Some(self.address.to_string()) }
     }
 }
 
@@ -182,15 +159,11 @@ mod tests {
             "test.yaml: listen[1].address: 0.0.0.0:80 is already taken by another entry; remove one of them"
         );
         assert_eq!(
-            parsed("listen: [{ address: 0.0.0.0:80 }, { address: 0.0.0.0:81 }]")
-                .listen
-                .len(),
+            parsed("listen: [{ address: 0.0.0.0:80 }, { address: 0.0.0.0:81 }]").listen.len(),
             2
         );
         assert_eq!(
-            parsed("listen: [{ address: 127.0.0.1:0 }, { address: 127.0.0.1:0 }]")
-                .listen
-                .len(),
+            parsed("listen: [{ address: 127.0.0.1:0 }, { address: 127.0.0.1:0 }]").listen.len(),
             2
         );
     }
@@ -208,13 +181,7 @@ mod tests {
             "test.yaml: admin.address: 0.0.0.0 is not a loopback address, and the admin side has no \
              password yet; write 127.0.0.1:9000"
         );
-        assert_eq!(
-            parsed("admin: { address: \"[::1]:9\" }")
-                .admin
-                .address
-                .port(),
-            9
-        );
+        assert_eq!(parsed("admin: { address: \"[::1]:9\" }").admin.address.port(), 9);
     }
 
     #[test]
@@ -227,10 +194,7 @@ mod tests {
         let line = refused(&format!(
             "listen: [{{ address: 0.0.0.0:443, tls: {{ certificate: {file}, key: /nowhere/key }} }}]"
         ));
-        assert!(
-            line.contains("listen[0].tls.key: `/nowhere/key` can't be opened"),
-            "{line}"
-        );
+        assert!(line.contains("listen[0].tls.key: `/nowhere/key` can't be opened"), "{line}");
         let tls = format!("tls: {{ certificate: {file}, key: {file} }}");
         assert!(
             refused(&format!("listen: [{{ address: \"unix:/a\", {tls} }}]"))

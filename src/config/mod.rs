@@ -137,17 +137,8 @@ impl Config {
 
     fn build(raw: RawConfig, origin: &str, flags: &Overrides) -> Result<Self, ConfigError> {
         let report = Report::default();
-        let config = Self::read(
-            &report.scope(origin),
-            &report.scope("command line"),
-            raw,
-            flags,
-        );
-        if report.is_empty() {
-            Ok(config)
-        } else {
-            Err(report.into_error())
-        }
+        let config = Self::read(&report.scope(origin), &report.scope("command line"), raw, flags);
+        if report.is_empty() { Ok(config) } else { Err(report.into_error()) }
     }
 
     /// Reads every key; where a flag replaces one, the flag is read instead.
@@ -178,9 +169,7 @@ impl Config {
         Self {
             listen,
             admin,
-            trusted_proxies: file
-                .at("trusted_proxies")
-                .each(&proxies, access::parse_network),
+            trusted_proxies: file.at("trusted_proxies").each(&proxies, access::parse_network),
             access: Access::read(&file.at("access"), raw.access.unwrap_or_default()),
             upstreams: match flags.upstreams.as_slice() {
                 [] => upstreams::read_all(&file.at("upstreams"), raw.upstreams),
@@ -199,10 +188,7 @@ impl Config {
 
 fn refuse_shared_address(scope: &Scope<'_>, listen: &[Listen], admin: &Admin) {
     let admin = Address::Tcp(admin.address);
-    for listener in listen
-        .iter()
-        .filter(|listener| listener.address.overlaps(&admin))
-    {
+    for listener in listen.iter().filter(|listener| listener.address.overlaps(&admin)) {
         scope.refuse(
             format!("{} is also the admin address ({admin})", listener.address),
             "choose another port for one of them",

@@ -79,10 +79,7 @@ impl Timeouts {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self {
-            failures: 3,
-            open_for: Duration::from_secs(5),
-        }
+        Self { failures: 3, open_for: Duration::from_secs(5) }
     }
 }
 
@@ -118,18 +115,9 @@ mod tests {
         let upstream = only_upstream(
             "upstreams: [{ name: docker.io, timeouts: { read: 1m }, breaker: { failures: 9 } }]",
         );
-        let expected = Timeouts {
-            read: Duration::from_secs(60),
-            ..Timeouts::default()
-        };
+        let expected = Timeouts { read: Duration::from_secs(60), ..Timeouts::default() };
         assert_eq!(upstream.timeouts, expected);
-        assert_eq!(
-            upstream.breaker,
-            Breaker {
-                failures: 9,
-                ..Breaker::default()
-            }
-        );
+        assert_eq!(upstream.breaker, Breaker { failures: 9, ..Breaker::default() });
     }
 
     #[test]

@@ -22,14 +22,12 @@ pub struct Patterns {
 impl Patterns {
     /// Compiles all sources, or says which one is wrong.
     pub fn new<S: AsRef<str>>(sources: &[S]) -> Result<Self, Refusal> {
-        sources
-            .iter()
-            .try_fold(Self::default(), |mut patterns, source| {
-                let source = source.as_ref();
-                patterns.matchers.push(compile(source)?);
-                patterns.sources.push(source.to_owned());
-                Ok(patterns)
-            })
+        sources.iter().try_fold(Self::default(), |mut patterns, source| {
+            let source = source.as_ref();
+            patterns.matchers.push(compile(source)?);
+            patterns.sources.push(source.to_owned());
+            Ok(patterns)
+        })
     }
 
     /// `**`: whatever it is asked.
@@ -74,10 +72,7 @@ fn compile(source: &str) -> Result<GlobMatcher, Refusal> {
     if source.is_empty() {
         return Err(refusal("is empty"));
     }
-    if source
-        .split('/')
-        .any(|part| part.contains("**") && part != "**")
-    {
+    if source.split('/').any(|part| part.contains("**") && part != "**") {
         // The glob library reads it as `*` there: the pattern would match less than it seems to.
         return Err(refusal(
             "has `**` beside other characters: it must stand alone between slashes",
@@ -97,9 +92,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, name: &str) -> bool {
-        Patterns::new(&[pattern])
-            .expect("a valid glob")
-            .matches(name)
+        Patterns::new(&[pattern]).expect("a valid glob").matches(name)
     }
 
     #[test]
@@ -147,10 +140,7 @@ mod tests {
     #[test]
     fn a_bad_glob_is_refused_at_its_place() {
         let line = refused("upstreams: [{ name: docker.io, deny: [ok, \"a[\"] }]");
-        assert!(
-            line.starts_with("test.yaml: upstreams[0].deny[1]: `a[` is not a glob"),
-            "{line}"
-        );
+        assert!(line.starts_with("test.yaml: upstreams[0].deny[1]: `a[` is not a glob"), "{line}");
         assert!(refused("upstreams: [{ name: docker.io, deny: [\"\"] }]").contains("is empty"));
         assert!(
             refused("upstreams: [{ name: docker.io, deny: [\"acme**\"] }]")

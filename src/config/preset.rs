@@ -14,11 +14,7 @@ pub(super) struct Preset {
 
 const PRESETS: [Preset; 8] = [
     // Hub's API and its tokens live beside its name: https://docs.docker.com/reference/api/registry/auth/
-    preset(
-        "docker.io",
-        "https://registry-1.docker.io",
-        &["https://auth.docker.io/token"],
-    ),
+    preset("docker.io", "https://registry-1.docker.io", &["https://auth.docker.io/token"]),
     preset("ghcr.io", "https://ghcr.io", &[]),
     preset("quay.io", "https://quay.io", &[]),
     preset("registry.k8s.io", "https://registry.k8s.io", &[]),
@@ -34,11 +30,7 @@ const fn preset(
     url: &'static str,
     token_realms: &'static [&'static str],
 ) -> Preset {
-    Preset {
-        name,
-        url,
-        token_realms,
-    }
+    Preset { name, url, token_realms }
 }
 
 // === impl Preset ===
@@ -69,10 +61,7 @@ mod tests {
         for preset in &PRESETS {
             let url: BaseUrl = preset.url.parse().expect("a preset's URL is valid");
             assert_eq!(Preset::at(&url).map(|found| found.name), Some(preset.name));
-            assert_eq!(
-                Preset::named(preset.name).map(|found| found.url),
-                Some(preset.url)
-            );
+            assert_eq!(Preset::named(preset.name).map(|found| found.url), Some(preset.url));
         }
     }
 }

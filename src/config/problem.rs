@@ -84,10 +84,7 @@ impl fmt::Display for Problem {
 
 impl Refusal {
     pub(super) fn new(what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
-        Self {
-            what: what.to_string(),
-            remedy: remedy.to_string(),
-        }
+        Self { what: what.to_string(), remedy: remedy.to_string() }
     }
 }
 
@@ -110,11 +107,7 @@ pub(super) fn quoted(value: &str) -> String {
 
 impl Report {
     pub(super) fn scope<'a>(&'a self, origin: &'a str) -> Scope<'a> {
-        Scope {
-            report: self,
-            origin,
-            key: String::new(),
-        }
+        Scope { report: self, origin, key: String::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -131,24 +124,15 @@ impl Report {
 impl Scope<'_> {
     /// The place of `field` in this mapping.
     pub(super) fn at(&self, field: &str) -> Self {
-        let key = if self.key.is_empty() {
-            field.to_owned()
-        } else {
-            format!("{}.{field}", self.key)
-        };
-        Self {
-            key,
-            ..self.clone()
-        }
+        let key =
+            if self.key.is_empty() { field.to_owned() } else { format!("{}.{field}", self.key) };
+        Self { key, ..self.clone() }
     }
 
     /// The place of the entry number `index` in this list.
     pub(super) fn item(&self, index: usize) -> Self {
         let key = format!("{}[{index}]", self.key);
-        Self {
-            key,
-            ..self.clone()
-        }
+        Self { key, ..self.clone() }
     }
 
     pub(super) fn refuse(&self, what: impl fmt::Display, remedy: impl fmt::Display) {
@@ -193,10 +177,7 @@ mod tests {
         let report = Report::default();
         let scope = report.scope("a.yaml").at("upstreams").item(1).at("url");
         scope.refuse("is missing", "add it");
-        assert_eq!(
-            report.into_error().to_string(),
-            "a.yaml: upstreams[1].url: is missing; add it"
-        );
+        assert_eq!(report.into_error().to_string(), "a.yaml: upstreams[1].url: is missing; add it");
     }
 
     #[test]

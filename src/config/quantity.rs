@@ -54,9 +54,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, Refusal> {
         "" => 1,
         unit => unit_of(&SIZES, unit).ok_or_else(|| refusal("has an unknown unit"))?,
     };
-    number
-        .checked_mul(unit)
-        .ok_or_else(|| refusal("is too big"))
+    number.checked_mul(unit).ok_or_else(|| refusal("is too big"))
 }
 
 /// Prints bytes in the largest unit that divides them.
@@ -81,9 +79,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, Refusal> {
     }
     while !rest.is_empty() {
         let (number, after) = split_number(rest);
-        let unit_end = after
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(after.len());
+        let unit_end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_end);
         let number: u64 = number.parse().map_err(|_| refusal("is not a duration"))?;
         if unit.is_empty() {
@@ -109,9 +105,8 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, Refusal> {
 /// Prints a duration in the largest unit that divides it; below a millisecond is cut off.
 pub(super) fn print_duration(duration: Duration) -> String {
     let total_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut units = TIMES
-        .iter()
-        .filter(|(name, unit)| *name != "w" && total_ms.is_multiple_of(*unit));
+    let mut units =
+        TIMES.iter().filter(|(name, unit)| *name != "w" && total_ms.is_multiple_of(*unit));
     match units.next() {
         Some((name, unit)) if total_ms > 0 => format!("{}{name}", total_ms / unit),
         _ => "0s".to_owned(),
@@ -120,9 +115,7 @@ pub(super) fn print_duration(duration: Duration) -> String {
 
 /// Digits, and what follows them.
 fn split_number(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -180,11 +173,7 @@ impl Scope<'_> {
             Ok(number) if range.contains(&number) => Ok(number),
             _ => Err(Refusal::new(
                 format!("{} is not a whole number in range", quoted(text)),
-                format!(
-                    "write one from {} to {}, such as {default}",
-                    range.start(),
-                    range.end()
-                ),
+                format!("write one from {} to {}, such as {default}", range.start(), range.end()),
             )),
         })
     }
@@ -205,10 +194,7 @@ impl Scope<'_> {
 
 fn above_zero<T>(value: T, is_zero: bool, example: String) -> Result<T, Refusal> {
     if is_zero {
-        return Err(Refusal::new(
-            "is zero",
-            format!("write more than zero, such as {example}"),
-        ));
+        return Err(Refusal::new("is zero", format!("write more than zero, such as {example}")));
     }
     Ok(value)
 }
@@ -238,17 +224,7 @@ mod tests {
 
     #[test]
     fn bad_sizes_are_refused() {
-        for text in [
-            "",
-            "GiB",
-            "1.5GiB",
-            "-1",
-            "10Gi",
-            "10gib",
-            "99999999TiB",
-            "1GiB2",
-            "ten",
-        ] {
+        for text in ["", "GiB", "1.5GiB", "-1", "10Gi", "10gib", "99999999TiB", "1GiB2", "ten"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }
@@ -270,37 +246,18 @@ mod tests {
 
     #[test]
     fn bad_durations_are_refused() {
-        for text in [
-            "",
-            "60",
-            "0",
-            "m",
-            "1.5h",
-            "-1s",
-            "1M",
-            "5 minutes",
-            "99999999999999999d",
-            "36501d",
-        ] {
+        for text in
+            ["", "60", "0", "m", "1.5h", "-1s", "1M", "5 minutes", "99999999999999999d", "36501d"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_is_printed_parses_to_the_same() {
-        for number in [
-            0,
-            1,
-            999,
-            1000,
-            1024,
-            1500,
-            4096,
-            90_000,
-            60_000_000,
-            1 << 33,
-            10_000_000_000,
-        ] {
+        for number in
+            [0, 1, 999, 1000, 1024, 1500, 4096, 90_000, 60_000_000, 1 << 33, 10_000_000_000]
+        {
             assert_eq!(parse_size(&print_size(number)), Ok(number));
             let duration = Duration::from_millis(number);
             assert_eq!(parse_duration(&print_duration(duration)), Ok(duration));

@@ -26,49 +26,34 @@ pub(super) struct RawConfig {
 }
 
 #[derive(Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { address: 0.0.0.0:5000 }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { address: 0.0.0.0:5000 }")]
 pub(super) struct RawListen {
     pub(super) address: Option<String>,
     pub(super) tls: Option<RawTls>,
 }
 
 #[derive(Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { certificate: FILE, key: FILE }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { certificate: FILE, key: FILE }")]
 pub(super) struct RawTls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { address: 127.0.0.1:5001 }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { address: 127.0.0.1:5001 }")]
 pub(super) struct RawAdmin {
     pub(super) address: Option<String>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { allow: [10.0.0.0/8] }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { allow: [10.0.0.0/8] }")]
 pub(super) struct RawAccess {
     pub(super) allow: Option<Vec<String>>,
     pub(super) htpasswd: Option<String>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { name: docker.io }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { name: docker.io }")]
 pub(super) struct RawUpstream {
     pub(super) name: Option<String>,
     pub(super) url: Option<String>,
@@ -86,10 +71,7 @@ pub(super) struct RawUpstream {
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { mode: shared, accounts: [] }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { mode: shared, accounts: [] }")]
 pub(super) struct RawCredentials {
     pub(super) mode: Option<String>,
     pub(super) accounts: Option<Vec<RawAccount>>,
@@ -130,20 +112,14 @@ pub(super) struct RawTimeouts {
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { failures: 3, open_for: 5s }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { failures: 3, open_for: 5s }")]
 pub(super) struct RawBreaker {
     pub(super) failures: Option<Scalar>,
     pub(super) open_for: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { directory: DIR, disk: 100GiB }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { directory: DIR, disk: 100GiB }")]
 pub(super) struct RawStore {
     pub(super) directory: Option<String>,
     pub(super) disk: Option<Scalar>,
@@ -151,10 +127,7 @@ pub(super) struct RawStore {
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { finish_below: 32MiB }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { finish_below: 32MiB }")]
 pub(super) struct RawFill {
     pub(super) finish_below: Option<Scalar>,
     pub(super) finish_above_percent: Option<Scalar>,

@@ -29,10 +29,7 @@ pub(super) fn read_realms(
 pub(super) fn preset_realms(name: &str, url: &BaseUrl) -> Vec<Url> {
     let preset = Preset::named(name).filter(|preset| preset.url == url.to_string());
     let realms = preset.map_or(&[][..], |preset| preset.token_realms);
-    realms
-        .iter()
-        .filter_map(|realm| Url::parse(realm).ok())
-        .collect()
+    realms.iter().filter_map(|realm| Url::parse(realm).ok()).collect()
 }
 
 fn parse_realm(text: &str, upstream: &BaseUrl) -> Result<Url, Refusal> {
@@ -78,10 +75,7 @@ mod tests {
         let more = only_upstream(
             "upstreams: [{ name: docker.io, token_realms: [https://sso.corp/token] }]",
         );
-        assert_eq!(
-            realms(&more),
-            ["https://auth.docker.io/token", "https://sso.corp/token"]
-        );
+        assert_eq!(realms(&more), ["https://auth.docker.io/token", "https://sso.corp/token"]);
     }
 
     #[test]
@@ -91,11 +85,9 @@ mod tests {
                 "upstreams: [{{ name: a, url: \"http://hub:5000\", token_realms: [\"{realm}\"] }}]"
             )
         };
-        for realm in [
-            "https://auth.corp/token",
-            "http://hub:5000/token",
-            "http://127.0.0.1:9/token",
-        ] {
+        for realm in
+            ["https://auth.corp/token", "http://hub:5000/token", "http://127.0.0.1:9/token"]
+        {
             assert_eq!(realms(&only_upstream(&with(realm))), [realm]);
         }
         assert!(

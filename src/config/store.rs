@@ -40,11 +40,7 @@ pub struct Fill {
 
 impl Default for Store {
     fn default() -> Self {
-        Self {
-            directory: PathBuf::from("./roadstead-data"),
-            disk: 100 << 30,
-            memory: 256 << 20,
-        }
+        Self { directory: PathBuf::from("./roadstead-data"), disk: 100 << 30, memory: 256 << 20 }
     }
 }
 
@@ -144,21 +140,14 @@ mod tests {
         let store = parsed("store: { directory: /var/cache/rs, disk: 1GiB, memory: 2GiB }").store;
         assert_eq!(
             store,
-            Store {
-                directory: "/var/cache/rs".into(),
-                disk: 1 << 30,
-                memory: 2 << 30
-            }
+            Store { directory: "/var/cache/rs".into(), disk: 1 << 30, memory: 2 << 30 }
         );
     }
 
     #[test]
     fn no_disk_or_no_memory_is_refused() {
         let line = refused("store: { disk: 0 }");
-        assert_eq!(
-            line,
-            "test.yaml: store.disk: is zero; write more than zero, such as 100GiB"
-        );
+        assert_eq!(line, "test.yaml: store.disk: is zero; write more than zero, such as 100GiB");
         assert!(refused("store: { memory: 0MiB }").contains("store.memory: is zero"));
     }
 
@@ -185,12 +174,7 @@ mod tests {
 
     #[test]
     fn a_percentage_ends_at_a_hundred() {
-        assert_eq!(
-            parsed("fill: { finish_above_percent: 100 }")
-                .fill
-                .finish_above_percent,
-            100
-        );
+        assert_eq!(parsed("fill: { finish_above_percent: 100 }").fill.finish_above_percent, 100);
         assert!(refused("fill: { finish_above_percent: 101 }").contains("write one from 0 to 100"));
     }
 }

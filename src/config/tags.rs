@@ -46,10 +46,8 @@ impl Tags {
             immutable: Patterns::read(&scope.at("immutable"), raw.immutable, default.immutable),
         };
         if tags.fresh_for > tags.serve_stale_for {
-            let (fresh, stale) = (
-                print_duration(tags.fresh_for),
-                print_duration(tags.serve_stale_for),
-            );
+            let (fresh, stale) =
+                (print_duration(tags.fresh_for), print_duration(tags.serve_stale_for));
             scope.at("fresh_for").refuse(
                 format!("{fresh} is longer than serve_stale_for ({stale})"),
                 format!("write at most {stale}, or raise serve_stale_for"),

@@ -30,8 +30,7 @@ pub(super) fn only_upstream(yaml: &str) -> Upstream {
 /// A file with this text, and its path; it lives as long as the first value.
 pub(super) fn scratch_file(text: &str) -> (tempfile::NamedTempFile, String) {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
-    file.write_all(text.as_bytes())
-        .expect("a temporary file can be written");
+    file.write_all(text.as_bytes()).expect("a temporary file can be written");
     let path = file.path().display().to_string();
     (file, path)
 }

@@ -9,17 +9,9 @@ use super::{Config, Overrides};
 
 fn summary(config: &Config) -> (Vec<String>, String, Vec<&str>, &Path) {
     (
-        config
-            .listen
-            .iter()
-            .map(|listener| listener.address.to_string())
-            .collect(),
+        config.listen.iter().map(|listener| listener.address.to_string()).collect(),
         config.admin.address.to_string(),
-        config
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.name.as_str())
-            .collect(),
+        config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
         &config.store.directory,
     )
 }
@@ -70,17 +62,12 @@ fn a_bad_flag_is_named() {
         admin: Some("10.0.0.1:1".into()),
         ..Overrides::default()
     };
-    let lines = Config::default_with(&flags)
-        .expect_err("bad flags")
-        .to_string();
+    let lines = Config::default_with(&flags).expect_err("bad flags").to_string();
     assert!(
         lines.contains("command line: --listen: `x` is not an IP address with a port"),
         "{lines}"
     );
-    assert!(
-        lines.contains("command line: --admin: 10.0.0.1 is not a loopback address"),
-        "{lines}"
-    );
+    assert!(lines.contains("command line: --admin: 10.0.0.1 is not a loopback address"), "{lines}");
 }
 
 #[test]
@@ -97,19 +84,8 @@ fn all_problems_are_told_at_once() {
     let lines = refused(
         "store: { disk: 0, memory: x }\nshutdown: { drain: 5 }\nupstreams: [{ name: corp }]",
     );
-    let keys: Vec<&str> = lines
-        .lines()
-        .filter_map(|line| line.split(": ").nth(1))
-        .collect();
-    assert_eq!(
-        keys,
-        [
-            "store.disk",
-            "store.memory",
-            "upstreams[0].url",
-            "shutdown.drain"
-        ]
-    );
+    let keys: Vec<&str> = lines.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert_eq!(keys, ["store.disk", "store.memory", "upstreams[0].url", "shutdown.drain"]);
 }
 
 #[test]
@@ -127,10 +103,7 @@ fn what_is_printed_parses_to_the_same() {
     let config = parsed(&text);
     assert_eq!(parsed(&config.to_yaml()), config);
     assert_eq!(config.to_string(), config.to_yaml());
-    assert!(
-        config.to_yaml().contains("failures: 7\n"),
-        "numbers are printed as numbers"
-    );
+    assert!(config.to_yaml().contains("failures: 7\n"), "numbers are printed as numbers");
 }
 
 #[test]
@@ -138,14 +111,7 @@ fn no_printed_form_shows_a_secret() {
     let config = parsed(
         "upstreams: [{ name: docker.io, credentials: { accounts: [{ username: me, password: hunter2 }] } }]",
     );
-    for printed in [
-        config.to_yaml(),
-        format!("{config:?}"),
-        format!("{config:#?}"),
-    ] {
-        assert!(
-            printed.contains("***") && !printed.contains("hunter2"),
-            "{printed}"
-        );
+    for printed in [config.to_yaml(), format!("{config:?}"), format!("{config:#?}")] {
+        assert!(printed.contains("***") && !printed.contains("hunter2"), "{printed}");
     }
 }

@@ -103,19 +103,13 @@ impl Upstream {
     pub(super) fn read(scope: &Scope<'_>, raw: RawUpstream) -> Option<Self> {
         let url = read_url(scope, raw.name.as_deref(), raw.url.as_deref());
         let name = scope.at("name").check(read_name(raw.name, url.as_ref()));
-        let hosts = scope
-            .at("hosts")
-            .each(&raw.hosts.unwrap_or_default(), parse_authority);
-        let credentials = Credentials::read(
-            &scope.at("credentials"),
-            raw.credentials.unwrap_or_default(),
-        );
+        let hosts = scope.at("hosts").each(&raw.hosts.unwrap_or_default(), parse_authority);
+        let credentials =
+            Credentials::read(&scope.at("credentials"), raw.credentials.unwrap_or_default());
         let tags = Tags::read(&scope.at("tags"), raw.tags.unwrap_or_default());
         let allow = read_allow(&scope.at("allow"), raw.allow);
         let deny = Patterns::read(&scope.at("deny"), raw.deny, Patterns::default());
-        let writes = raw
-            .writes
-            .and_then(|word| scope.at("writes").check(read_writes(&word)));
+        let writes = raw.writes.and_then(|word| scope.at("writes").check(read_writes(&word)));
         let redirects = raw.redirect_hosts.unwrap_or_default();
         let redirect_hosts = scope.at("redirect_hosts").each(&redirects, parse_authority);
         let ca_file = scope.at("ca_file").file(raw.ca_file);
@@ -186,10 +180,7 @@ fn read_allow(scope: &Scope<'_>, raw: Option<Vec<String>>) -> Patterns {
 
 fn read_writes(word: &str) -> Result<Writes, Refusal> {
     match choose(word, &WRITES)? {
-        Writes::Forward => Err(Refusal::new(
-            "forward is not available yet",
-            "leave writes: deny",
-        )),
+        Writes::Forward => Err(Refusal::new("forward is not available yet", "leave writes: deny")),
         writes => Ok(writes),
     }
 }
@@ -254,9 +245,7 @@ mod tests {
     fn credentials_never_go_over_plain_http() {
         let account = "credentials: { accounts: [{ username: a, password: b }] }";
         assert_eq!(
-            refused(&format!(
-                "upstreams: [{{ name: a, url: \"http://a.io:5000\", {account} }}]"
-            )),
+            refused(&format!("upstreams: [{{ name: a, url: \"http://a.io:5000\", {account} }}]")),
             "test.yaml: upstreams[0].credentials: credentials would go to http://a.io:5000 in plain text; \
              use https://a.io as url"
         );
@@ -289,11 +278,7 @@ mod tests {
         assert!(
             upstream.allow.matches("library/alpine") && upstream.deny.matches("library/ubuntu")
         );
-        assert!(
-            only_upstream("upstreams: [{ name: docker.io }]")
-                .allow
-                .matches("any/thing")
-        );
+        assert!(only_upstream("upstreams: [{ name: docker.io }]").allow.matches("any/thing"));
         assert!(
             refused("upstreams: [{ name: docker.io, allow: [] }]")
                 .contains("allow: the list is empty")

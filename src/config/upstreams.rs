@@ -12,10 +12,7 @@ use super::upstream::Upstream;
 
 /// Docker Hub, which is what most are here for.
 pub(super) fn docker_hub(scope: &Scope<'_>) -> Vec<Upstream> {
-    let raw = RawUpstream {
-        name: Some("docker.io".to_owned()),
-        ..RawUpstream::default()
-    };
+    let raw = RawUpstream { name: Some("docker.io".to_owned()), ..RawUpstream::default() };
     Upstream::read(scope, raw).into_iter().collect()
 }
 
@@ -25,10 +22,7 @@ pub(super) fn read_all(scope: &Scope<'_>, raw: Option<Vec<RawUpstream>>) -> Vec<
         return docker_hub(scope);
     };
     if raw.is_empty() {
-        scope.refuse(
-            "the list is empty",
-            "add `- name: docker.io`, or leave the key out",
-        );
+        scope.refuse("the list is empty", "add `- name: docker.io`, or leave the key out");
     }
     let mut list = Vec::new();
     for (index, raw) in raw.into_iter().enumerate() {
@@ -87,10 +81,7 @@ fn refuse_duplicates(scope: &Scope<'_>, earlier: &[Upstream], upstream: &Upstrea
     }
     for (index, host) in upstream.hosts.iter().enumerate() {
         let earlier_here = upstream.hosts.iter().take(index);
-        let mut taken = earlier
-            .iter()
-            .flat_map(|other| &other.hosts)
-            .chain(earlier_here);
+        let mut taken = earlier.iter().flat_map(|other| &other.hosts).chain(earlier_here);
         if taken.any(|other| other == host) {
             scope.at("hosts").item(index).refuse(
                 format!("{host} is listed before"),
@@ -107,26 +98,16 @@ mod tests {
 
     fn flags(upstreams: &[&str]) -> Result<Config, super::super::ConfigError> {
         let upstreams = upstreams.iter().map(|flag| (*flag).to_owned()).collect();
-        Config::default_with(&Overrides {
-            upstreams,
-            ..Overrides::default()
-        })
+        Config::default_with(&Overrides { upstreams, ..Overrides::default() })
     }
 
     fn names(config: &Config) -> Vec<(&str, String)> {
-        config
-            .upstreams
-            .iter()
-            .map(|u| (u.name.as_str(), u.url.to_string()))
-            .collect()
+        config.upstreams.iter().map(|u| (u.name.as_str(), u.url.to_string())).collect()
     }
 
     #[test]
     fn docker_hub_is_the_upstream_of_those_who_name_none() {
-        assert_eq!(
-            names(&parsed("")),
-            [("docker.io", "https://registry-1.docker.io".to_owned())]
-        );
+        assert_eq!(names(&parsed("")), [("docker.io", "https://registry-1.docker.io".to_owned())]);
         assert!(
             refused("upstreams: []")
                 .contains("upstreams: the list is empty; add `- name: docker.io`")
@@ -162,12 +143,8 @@ mod tests {
 
     #[test]
     fn a_flag_names_its_upstream_or_the_url_does() {
-        let config = flags(&[
-            "corp=https://registry.corp",
-            "http://localhost:5000/",
-            "ghcr.io",
-        ])
-        .expect("valid flags");
+        let config = flags(&["corp=https://registry.corp", "http://localhost:5000/", "ghcr.io"])
+            .expect("valid flags");
         assert_eq!(
             names(&config),
             [
@@ -181,12 +158,7 @@ mod tests {
     #[test]
     fn docker_hub_by_its_url_is_still_docker_hub() {
         let config = flags(&["https://registry-1.docker.io"]).expect("a valid flag");
-        assert!(
-            config
-                .upstreams
-                .iter()
-                .all(|u| u.is_docker_hub() && u.token_realms.len() == 1)
-        );
+        assert!(config.upstreams.iter().all(|u| u.is_docker_hub() && u.token_realms.len() == 1));
     }
 
     #[test]
@@ -205,9 +177,8 @@ mod tests {
                 "{line}"
             );
         }
-        let twice = flags(&["a=https://a.io", "a=https://b.io"])
-            .expect_err("a name twice")
-            .to_string();
+        let twice =
+            flags(&["a=https://a.io", "a=https://b.io"]).expect_err("a name twice").to_string();
         assert!(twice.contains("two upstreams are named a"), "{twice}");
     }
 }

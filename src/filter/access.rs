@@ -20,10 +20,7 @@ impl Access {
     /// Reads the htpasswd file, if one is configured; the error names it.
     pub fn new(config: &config::Access) -> Result<Self, String> {
         let users = config.htpasswd.as_deref().map(Htpasswd::load).transpose()?;
-        Ok(Self {
-            allow: config.allow.clone(),
-            users,
-        })
+        Ok(Self { allow: config.allow.clone(), users })
     }
 }
 
@@ -42,10 +39,7 @@ impl RequestFilter for Access {
         }
         if let Some(users) = &self.users {
             let authorization = request.headers.get(header::AUTHORIZATION);
-            let user = users
-                .check(authorization)
-                .await
-                .ok_or(Refusal::PasswordWanted)?;
+            let user = users.check(authorization).await.ok_or(Refusal::PasswordWanted)?;
             context.user = Some(user);
         }
         Ok(Flow::Continue)

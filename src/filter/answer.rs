@@ -32,20 +32,13 @@ pub enum Body {
 impl Answer {
     /// An answer without headers and body.
     pub fn new(status: StatusCode) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::with_capacity(12),
-            body: Body::Empty,
-        }
+        Self { status, headers: HeaderMap::with_capacity(12), body: Body::Empty }
     }
 
     /// An answer of plain text.
     pub fn text(status: StatusCode, text: &str) -> Self {
         Self::new(status)
-            .with(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("text/plain; charset=utf-8"),
-            )
+            .with(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))
             .body(Body::Bytes(Bytes::copy_from_slice(text.as_bytes())))
     }
 

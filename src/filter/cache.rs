@@ -7,19 +7,20 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
 
-use super::{Answer, Body, Context, Flow, Refusal, RequestFilter, Target};
+use super::{
+    Answer, Body, Context, Flow, Refusal, RequestFilter, Target,
+    ranged::{OCTETS, range_header, ranged},
+};
 use crate::{
-    blob::{self, Blobs, Source, Stream},
+    blob::{self, Blobs},
     manifest::{self, Found, Manifests, Outcome, Want},
     protocol::{
-        Digest, Reference, Repository, Requested, Route,
+        Digest, Reference, Repository, Route,
         accept::Accept,
         cache_status::{CacheStatus, Forward},
-        conditional::{etag, if_none_match, if_range},
-        multipart::Multipart,
-        range::{content_range, content_range_unsatisfied, resolve},
+        conditional::{etag, if_none_match},
     },
     upstream::Caller,
 };
@@ -56,9 +57,7 @@ impl Cache {
         }
         let json = HeaderValue::from_static("application/json");
         let body = Body::Bytes(Bytes::from_static(b"{}"));
-        Ok(Answer::new(StatusCode::OK)
-            .with(header::CONTENT_TYPE, json)
-            .body(body))
+        Ok(Answer::new(StatusCode::OK).with(header::CONTENT_TYPE, json).body(body))
     }
 
     async fn manifest(
@@ -69,11 +68,7 @@ impl Cache {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Answer, Refusal> {
-        let want = if request.method == Method::HEAD {
-            Want::Head
-        } else {
-            Want::Body
-        };
+        let want = if request.method == Method::HEAD { Want::Head } else { Want::Body };
         let ask = manifest::Ask {
             upstream: Arc::clone(&target.upstream),
             repository: repository.clone(),
@@ -93,33 +88,20 @@ impl Cache {
         let (digest, media_type, size, body) = match served.found {
             Found::Whole(manifest) => {
                 let size = manifest.body.len() as u64;
-                (
-                    manifest.digest,
-                    manifest.media_type,
-                    size,
-                    Body::Bytes(manifest.body),
-                )
+                (manifest.digest, manifest.media_type, size, Body::Bytes(manifest.body))
             }
-            Found::Described {
-                digest,
-                media_type,
-                size,
-            } => (digest, media_type.into(), size, Body::Empty),
+            Found::Described { digest, media_type, size } => {
+                (digest, media_type.into(), size, Body::Empty)
+            }
         };
-        let mut answer = self.object(target, digest, &status);
+        let mut answer = self.object(context, target, digest, &status);
         if matches!(reference, Reference::Tag(_)) {
             // A tag may move: what fronts us checks with us, and that is cheap.
-            answer
-                .headers
-                .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            answer.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
         if let Some(validated) = served.validated {
-            let age = SystemTime::now()
-                .duration_since(validated)
-                .unwrap_or_default();
-            answer
-                .headers
-                .insert(header::AGE, HeaderValue::from(age.as_secs()));
+            let age = SystemTime::now().duration_since(validated).unwrap_or_default();
+            answer.headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
         }
         if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
             answer.status = StatusCode::NOT_MODIFIED;
@@ -150,115 +132,63 @@ impl Cache {
             let (size, outcome) = self.blobs.describe(&ask).await?;
             let (word, status) = blob_status(outcome);
             context.cache = word;
-            return Ok(self.described(request, target, digest, &status, size));
+            return Ok(self.described(request, context, target, digest, &status, size));
         }
-        let served = self.blobs.open(&ask).await?;
+        if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
+            // Whether the repository has it is asked; its bytes are not.
+            let (_, outcome) = self.blobs.describe(&ask).await?;
+            let (word, status) = blob_status(outcome);
+            context.cache = word;
+            let answer = self.object(context, target, digest, &status);
+            return Ok(Answer { status: StatusCode::NOT_MODIFIED, ..answer });
+        }
+        let wanted = range_header(request, &digest);
+        // A client that knows no chunks can't tell a body of unknown length from one that was cut.
+        let must_be_known = wanted.is_some() || request.version < Version::HTTP_11;
+        let served = self.blobs.open(&ask, must_be_known).await?;
         let (word, status) = blob_status(served.outcome);
         context.cache = word;
-        let answer = self
-            .object(target, digest, &status)
-            .with(header::ACCEPT_RANGES, BYTES);
-        if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
-            return Ok(Answer {
-                status: StatusCode::NOT_MODIFIED,
-                ..answer
-            });
-        }
-        self.ranged(request, digest, answer, served.source).await
+        let answer =
+            self.object(context, target, digest, &status).with(header::ACCEPT_RANGES, BYTES);
+        Ok(ranged(wanted, answer, served.source, served.size))
     }
 
     fn described(
         &self,
         request: &Parts,
+        context: &Context,
         target: &Target,
         digest: Digest,
         status: &CacheStatus,
         size: u64,
     ) -> Answer {
-        let answer = self
-            .object(target, digest, status)
-            .with(header::ACCEPT_RANGES, BYTES);
+        let answer =
+            self.object(context, target, digest, status).with(header::ACCEPT_RANGES, BYTES);
         if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
-            return Answer {
-                status: StatusCode::NOT_MODIFIED,
-                ..answer
-            };
+            return Answer { status: StatusCode::NOT_MODIFIED, ..answer };
         }
         answer
             .with(header::CONTENT_TYPE, OCTETS)
             .with(header::CONTENT_LENGTH, HeaderValue::from(size))
     }
 
-    /// The part of a blob that is asked for (RFC 9110 §14).
-    async fn ranged(
-        &self,
-        request: &Parts,
-        digest: Digest,
-        answer: Answer,
-        source: Source,
-    ) -> Result<Answer, Refusal> {
-        let wanted = range_header(request, &digest);
-        let (source, size) = ready(source, wanted.is_some()).await?;
-        let Some(size) = size else {
-            let body = Body::Blob(Box::new(Stream::whole(source)), None);
-            return Ok(answer.with(header::CONTENT_TYPE, OCTETS).body(body));
-        };
-        match resolve(wanted, size) {
-            // An empty blob has no range that could be satisfied, and clients that always send
-            // `bytes=0-` want it all the same.
-            Requested::Unsatisfiable if size > 0 => Ok(Answer {
-                status: StatusCode::RANGE_NOT_SATISFIABLE,
-                ..answer.with_text(header::CONTENT_RANGE, &content_range_unsatisfied(size))
-            }),
-            Requested::Whole | Requested::Unsatisfiable => {
-                let body = Body::Blob(Box::new(Stream::whole(source)), Some(size));
-                Ok(answer.with(header::CONTENT_TYPE, OCTETS).body(body))
-            }
-            Requested::Single(range) => {
-                let body = Body::Blob(Box::new(Stream::range(source, range)), Some(range.len()));
-                let answer = answer
-                    .with(header::CONTENT_TYPE, OCTETS)
-                    .with_text(header::CONTENT_RANGE, &content_range(range, size))
-                    .body(body);
-                Ok(Answer {
-                    status: StatusCode::PARTIAL_CONTENT,
-                    ..answer
-                })
-            }
-            Requested::Multiple(ranges) => {
-                // Unlike anything in a blob that was chosen before us: 128 random bits.
-                let boundary = format!("{:032x}", fastrand::u128(..));
-                let multipart = Multipart::new(&boundary, "application/octet-stream", size);
-                let length = multipart.content_length(&ranges);
-                let stream = Stream::multipart(source, &ranges, &multipart);
-                let answer = answer
-                    .with_text(header::CONTENT_TYPE, &multipart.content_type())
-                    .body(Body::Blob(Box::new(stream), Some(length)));
-                Ok(Answer {
-                    status: StatusCode::PARTIAL_CONTENT,
-                    ..answer
-                })
-            }
-        }
-    }
-
     /// What every answer says of the object that a digest names.
-    fn object(&self, target: &Target, digest: Digest, status: &CacheStatus) -> Answer {
-        let credentials = &target.upstream.config().credentials;
-        let is_private =
-            matches!(target.caller, Caller::Client { .. }) || !credentials.accounts.is_empty();
-        let cache_control = if is_private {
-            IMMUTABLE_PRIVATE
-        } else {
-            IMMUTABLE
-        };
+    fn object(
+        &self,
+        context: &Context,
+        target: &Target,
+        digest: Digest,
+        status: &CacheStatus,
+    ) -> Answer {
+        // What fronts us must not give it to those whom we would not.
+        let is_private = matches!(target.caller, Caller::Client { .. })
+            || !target.upstream.config().credentials.accounts.is_empty()
+            || context.user.is_some();
+        let cache_control = if is_private { IMMUTABLE_PRIVATE } else { IMMUTABLE };
         Answer::new(StatusCode::OK)
             .with_text(DIGEST.clone(), &digest.to_string())
             .with_text(header::ETAG, &etag(&digest))
-            .with(
-                header::CACHE_CONTROL,
-                HeaderValue::from_static(cache_control),
-            )
+            .with(header::CACHE_CONTROL, HeaderValue::from_static(cache_control))
             .with_text(CACHE_STATUS.clone(), &status.to_string())
     }
 }
@@ -278,16 +208,11 @@ impl RequestFilter for Cache {
         };
         let answer = match &target.route {
             Route::Ping => self.ping(&target).await?,
-            Route::Manifest {
-                repository,
-                reference,
-            } => {
-                self.manifest(request, context, &target, repository, reference)
-                    .await?
+            Route::Manifest { repository, reference } => {
+                self.manifest(request, context, &target, repository, reference).await?
             }
             Route::Blob { repository, digest } => {
-                self.blob(request, context, &target, repository, *digest)
-                    .await?
+                self.blob(request, context, &target, repository, *digest).await?
             }
             _ => return Ok(Flow::Forward),
         };
@@ -298,50 +223,10 @@ impl RequestFilter for Cache {
     }
 }
 
-const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
-/// Waits until a source's first bytes are there, so that a failure before still has a status;
-/// answers its length, where it is known or `must_know`.
-async fn ready(source: Source, must_know: bool) -> Result<(Source, Option<u64>), blob::Error> {
-    match source {
-        Source::Memory(body) => {
-            let size = body.len() as u64;
-            Ok((Source::Memory(body), Some(size)))
-        }
-        Source::Stored(lease) => {
-            let size = lease.len();
-            Ok((Source::Stored(lease), Some(size)))
-        }
-        Source::Filling(mut reader) => {
-            let mut size = reader.start().await?;
-            if size.is_none() && must_know {
-                size = Some(reader.total().await?);
-            }
-            Ok((Source::Filling(reader), size))
-        }
-    }
-}
-
-/// The `Range` header, unless `If-Range` makes it void.
-fn range_header<'a>(request: &'a Parts, digest: &Digest) -> Option<&'a str> {
-    let range = request.headers.get(header::RANGE)?.to_str().ok()?;
-    match request.headers.get(header::IF_RANGE) {
-        Some(value) => value
-            .to_str()
-            .ok()
-            .filter(|value| if_range(value, digest))
-            .map(|_| range),
-        None => Some(range),
-    }
-}
-
 fn lines<'a>(request: &'a Parts, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    request
-        .headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
+    request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
 }
 
 fn manifest_status(outcome: &Outcome) -> (&'static str, CacheStatus) {
@@ -357,14 +242,7 @@ fn manifest_status(outcome: &Outcome) -> (&'static str, CacheStatus) {
         // RFC 9211 §2.2: it went forward because what is stored was stale; a HEAD came back with 200.
         Outcome::Validated { collapsed } => {
             let status = CacheStatus::fwd(Forward::Stale).fwd_status(StatusCode::OK);
-            (
-                "validated",
-                if *collapsed {
-                    status.collapsed()
-                } else {
-                    status
-                },
-            )
+            ("validated", if *collapsed { status.collapsed() } else { status })
         }
         Outcome::Fetched { collapsed } => ("miss", fetched(*collapsed)),
         Outcome::Stale { why } => ("stale", CacheStatus::hit().detail(why)),
@@ -375,14 +253,11 @@ fn blob_status(outcome: blob::Outcome) -> (&'static str, CacheStatus) {
     match outcome {
         blob::Outcome::Hit => ("hit", CacheStatus::hit()),
         blob::Outcome::Fetched { collapsed } => ("miss", fetched(collapsed)),
+        blob::Outcome::Passed => ("pass", CacheStatus::fwd(Forward::UriMiss)),
     }
 }
 
 fn fetched(collapsed: bool) -> CacheStatus {
     let status = CacheStatus::fwd(Forward::UriMiss);
-    if collapsed {
-        status.collapsed()
-    } else {
-        status.stored()
-    }
+    if collapsed { status.collapsed() } else { status.stored() }
 }

@@ -61,28 +61,17 @@ impl Classify {
         let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
         self.upstreams.iter().find(|upstream| {
             let hosts = &upstream.config().hosts;
-            hosts
-                .iter()
-                .any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare))
+            hosts.iter().any(|own| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(bare))
         })
     }
 
     fn by_name(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.upstreams
-            .iter()
-            .find(|upstream| upstream.name().eq_ignore_ascii_case(name))
+        self.upstreams.iter().find(|upstream| upstream.name().eq_ignore_ascii_case(name))
     }
 
     fn unknown(&self, name: &str) -> Refusal {
-        let known = self
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.name().to_string())
-            .collect();
-        Refusal::UnknownUpstream {
-            name: name.to_owned(),
-            known,
-        }
+        let known = self.upstreams.iter().map(|upstream| upstream.name().to_string()).collect();
+        Refusal::UnknownUpstream { name: name.to_owned(), known }
     }
 
     /// The upstream and the repository there, of a repository as the client names it.
@@ -133,30 +122,23 @@ impl RequestFilter for Classify {
         };
         let caller = match upstream.config().credentials.mode {
             Mode::Shared => Caller::Shared,
+            // A password that was for us goes no further (P5).
+            Mode::Client if context.user.is_some() => Caller::client(None),
             Mode::Client => Caller::client(request.headers.get(header::AUTHORIZATION)),
         };
-        context.target = Some(Target {
-            upstream,
-            route,
-            caller,
-        });
+        context.target = Some(Target { upstream, route, caller });
         Ok(Flow::Continue)
     }
 }
 
 fn host(request: &Parts) -> Option<&str> {
-    let header = request
-        .headers
-        .get(header::HOST)
-        .and_then(|value| value.to_str().ok());
+    let header = request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
     header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
 }
 
 fn namespace(query: &str) -> Option<String> {
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-    pairs
-        .find(|(name, _)| name == "ns")
-        .map(|(_, value)| value.into_owned())
+    pairs.find(|(name, _)| name == "ns").map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -172,14 +154,9 @@ mod tests {
     }
 
     async fn target(uri: &str, host: &str) -> Result<String, Refusal> {
-        let request = http::Request::get(uri)
-            .header("host", host)
-            .body(())
-            .unwrap();
+        let request = http::Request::get(uri).header("host", host).body(()).unwrap();
         let mut context = Context::new(None);
-        classify()
-            .filter(&request.into_parts().0, &mut context)
-            .await?;
+        classify().filter(&request.into_parts().0, &mut context).await?;
         let target = context.target.unwrap();
         Ok(format!("{} {}", target.upstream.name(), target.route))
     }
@@ -187,63 +164,24 @@ mod tests {
     #[tokio::test]
     async fn upstreams_are_chosen_by_host_then_ns_then_prefix_then_default() {
         let cases = [
-            (
-                "/v2/app/manifests/1",
-                "ghcr.lan:5000",
-                "ghcr.io /v2/app/manifests/1",
-            ),
-            (
-                "/v2/app/manifests/1?ns=docker.io",
-                "ghcr.lan",
-                "ghcr.io /v2/app/manifests/1",
-            ),
-            (
-                "/v2/org/app/manifests/1?ns=ghcr.io",
-                "x",
-                "ghcr.io /v2/org/app/manifests/1",
-            ),
-            (
-                "/v2/ghcr.io/org/app/manifests/1",
-                "x",
-                "ghcr.io /v2/org/app/manifests/1",
-            ),
-            (
-                "/v2/ghcr.io/org/app/manifests/1?ns=ghcr.io",
-                "x",
-                "ghcr.io /v2/org/app/manifests/1",
-            ),
-            (
-                "/v2/alpine/manifests/1",
-                "x",
-                "docker.io /v2/library/alpine/manifests/1",
-            ),
-            (
-                "/v2/docker.io/alpine/manifests/1",
-                "x",
-                "docker.io /v2/library/alpine/manifests/1",
-            ),
-            (
-                "/v2/alpine/manifests/1?ns=ghcr.io",
-                "x",
-                "ghcr.io /v2/alpine/manifests/1",
-            ),
+            ("/v2/app/manifests/1", "ghcr.lan:5000", "ghcr.io /v2/app/manifests/1"),
+            ("/v2/app/manifests/1?ns=docker.io", "ghcr.lan", "ghcr.io /v2/app/manifests/1"),
+            ("/v2/org/app/manifests/1?ns=ghcr.io", "x", "ghcr.io /v2/org/app/manifests/1"),
+            ("/v2/ghcr.io/org/app/manifests/1", "x", "ghcr.io /v2/org/app/manifests/1"),
+            ("/v2/ghcr.io/org/app/manifests/1?ns=ghcr.io", "x", "ghcr.io /v2/org/app/manifests/1"),
+            ("/v2/alpine/manifests/1", "x", "docker.io /v2/library/alpine/manifests/1"),
+            ("/v2/docker.io/alpine/manifests/1", "x", "docker.io /v2/library/alpine/manifests/1"),
+            ("/v2/alpine/manifests/1?ns=ghcr.io", "x", "ghcr.io /v2/alpine/manifests/1"),
             ("/v2/", "x", "docker.io /v2/"),
         ];
         for (uri, host, expected) in cases {
-            assert_eq!(
-                target(uri, host).await.unwrap(),
-                expected,
-                "{uri} at {host}"
-            );
+            assert_eq!(target(uri, host).await.unwrap(), expected, "{uri} at {host}");
         }
     }
 
     #[tokio::test]
     async fn an_unknown_registry_is_an_error_that_names_the_known_ones() {
-        for uri in [
-            "/v2/quay.io/org/app/manifests/1",
-            "/v2/app/manifests/1?ns=quay.io",
-        ] {
+        for uri in ["/v2/quay.io/org/app/manifests/1", "/v2/app/manifests/1?ns=quay.io"] {
             let refusal = target(uri, "x").await.unwrap_err().to_string();
             assert!(
                 refusal.contains("quay.io") && refusal.contains("docker.io, ghcr.io"),

@@ -51,10 +51,7 @@ impl Context {
     pub fn new(peer: Option<IpAddr>) -> Self {
         let peer = peer.map(|address| address.to_canonical());
         Self {
-            client: Client {
-                peer,
-                address: peer,
-            },
+            client: Client { peer, address: peer },
             user: None,
             target: None,
             namespace: None,
@@ -65,9 +62,7 @@ impl Context {
 
     /// The upstream's name for labels, `-` before one is chosen.
     pub fn upstream_name(&self) -> &str {
-        self.target
-            .as_ref()
-            .map_or("-", |target| target.upstream.name())
+        self.target.as_ref().map_or("-", |target| target.upstream.name())
     }
 
     /// The kind of object for labels.

@@ -35,13 +35,9 @@ impl Htpasswd {
             if line.starts_with('#') {
                 continue;
             }
-            let (user, hash) = line
-                .split_once(':')
-                .ok_or_else(|| problem("a line without a colon"))?;
-            if !["$2y$", "$2b$", "$2a$"]
-                .iter()
-                .any(|kind| hash.starts_with(kind))
-            {
+            let (user, hash) =
+                line.split_once(':').ok_or_else(|| problem("a line without a colon"))?;
+            if !["$2y$", "$2b$", "$2a$"].iter().any(|kind| hash.starts_with(kind)) {
                 let what = format!("the user {user} has no bcrypt hash; make one with htpasswd -B");
                 return Err(problem(&what));
             }
@@ -50,14 +46,8 @@ impl Htpasswd {
         if hashes.is_empty() {
             return Err(problem("it names no user, so that nobody could pull"));
         }
-        let checked = Cache::builder()
-            .max_capacity(PAIRS)
-            .time_to_live(KEEP)
-            .build();
-        Ok(Self {
-            hashes: Arc::new(hashes),
-            checked,
-        })
+        let checked = Cache::builder().max_capacity(PAIRS).time_to_live(KEEP).build();
+        Ok(Self { hashes: Arc::new(hashes), checked })
     }
 
     /// The user whose name and password the header carries, if they are right.
@@ -69,9 +59,7 @@ impl Htpasswd {
         let verify = async move {
             tokio::task::spawn_blocking(move || {
                 let hash = hashes.get(&user)?;
-                bcrypt::verify(password, hash)
-                    .unwrap_or(false)
-                    .then_some(user)
+                bcrypt::verify(password, hash).unwrap_or(false).then_some(user)
             })
             .await
             .ok()
@@ -97,9 +85,7 @@ mod tests {
     use super::*;
 
     fn header(user: &str, password: &str) -> HeaderValue {
-        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-            .parse()
-            .unwrap()
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).parse().unwrap()
     }
 
     #[tokio::test]
@@ -109,18 +95,10 @@ mod tests {
         let hash = bcrypt::hash("secret", 4).unwrap();
         fs::write(&path, format!("# users\nann:{hash}\n")).unwrap();
         let users = Htpasswd::load(&path).unwrap();
-        assert_eq!(
-            users.check(Some(&header("ann", "secret"))).await.as_deref(),
-            Some("ann")
-        );
+        assert_eq!(users.check(Some(&header("ann", "secret"))).await.as_deref(), Some("ann"));
         assert_eq!(users.check(Some(&header("ann", "wrong"))).await, None);
         assert_eq!(users.check(Some(&header("bob", "secret"))).await, None);
-        assert_eq!(
-            users
-                .check(Some(&HeaderValue::from_static("Bearer x")))
-                .await,
-            None
-        );
+        assert_eq!(users.check(Some(&HeaderValue::from_static("Bearer x"))).await, None);
         assert_eq!(users.check(None).await, None);
     }
 
@@ -130,12 +108,7 @@ mod tests {
         let path = folder.path().join("htpasswd");
         for text in ["", "ann:{SHA}xyz", "ann"] {
             fs::write(&path, text).unwrap();
-            assert!(
-                Htpasswd::load(&path)
-                    .unwrap_err()
-                    .contains("access.htpasswd"),
-                "{text}"
-            );
+            assert!(Htpasswd::load(&path).unwrap_err().contains("access.htpasswd"), "{text}");
         }
     }
 }

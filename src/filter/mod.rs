@@ -11,6 +11,7 @@ mod context;
 mod forwarded;
 mod htpasswd;
 mod policy;
+mod ranged;
 mod refusal;
 
 use std::sync::Arc;
@@ -84,9 +85,7 @@ pub struct Chain {
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list()
-            .entries(self.filters.iter().map(|filter| filter.name()))
-            .finish()
+        f.debug_list().entries(self.filters.iter().map(|filter| filter.name())).finish()
     }
 }
 

@@ -23,16 +23,12 @@ impl RequestFilter for Policy {
         let config = target.upstream.config();
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         if !reads && config.writes == Writes::Deny {
-            return Err(Refusal::MethodNotAllowed {
-                method: request.method.clone(),
-            });
+            return Err(Refusal::MethodNotAllowed { method: request.method.clone() });
         }
         if let Some(repository) = target.route.repository() {
             let name = repository.as_str();
             if !config.allow.matches(name) || config.deny.matches(name) {
-                return Err(Refusal::RepositoryDenied {
-                    repository: repository.clone(),
-                });
+                return Err(Refusal::RepositoryDenied { repository: repository.clone() });
             }
         }
         Ok(Flow::Continue)

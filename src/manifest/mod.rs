@@ -1,12 +1,15 @@
 //! Manifests: by tag, revalidated for free; by digest, once and for ever.
 //!
-//! P1 is kept here: the only counted requests are those in [`Manifests::fetch`]
-//! and in the check of a registry that can't do HEAD.
+//! P1 is kept here: `obtain` makes the only counted requests, for digests that
+//! are not stored and for registries that can't do HEAD.
 
 mod manifests;
 mod negative;
+mod obtain;
 mod revalidation;
 mod tag_table;
+mod types;
 
-pub use manifests::{Ask, Error, Found, Manifest, Manifests, Outcome, Served, Want};
+pub use manifests::Manifests;
 pub use revalidation::{Health, Plan, plan};
+pub use types::{Ask, Error, Found, Manifest, Outcome, Served, Want};

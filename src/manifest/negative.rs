@@ -37,12 +37,7 @@ pub(super) struct Negatives {
 
 impl Default for Negatives {
     fn default() -> Self {
-        Self {
-            answers: Cache::builder()
-                .max_capacity(ENTRIES)
-                .time_to_live(KEEP)
-                .build(),
-        }
+        Self { answers: Cache::builder().max_capacity(ENTRIES).time_to_live(KEEP).build() }
     }
 }
 

@@ -52,14 +52,10 @@ pub fn plan(
     }
     // A record from the future was written under a wrong clock; its age is not known.
     let Ok(age) = now.duration_since(record.validated) else {
-        return Plan::Revalidate {
-            may_serve_stale: true,
-        };
+        return Plan::Revalidate { may_serve_stale: true };
     };
     if age < policy.fresh_for {
-        return Plan::ServeFresh {
-            left: Some(policy.fresh_for - age),
-        };
+        return Plan::ServeFresh { left: Some(policy.fresh_for - age) };
     }
     // RFC 9111 §4.2.4: stale only while disconnected or allowed.
     let may_serve_stale = age <= policy.serve_stale_for;
@@ -83,9 +79,7 @@ mod tests {
 
     fn policy() -> Tags {
         let text = "upstreams: [{name: x, url: 'https://x.example', tags: {fresh_for: 60s, serve_stale_for: 1h, immutable: ['v*']}}]";
-        Config::parse(text, "test").unwrap().upstreams[0]
-            .tags
-            .clone()
+        Config::parse(text, "test").unwrap().upstreams[0].tags.clone()
     }
 
     fn at(seconds: u64) -> SystemTime {
@@ -94,12 +88,7 @@ mod tests {
 
     fn record() -> TagRecord {
         let digest = Digest::of(Algorithm::Sha256, b"x");
-        TagRecord {
-            digest,
-            previous: None,
-            validated: at(0),
-            moved: at(0),
-        }
+        TagRecord { digest, previous: None, validated: at(0), moved: at(0) }
     }
 
     fn plan_at(seconds: u64, health: Health) -> Plan {
@@ -108,56 +97,29 @@ mod tests {
 
     #[test]
     fn a_tag_is_fresh_then_checked_then_stale_then_gone() {
-        assert_eq!(
-            plan_at(59, Health::Up),
-            Plan::ServeFresh { left: Some(SECOND) }
-        );
-        assert_eq!(
-            plan_at(60, Health::Up),
-            Plan::Revalidate {
-                may_serve_stale: true
-            }
-        );
+        assert_eq!(plan_at(59, Health::Up), Plan::ServeFresh { left: Some(SECOND) });
+        assert_eq!(plan_at(60, Health::Up), Plan::Revalidate { may_serve_stale: true });
         assert_eq!(plan_at(60, Health::Down), Plan::ServeStale);
         assert_eq!(plan_at(3600, Health::Down), Plan::ServeStale);
-        assert_eq!(
-            plan_at(3601, Health::Down),
-            Plan::Revalidate {
-                may_serve_stale: false
-            }
-        );
+        assert_eq!(plan_at(3601, Health::Down), Plan::Revalidate { may_serve_stale: false });
     }
 
     #[test]
     fn an_immutable_tag_is_never_asked_for_again() {
-        let plan = plan(
-            "v1.2",
-            Some(&record()),
-            &policy(),
-            at(1_000_000),
-            Health::Up,
-        );
+        let plan = plan("v1.2", Some(&record()), &policy(), at(1_000_000), Health::Up);
         assert_eq!(plan, Plan::ServeFresh { left: None });
     }
 
     #[test]
     fn nothing_on_record_is_fetched_whatever_the_health() {
-        assert_eq!(
-            plan("v1", None, &policy(), at(0), Health::Down),
-            Plan::Fetch
-        );
+        assert_eq!(plan("v1", None, &policy(), at(0), Health::Down), Plan::Fetch);
     }
 
     #[test]
     fn a_clock_that_went_back_means_a_check() {
         let before = UNIX_EPOCH + Duration::from_secs(10);
         let plan = plan("latest", Some(&record()), &policy(), before, Health::Up);
-        assert_eq!(
-            plan,
-            Plan::Revalidate {
-                may_serve_stale: true
-            }
-        );
+        assert_eq!(plan, Plan::Revalidate { may_serve_stale: true });
     }
 
     #[test]
@@ -165,11 +127,6 @@ mod tests {
         let mut policy = policy();
         policy.fresh_for = Duration::ZERO;
         let plan = plan("latest", Some(&record()), &policy, at(0), Health::Up);
-        assert_eq!(
-            plan,
-            Plan::Revalidate {
-                may_serve_stale: true
-            }
-        );
+        assert_eq!(plan, Plan::Revalidate { may_serve_stale: true });
     }
 }

@@ -26,10 +26,7 @@ pub(super) struct TagTable {
 
 impl TagTable {
     pub(super) fn new(store: Arc<Store>) -> Self {
-        Self {
-            store,
-            known: Cache::new(IN_MEMORY),
-        }
+        Self { store, known: Cache::new(IN_MEMORY) }
     }
 
     pub(super) async fn get(&self, key: &TagKey) -> Result<Option<TagRecord>, store::Error> {
@@ -57,12 +54,7 @@ impl TagTable {
             Some(before) => self.servable(before).await,
             None => None,
         };
-        let record = TagRecord {
-            digest,
-            previous,
-            validated: now,
-            moved: now,
-        };
+        let record = TagRecord { digest, previous, validated: now, moved: now };
         self.known.insert(key.clone(), record.clone());
         if let Err(error) = self.store.move_tag(key.clone(), record).await {
             tracing::warn!(%error, tag = %key.tag, "a tag could not be recorded");

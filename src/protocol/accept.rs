@@ -34,22 +34,15 @@ impl Accept {
     /// Reads every `Accept` line of a request (RFC 9110 §12.5.1); elements that are no media range
     /// are passed over.
     pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
-        let elements = lines
-            .into_iter()
-            .flat_map(|line| elements(line, ',', Escapes::Quoted));
-        Self {
-            ranges: elements.filter_map(MediaRange::parse).collect(),
-        }
+        let elements = lines.into_iter().flat_map(|line| elements(line, ',', Escapes::Quoted));
+        Self { ranges: elements.filter_map(MediaRange::parse).collect() }
     }
 
     /// Whether the client reads `media_type`; the most specific range decides, parameters are
     /// ignored.
     pub fn accepts(&self, media_type: &str) -> bool {
         let wanted = essence(media_type).to_ascii_lowercase();
-        let fitting = self
-            .ranges
-            .iter()
-            .filter(|range| range.pattern.fits(&wanted));
+        let fitting = self.ranges.iter().filter(|range| range.pattern.fits(&wanted));
         // Among equals (the same type with other parameters) one that is not refused suffices.
         let decisive = fitting.max_by_key(|range| (&range.pattern, !range.refused));
         decisive.map_or(self.is_anything(), |range| !range.refused)
@@ -57,17 +50,13 @@ impl Accept {
 
     /// Whether at least one manifest type that we know would do.
     pub fn accepts_any_manifest(&self) -> bool {
-        MANIFEST_TYPES
-            .iter()
-            .any(|media_type| self.accepts(media_type))
+        MANIFEST_TYPES.iter().any(|media_type| self.accepts(media_type))
     }
 
     /// Whether `media_type` is accepted by its own name, not only by a wildcard.
     pub fn names(&self, media_type: &str) -> bool {
         let wanted = Pattern::Exact(essence(media_type).to_ascii_lowercase());
-        self.ranges
-            .iter()
-            .any(|range| range.pattern == wanted && !range.refused)
+        self.ranges.iter().any(|range| range.pattern == wanted && !range.refused)
     }
 
     /// Whether the request had no usable `Accept` at all.
@@ -82,10 +71,7 @@ impl MediaRange {
     fn parse(element: &str) -> Option<Self> {
         let mut parts = elements(element, ';', Escapes::Quoted);
         let pattern = Pattern::parse(parts.next()?)?;
-        Some(Self {
-            pattern,
-            refused: parts.any(is_zero_weight),
-        })
+        Some(Self { pattern, refused: parts.any(is_zero_weight) })
     }
 }
 
@@ -99,9 +85,7 @@ fn is_zero_weight(parameter: &str) -> bool {
     trim_ows(name).eq_ignore_ascii_case("q")
         && digits.is_some_and(|rest| {
             rest.is_empty()
-                || rest
-                    .strip_prefix('.')
-                    .is_some_and(|zeros| zeros.bytes().all(|b| b == b'0'))
+                || rest.strip_prefix('.').is_some_and(|zeros| zeros.bytes().all(|b| b == b'0'))
         })
 }
 
@@ -118,11 +102,7 @@ impl Pattern {
         if kind.is_empty() || subtype.is_empty() || kind == "*" {
             return None;
         }
-        Some(if subtype == "*" {
-            Self::Type(format!("{kind}/"))
-        } else {
-            Self::Exact(text)
-        })
+        Some(if subtype == "*" { Self::Type(format!("{kind}/")) } else { Self::Exact(text) })
     }
 
     fn fits(&self, media_type: &str) -> bool {

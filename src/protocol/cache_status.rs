@@ -157,11 +157,7 @@ impl fmt::Display for CacheStatus {
             write!(f, "; key={}", sf_string(key))?;
         }
         if let Some(detail) = &self.detail {
-            let item = if is_sf_token(detail) {
-                detail.clone()
-            } else {
-                sf_string(detail)
-            };
+            let item = if is_sf_token(detail) { detail.clone() } else { sf_string(detail) };
             write!(f, "; detail={item}")?;
         }
         Ok(())
@@ -216,20 +212,15 @@ mod tests {
     fn a_hit_says_so_and_how_long_it_stays() {
         assert_eq!(CacheStatus::hit().to_string(), "roadstead; hit");
         assert_eq!(
-            CacheStatus::hit()
-                .ttl(-12)
-                .detail("upstream-timeout")
-                .to_string(),
+            CacheStatus::hit().ttl(-12).detail("upstream-timeout").to_string(),
             "roadstead; hit; ttl=-12; detail=upstream-timeout"
         );
     }
 
     #[test]
     fn a_forwarded_request_says_why_and_what_came_of_it() {
-        let status = CacheStatus::fwd(Forward::UriMiss)
-            .fwd_status(StatusCode::OK)
-            .stored()
-            .collapsed();
+        let status =
+            CacheStatus::fwd(Forward::UriMiss).fwd_status(StatusCode::OK).stored().collapsed();
         assert_eq!(
             status.to_string(),
             "roadstead; fwd=uri-miss; fwd-status=200; stored; collapsed"
@@ -238,10 +229,7 @@ mod tests {
 
     #[test]
     fn a_hit_never_claims_what_only_a_forwarded_request_can() {
-        let hit = CacheStatus::hit()
-            .fwd_status(StatusCode::OK)
-            .stored()
-            .collapsed();
+        let hit = CacheStatus::hit().fwd_status(StatusCode::OK).stored().collapsed();
         assert_eq!(hit.to_string(), "roadstead; hit");
         assert!(hit.is_hit());
     }
@@ -251,20 +239,14 @@ mod tests {
         let say = |detail| CacheStatus::hit().detail(detail).to_string();
         assert_eq!(say("a b"), "roadstead; hit; detail=\"a b\"");
         assert_eq!(say("5xx"), "roadstead; hit; detail=\"5xx\"");
-        assert_eq!(
-            say("say \"no\"\\"),
-            r#"roadstead; hit; detail="say \"no\"\\""#
-        );
+        assert_eq!(say("say \"no\"\\"), r#"roadstead; hit; detail="say \"no\"\\""#);
         assert_eq!(say("\r\né"), "roadstead; hit; detail=\"???\"");
         assert_eq!(say(""), "roadstead; hit; detail=\"\"");
     }
 
     #[test]
     fn a_key_is_always_a_string() {
-        assert_eq!(
-            CacheStatus::hit().key("a").to_string(),
-            "roadstead; hit; key=\"a\""
-        );
+        assert_eq!(CacheStatus::hit().key("a").to_string(), "roadstead; hit; key=\"a\"");
     }
 
     #[test]

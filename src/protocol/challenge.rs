@@ -66,10 +66,7 @@ fn read_line(mut cursor: Cursor<'_>, drafts: &mut Vec<Draft>) {
                 draft.parameters.push((token.to_ascii_lowercase(), value));
             }
         } else {
-            drafts.push(Draft {
-                scheme: token.to_owned(),
-                parameters: Vec::new(),
-            });
+            drafts.push(Draft { scheme: token.to_owned(), parameters: Vec::new() });
             cursor.skip_token68();
         }
     }
@@ -89,10 +86,7 @@ impl<'a> Cursor<'a> {
     /// Takes characters while `wanted` holds.
     fn take(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
         let length = self.rest.find(|c| !wanted(c)).unwrap_or(self.rest.len());
-        let (taken, after) = self
-            .rest
-            .split_at_checked(length)
-            .unwrap_or((self.rest, ""));
+        let (taken, after) = self.rest.split_at_checked(length).unwrap_or((self.rest, ""));
         self.rest = after;
         taken
     }
@@ -103,10 +97,7 @@ impl<'a> Cursor<'a> {
 
     /// `BWS "=" BWS ( token / quoted-string )` (RFC 9110 §11.2); takes nothing if there is no `=`.
     fn take_value(&mut self) -> Option<String> {
-        let after = self
-            .rest
-            .trim_start_matches(is_whitespace)
-            .strip_prefix('=')?;
+        let after = self.rest.trim_start_matches(is_whitespace).strip_prefix('=')?;
         self.rest = after.trim_start_matches(is_whitespace);
         if let Some(quoted) = self.rest.strip_prefix('"') {
             self.rest = quoted;
@@ -136,9 +127,7 @@ impl<'a> Cursor<'a> {
         let is_token68 = |c: char| c.is_ascii_alphanumeric() || "-._~+/".contains(c);
         let start = self.rest.trim_start_matches(is_whitespace);
         let after = start.trim_start_matches(is_token68);
-        let end = after
-            .trim_start_matches('=')
-            .trim_start_matches(is_whitespace);
+        let end = after.trim_start_matches('=').trim_start_matches(is_whitespace);
         if after.len() < start.len() && (end.is_empty() || end.starts_with(',')) {
             self.rest = end;
         }
@@ -150,9 +139,7 @@ impl<'a> Cursor<'a> {
 impl Draft {
     fn finish(self) -> Challenge {
         if self.scheme.eq_ignore_ascii_case("basic") {
-            return Challenge::Basic {
-                realm: self.parameter("realm").unwrap_or_default(),
-            };
+            return Challenge::Basic { realm: self.parameter("realm").unwrap_or_default() };
         }
         let realm = self.parameter("realm").filter(|realm| !realm.is_empty());
         match realm {
@@ -168,10 +155,7 @@ impl Draft {
 
     /// The first parameter of that name; a second one is not allowed and not believed.
     fn parameter(&self, name: &str) -> Option<String> {
-        self.parameters
-            .iter()
-            .find(|(it, _)| it == name)
-            .map(|(_, value)| value.clone())
+        self.parameters.iter().find(|(it, _)| it == name).map(|(_, value)| value.clone())
     }
 }
 
@@ -185,9 +169,7 @@ mod tests {
     }
 
     fn basic(realm: &str) -> Challenge {
-        Challenge::Basic {
-            realm: realm.to_owned(),
-        }
+        Challenge::Basic { realm: realm.to_owned() }
     }
 
     fn other(scheme: &str) -> Challenge {
@@ -206,11 +188,7 @@ mod tests {
 
     fn hub() -> Challenge {
         let scope = Some("repository:library/alpine:pull,push");
-        bearer(
-            "https://auth.docker.io/token",
-            Some("registry.docker.io"),
-            scope,
-        )
+        bearer("https://auth.docker.io/token", Some("registry.docker.io"), scope)
     }
 
     #[test]
@@ -230,45 +208,27 @@ mod tests {
         let line =
             r#"Newauth realm="apps", type=1, title="Login to \"apps\"", Basic realm="simple""#;
         assert_eq!(one(line), [other("Newauth"), basic("simple")]);
-        assert_eq!(
-            one("Negotiate, Basic realm=x"),
-            [other("Negotiate"), basic("x")]
-        );
-        assert_eq!(
-            one("Basic realm=x, Negotiate"),
-            [basic("x"), other("Negotiate")]
-        );
+        assert_eq!(one("Negotiate, Basic realm=x"), [other("Negotiate"), basic("x")]);
+        assert_eq!(one("Basic realm=x, Negotiate"), [basic("x"), other("Negotiate")]);
     }
 
     #[test]
     fn several_lines_are_one_list() {
         let lines = [r#"Basic realm="a""#, r#"Bearer realm="https://b/""#];
-        assert_eq!(
-            parse_challenges(lines),
-            [basic("a"), bearer("https://b/", None, None)]
-        );
+        assert_eq!(parse_challenges(lines), [basic("a"), bearer("https://b/", None, None)]);
         let split = [r#"Bearer realm="https://b/""#, "service=s"];
-        assert_eq!(
-            parse_challenges(split),
-            [bearer("https://b/", Some("s"), None)]
-        );
+        assert_eq!(parse_challenges(split), [bearer("https://b/", Some("s"), None)]);
     }
 
     #[test]
     fn token68_belongs_to_its_scheme() {
-        assert_eq!(
-            one("Negotiate oYH/+a.b==, Basic realm=x"),
-            [other("Negotiate"), basic("x")]
-        );
+        assert_eq!(one("Negotiate oYH/+a.b==, Basic realm=x"), [other("Negotiate"), basic("x")]);
         assert_eq!(one("NTLM abc"), [other("NTLM")]);
     }
 
     #[test]
     fn escapes_are_undone_and_commas_stay_inside_quotes() {
-        assert_eq!(
-            one(r#"Basic realm="a\"b\\c, d=e""#),
-            [basic(r#"a"b\c, d=e"#)]
-        );
+        assert_eq!(one(r#"Basic realm="a\"b\\c, d=e""#), [basic(r#"a"b\c, d=e"#)]);
     }
 
     #[test]

@@ -21,9 +21,7 @@ pub fn etag(digest: &Digest) -> String {
 /// Whether `If-None-Match` names the content: then GET and HEAD are answered 304 (RFC 9110 §13.1.2,
 /// weak comparison). Without a line it is false. `*` names whatever exists.
 pub fn if_none_match<'a>(lines: impl IntoIterator<Item = &'a str>, etag_digest: &Digest) -> bool {
-    lines
-        .into_iter()
-        .any(|line| names(line, etag_digest, Comparison::Weak))
+    lines.into_iter().any(|line| names(line, etag_digest, Comparison::Weak))
 }
 
 /// Whether `If-Match` lets the request through: false is answered 412 (RFC 9110 §13.1.1, strong
@@ -51,9 +49,7 @@ fn matches(tag: &str, digest: &Digest, comparison: Comparison) -> bool {
         None => tag,
     };
     // The quotes are the grammar's; CNCF distribution also takes a bare digest, and so do we.
-    let quoted = opaque
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
+    let quoted = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     Digest::parse(quoted.unwrap_or(opaque)).is_ok_and(|named| named == *digest)
 }
 
@@ -74,12 +70,9 @@ mod tests {
     #[test]
     fn if_none_match_finds_the_digest_in_any_spelling() {
         let tag = etag(&digest());
-        for line in [
-            tag.clone(),
-            format!("W/{tag}"),
-            format!("\"a,b\", W/{tag} "),
-            digest().to_string(),
-        ] {
+        for line in
+            [tag.clone(), format!("W/{tag}"), format!("\"a,b\", W/{tag} "), digest().to_string()]
+        {
             assert!(if_none_match([line.as_str()], &digest()), "{line}");
         }
         assert!(if_none_match(["\"x\"", " * "], &digest()));

@@ -108,10 +108,7 @@ impl Digest {
         let (algorithm, hex) = text.split_once(':').ok_or(DigestError::NoAlgorithm)?;
         let algorithm = algorithm.parse::<Algorithm>()?;
         if hex.len() != 2 * algorithm.digest_len() {
-            return Err(DigestError::Length {
-                algorithm,
-                found: hex.chars().count(),
-            });
+            return Err(DigestError::Length { algorithm, found: hex.chars().count() });
         }
         match algorithm {
             Algorithm::Sha256 => decode_hex(hex).map(Value::Sha256),
@@ -261,20 +258,13 @@ mod tests {
     #[test]
     fn the_digest_of_nothing_is_the_known_one() {
         assert_eq!(Digest::of(Algorithm::Sha256, b"").to_string(), EMPTY);
-        assert!(
-            Digest::of(Algorithm::Sha512, b"")
-                .hex()
-                .starts_with("cf83e1357eefb8bd")
-        );
+        assert!(Digest::of(Algorithm::Sha512, b"").hex().starts_with("cf83e1357eefb8bd"));
     }
 
     #[test]
     fn only_registered_algorithms_are_accepted() {
         let unknown = Digest::parse("md5:d41d8cd98f00b204e9800998ecf8427e");
-        assert_eq!(
-            unknown,
-            Err(DigestError::UnknownAlgorithm("md5".to_owned()))
-        );
+        assert_eq!(unknown, Err(DigestError::UnknownAlgorithm("md5".to_owned())));
         assert!(Digest::parse(&EMPTY.replace("sha256", "SHA256")).is_err());
     }
 
@@ -287,20 +277,14 @@ mod tests {
     #[test]
     fn a_wrong_length_is_named() {
         let error = Digest::parse("sha256:abc").expect_err("three digits are too few");
-        assert_eq!(
-            error.to_string(),
-            "a sha256 digest has 64 hex digits, not 3"
-        );
+        assert_eq!(error.to_string(), "a sha256 digest has 64 hex digits, not 3");
         assert!(Digest::parse(&format!("{EMPTY}0")).is_err());
         assert_eq!(Digest::parse(""), Err(DigestError::NoAlgorithm));
     }
 
     #[test]
     fn text_that_is_not_ascii_is_refused_without_a_panic() {
-        assert_eq!(
-            Digest::parse(&format!("sha256:{}", "é".repeat(32))),
-            Err(DigestError::NotHex)
-        );
+        assert_eq!(Digest::parse(&format!("sha256:{}", "é".repeat(32))), Err(DigestError::NotHex));
     }
 
     #[test]
@@ -308,10 +292,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha512, b"x");
         let json = serde_json::to_string(&digest).expect("a string serialises");
         assert_eq!(json, format!("\"{digest}\""));
-        assert_eq!(
-            serde_json::from_str::<Digest>(&json).expect("its own output"),
-            digest
-        );
+        assert_eq!(serde_json::from_str::<Digest>(&json).expect("its own output"), digest);
         assert!(serde_json::from_str::<Digest>("\"sha256:zz\"").is_err());
     }
 

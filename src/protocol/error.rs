@@ -146,16 +146,8 @@ impl fmt::Display for ErrorCode {
 /// The body of an error answer: `{"errors":[{"code":…,"message":…,"detail":…}]}`
 /// (distribution-spec, "Error Codes"). Without a detail the key is left out.
 pub fn error_body(code: ErrorCode, message: &str, detail: Option<Value>) -> Bytes {
-    let document = Document {
-        errors: [Entry {
-            code: code.as_str(),
-            message,
-            detail,
-        }],
-    };
-    serde_json::to_vec(&document)
-        .expect("strings and JSON values always serialise")
-        .into()
+    let document = Document { errors: [Entry { code: code.as_str(), message, detail }] };
+    serde_json::to_vec(&document).expect("strings and JSON values always serialise").into()
 }
 
 /// Reads `(code, message)` pairs from whatever JSON an upstream or a token server answered; empty
@@ -170,11 +162,7 @@ pub fn parse_errors(body: &[u8]) -> Vec<(String, String)> {
         Some(entry) => std::slice::from_ref(entry),
         None => std::slice::from_ref(&document),
     };
-    entries
-        .iter()
-        .filter_map(parse_entry)
-        .take(MAX_ERRORS)
-        .collect()
+    entries.iter().filter_map(parse_entry).take(MAX_ERRORS).collect()
 }
 
 fn parse_entry(entry: &Value) -> Option<(String, String)> {
@@ -182,10 +170,7 @@ fn parse_entry(entry: &Value) -> Option<(String, String)> {
         return Some((String::new(), clip(message)));
     }
     let code = first_text(entry, &["code", "error"]);
-    let message = first_text(
-        entry,
-        &["message", "error_description", "details", "detail"],
-    );
+    let message = first_text(entry, &["message", "error_description", "details", "detail"]);
     (code.is_some() || message.is_some())
         .then(|| (code.unwrap_or_default(), message.unwrap_or_default()))
 }
@@ -218,15 +203,9 @@ mod tests {
     #[test]
     fn the_body_is_the_specs_document() {
         let body = error_body(ErrorCode::NameUnknown, "no \"such\" name", None);
-        assert_eq!(
-            body,
-            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no \"such\" name"}]}"#
-        );
+        assert_eq!(body, r#"{"errors":[{"code":"NAME_UNKNOWN","message":"no \"such\" name"}]}"#);
         let detailed = error_body(ErrorCode::Denied, "no", Some(serde_json::json!({"a": 1})));
-        assert_eq!(
-            detailed,
-            r#"{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}"#
-        );
+        assert_eq!(detailed, r#"{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}"#);
     }
 
     #[test]
@@ -244,33 +223,20 @@ mod tests {
     fn upstreams_in_many_dialects_are_understood() {
         let hub = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":[]}]}"#;
         assert_eq!(pairs(hub), pair("UNAUTHORIZED", "authentication required"));
-        assert_eq!(
-            pairs(r#"{"details":"incorrect password"}"#),
-            pair("", "incorrect password")
-        );
+        assert_eq!(pairs(r#"{"details":"incorrect password"}"#), pair("", "incorrect password"));
         assert_eq!(
             pairs(r#"{"error":"invalid_grant","error_description":"expired"}"#),
             pair("invalid_grant", "expired")
         );
-        assert_eq!(
-            pairs(r#"{"errors":[{"code":500,"message":null}]}"#),
-            pair("500", "")
-        );
+        assert_eq!(pairs(r#"{"errors":[{"code":500,"message":null}]}"#), pair("500", ""));
         assert_eq!(pairs(r#"{"errors":"down"}"#), pair("", "down"));
     }
 
     #[test]
     fn what_is_no_error_document_gives_nothing() {
-        for body in [
-            "",
-            "<html>",
-            "[]",
-            "{}",
-            "null",
-            "{\"errors\":[]}",
-            "{\"errors\":[1,null]}",
-            "{\"err",
-        ] {
+        for body in
+            ["", "<html>", "[]", "{}", "null", "{\"errors\":[]}", "{\"errors\":[1,null]}", "{\"err"]
+        {
             assert!(pairs(body).is_empty(), "{body:?}");
         }
     }
@@ -278,10 +244,8 @@ mod tests {
     #[test]
     fn a_huge_message_is_clipped() {
         let body = serde_json::json!({"message": "é".repeat(10_000)}).to_string();
-        let lengths: Vec<_> = pairs(&body)
-            .iter()
-            .map(|(_, message)| message.chars().count())
-            .collect();
+        let lengths: Vec<_> =
+            pairs(&body).iter().map(|(_, message)| message.chars().count()).collect();
         assert_eq!(lengths, [MAX_MESSAGE_CHARS]);
     }
 

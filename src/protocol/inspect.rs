@@ -66,11 +66,7 @@ pub(super) type Object = Map<String, Value>;
 pub fn inspect(content_type: Option<&str>, body: &[u8]) -> Result<Inspected, NotAManifest> {
     let object = parse_object(body)?;
     let declared = essence(content_type.unwrap_or_default());
-    let own = object
-        .get("mediaType")
-        .and_then(Value::as_str)
-        .map(essence)
-        .unwrap_or_default();
+    let own = object.get("mediaType").and_then(Value::as_str).map(essence).unwrap_or_default();
     let inspected = match (is_generic(declared), own) {
         (false, _) => by_type(declared, own, &object)?,
         (true, "") => by_fields(&object)?,
@@ -106,26 +102,16 @@ pub(super) fn parse_object(body: &[u8]) -> Result<Object, NotAManifest> {
 
 /// Types that servers and object stores give to anything.
 fn is_generic(media_type: &str) -> bool {
-    const GENERIC: [&str; 5] = [
-        "",
-        "application/json",
-        "text/plain",
-        "application/octet-stream",
-        "binary/octet-stream",
-    ];
-    GENERIC
-        .iter()
-        .any(|generic| generic.eq_ignore_ascii_case(media_type))
+    const GENERIC: [&str; 5] =
+        ["", "application/json", "text/plain", "application/octet-stream", "binary/octet-stream"];
+    GENERIC.iter().any(|generic| generic.eq_ignore_ascii_case(media_type))
 }
 
 fn by_type(decisive: &str, own: &str, object: &Object) -> Result<Inspected, NotAManifest> {
     if let Some((media_type, kind)) = known(decisive) {
         return match kind_of(own) {
             Some(other) if other != kind => Err(NotAManifest::Ambiguous(kind.noun(), other.noun())),
-            _ => Ok(Inspected {
-                media_type: media_type.to_owned(),
-                kind,
-            }),
+            _ => Ok(Inspected { media_type: media_type.to_owned(), kind }),
         };
     }
     if !decisive.to_ascii_lowercase().ends_with("+json") {
@@ -133,36 +119,17 @@ fn by_type(decisive: &str, own: &str, object: &Object) -> Result<Inspected, NotA
     }
     // A type of tomorrow: its kind is what its fields say, and opaque if they say nothing.
     let kind = by_fields(object).map_or(ManifestKind::Artifact, |inferred| inferred.kind);
-    Ok(Inspected {
-        media_type: decisive.to_owned(),
-        kind,
-    })
+    Ok(Inspected { media_type: decisive.to_owned(), kind })
 }
 
 fn by_fields(object: &Object) -> Result<Inspected, NotAManifest> {
-    let found = |media_type: &str, kind| {
-        Ok(Inspected {
-            media_type: media_type.to_owned(),
-            kind,
-        })
-    };
+    let found = |media_type: &str, kind| Ok(Inspected { media_type: media_type.to_owned(), kind });
     if has(object, "manifests") {
         found(OCI_INDEX, ManifestKind::Index)
     } else if has(object, "config") && has(object, "layers") {
-        let config_type = object
-            .get("config")
-            .and_then(|config| config.get("mediaType"));
-        let is_docker = config_type
-            .and_then(Value::as_str)
-            .is_some_and(is_docker_config);
-        found(
-            if is_docker {
-                DOCKER_MANIFEST
-            } else {
-                OCI_MANIFEST
-            },
-            ManifestKind::Image,
-        )
+        let config_type = object.get("config").and_then(|config| config.get("mediaType"));
+        let is_docker = config_type.and_then(Value::as_str).is_some_and(is_docker_config);
+        found(if is_docker { DOCKER_MANIFEST } else { OCI_MANIFEST }, ManifestKind::Image)
     } else if schema_version(object) == Some(1) || has(object, "fsLayers") {
         Err(NotAManifest::Schema1)
     } else if schema_version(object) == Some(2) {
@@ -187,10 +154,7 @@ fn check_schema_version(kind: ManifestKind, object: &Object) -> Result<(), NotAM
 }
 
 fn says_known_type(object: &Object) -> bool {
-    object
-        .get("mediaType")
-        .and_then(Value::as_str)
-        .is_some_and(|own| kind_of(own).is_some())
+    object.get("mediaType").and_then(Value::as_str).is_some_and(|own| kind_of(own).is_some())
 }
 
 /// Refuses a document that reads as another kind than it is served as: a client that trusts the
@@ -244,10 +208,7 @@ mod tests {
     }
 
     fn found(media_type: &str, kind: ManifestKind) -> Result<Inspected, NotAManifest> {
-        Ok(Inspected {
-            media_type: media_type.to_owned(),
-            kind,
-        })
+        Ok(Inspected { media_type: media_type.to_owned(), kind })
     }
 
     fn digest(seed: &str) -> Digest {
@@ -278,15 +239,9 @@ mod tests {
 
     #[test]
     fn a_known_content_type_decides() {
-        assert_eq!(
-            look(OCI_MANIFEST, &image()),
-            found(OCI_MANIFEST, ManifestKind::Image)
-        );
+        assert_eq!(look(OCI_MANIFEST, &image()), found(OCI_MANIFEST, ManifestKind::Image));
         let spelled = format!("{}; charset=utf-8", DOCKER_LIST.to_uppercase());
-        assert_eq!(
-            look(&spelled, &index()),
-            found(DOCKER_LIST, ManifestKind::Index)
-        );
+        assert_eq!(look(&spelled, &index()), found(DOCKER_LIST, ManifestKind::Index));
     }
 
     #[test]
@@ -296,73 +251,46 @@ mod tests {
             look("text/plain; charset=utf-8", &list),
             found(DOCKER_LIST, ManifestKind::Index)
         );
-        assert_eq!(
-            look("application/json", &index()),
-            found(OCI_INDEX, ManifestKind::Index)
-        );
+        assert_eq!(look("application/json", &index()), found(OCI_INDEX, ManifestKind::Index));
         assert_eq!(
             inspect(None, image().to_string().as_bytes()),
             found(OCI_MANIFEST, ManifestKind::Image)
         );
         let config = json!({"mediaType": "application/vnd.docker.container.image.v1+json"});
         let docker = with(image(), "config", config);
-        assert_eq!(
-            look("", &docker),
-            found(DOCKER_MANIFEST, ManifestKind::Image)
-        );
+        assert_eq!(look("", &docker), found(DOCKER_MANIFEST, ManifestKind::Image));
     }
 
     #[test]
     fn a_json_type_of_tomorrow_is_taken_by_its_fields() {
         let tomorrow = "application/vnd.example.new.v1+json";
-        assert_eq!(
-            look(tomorrow, &image()),
-            found(tomorrow, ManifestKind::Image)
-        );
+        assert_eq!(look(tomorrow, &image()), found(tomorrow, ManifestKind::Image));
         assert_eq!(
             look(tomorrow, &json!({"schemaVersion": 2})),
             found(tomorrow, ManifestKind::Artifact)
         );
-        assert_eq!(
-            look(tomorrow, &json!({"title": "no"})),
-            Err(NotAManifest::SchemaVersion)
-        );
+        assert_eq!(look(tomorrow, &json!({"title": "no"})), Err(NotAManifest::SchemaVersion));
     }
 
     #[test]
     fn an_artifact_manifest_has_no_schema_version() {
         let artifact =
             json!({"mediaType": OCI_ARTIFACT, "blobs": [{"digest": digest("x"), "size": 5}]});
-        assert_eq!(
-            look(OCI_ARTIFACT, &artifact),
-            found(OCI_ARTIFACT, ManifestKind::Artifact)
-        );
-        assert_eq!(
-            look(OCI_ARTIFACT, &json!({})),
-            Err(NotAManifest::SchemaVersion)
-        );
+        assert_eq!(look(OCI_ARTIFACT, &artifact), found(OCI_ARTIFACT, ManifestKind::Artifact));
+        assert_eq!(look(OCI_ARTIFACT, &json!({})), Err(NotAManifest::SchemaVersion));
     }
 
     #[test]
     fn pages_and_fragments_are_called_what_they_are() {
         let look = |body: &str| inspect(Some(OCI_MANIFEST), body.as_bytes());
         assert_eq!(look(" \n"), Err(NotAManifest::Empty));
-        assert_eq!(
-            look("\n<!doctype html><title>Login"),
-            Err(NotAManifest::Html)
-        );
+        assert_eq!(look("\n<!doctype html><title>Login"), Err(NotAManifest::Html));
         assert_eq!(look("[1]"), Err(NotAManifest::NotAnObject("an array")));
         assert_eq!(look("null"), Err(NotAManifest::NotAnObject("null")));
-        assert!(matches!(
-            look("upstream timed out"),
-            Err(NotAManifest::NotJson(_))
-        ));
+        assert!(matches!(look("upstream timed out"), Err(NotAManifest::NotJson(_))));
         assert!(matches!(look("{} trailing"), Err(NotAManifest::NotJson(_))));
         assert_eq!(look("{\"errors\":[]}"), Err(NotAManifest::SchemaVersion));
-        assert!(matches!(
-            look(&"[".repeat(100_000)),
-            Err(NotAManifest::NotJson(_))
-        ));
+        assert!(matches!(look(&"[".repeat(100_000)), Err(NotAManifest::NotJson(_))));
     }
 
     #[test]
@@ -370,10 +298,7 @@ mod tests {
         let body = image().to_string();
         for end in 1..body.len() {
             let cut = body.as_bytes().get(..end).expect("inside the body");
-            assert_eq!(
-                inspect(Some(OCI_MANIFEST), cut),
-                Err(NotAManifest::Truncated(end))
-            );
+            assert_eq!(inspect(Some(OCI_MANIFEST), cut), Err(NotAManifest::Truncated(end)));
         }
     }
 
@@ -381,25 +306,15 @@ mod tests {
     fn schema_1_has_its_own_error() {
         let old = json!({"schemaVersion": 1, "name": "library/alpine", "fsLayers": []});
         for content_type in [DOCKER_SCHEMA1_SIGNED, "application/json", OCI_MANIFEST, ""] {
-            assert_eq!(
-                look(content_type, &old),
-                Err(NotAManifest::Schema1),
-                "{content_type}"
-            );
+            assert_eq!(look(content_type, &old), Err(NotAManifest::Schema1), "{content_type}");
         }
     }
 
     #[test]
     fn a_document_that_reads_in_two_ways_is_refused() {
         let both = with(image(), "manifests", json!([]));
-        assert_eq!(
-            look(OCI_MANIFEST, &both),
-            Err(NotAManifest::Ambiguous("an image", "an index"))
-        );
-        assert_eq!(
-            look(OCI_INDEX, &both),
-            Err(NotAManifest::Ambiguous("an index", "an image"))
-        );
+        assert_eq!(look(OCI_MANIFEST, &both), Err(NotAManifest::Ambiguous("an image", "an index")));
+        assert_eq!(look(OCI_INDEX, &both), Err(NotAManifest::Ambiguous("an index", "an image")));
         let typed = with(index(), "mediaType", json!(OCI_INDEX));
         assert_eq!(
             look(OCI_MANIFEST, &typed),

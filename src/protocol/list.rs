@@ -14,11 +14,7 @@ pub(super) enum Escapes {
 
 /// Iterates over the non-empty elements of one field line, split at `separator`.
 pub(super) fn elements(line: &str, separator: char, escapes: Escapes) -> Elements<'_> {
-    Elements {
-        rest: Some(line),
-        separator,
-        escapes,
-    }
+    Elements { rest: Some(line), separator, escapes }
 }
 
 /// The iterator of [`elements`].

@@ -31,9 +31,7 @@ pub fn children(body: &[u8]) -> Vec<Child> {
     let Ok(object) = parse_object(body) else {
         return Vec::new();
     };
-    descriptors(&object, "manifests")
-        .filter_map(Child::parse)
-        .collect()
+    descriptors(&object, "manifests").filter_map(Child::parse).collect()
 }
 
 /// The config and the layers of an image manifest, or the blobs of an artifact manifest, with their
@@ -52,11 +50,7 @@ pub fn blobs(body: &[u8]) -> Vec<(Digest, u64)> {
 }
 
 fn descriptors<'a>(object: &'a Object, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
-    object
-        .get(field)
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+    object.get(field).and_then(Value::as_array).into_iter().flatten()
 }
 
 fn digest_of(descriptor: &Value) -> Option<Digest> {
@@ -64,10 +58,7 @@ fn digest_of(descriptor: &Value) -> Option<Digest> {
 }
 
 fn size_of(descriptor: &Value) -> u64 {
-    descriptor
-        .get("size")
-        .and_then(Value::as_u64)
-        .unwrap_or_default()
+    descriptor.get("size").and_then(Value::as_u64).unwrap_or_default()
 }
 
 fn text_of(value: &Value, field: &str) -> Option<String> {
@@ -79,9 +70,7 @@ fn text_of(value: &Value, field: &str) -> Option<String> {
 impl Child {
     /// Whether it is a BuildKit attestation about another child, not something to run.
     pub fn is_attestation(&self) -> bool {
-        self.platform
-            .as_ref()
-            .is_some_and(|(os, arch)| os == "unknown" && arch == "unknown")
+        self.platform.as_ref().is_some_and(|(os, arch)| os == "unknown" && arch == "unknown")
     }
 
     fn parse(descriptor: &Value) -> Option<Self> {
@@ -142,15 +131,9 @@ mod tests {
             panic!("three usable entries, not {children:?}");
         };
         assert_eq!(arm.platform, Some(("linux".to_owned(), "arm".to_owned())));
-        assert_eq!(
-            (arm.variant.as_deref(), arm.size, arm.digest),
-            (Some("v7"), 1, digest("a"))
-        );
+        assert_eq!((arm.variant.as_deref(), arm.size, arm.digest), (Some("v7"), 1, digest("a")));
         assert!(attestation.is_attestation() && !arm.is_attestation());
-        assert_eq!(
-            (bare.media_type.as_str(), &bare.platform, bare.size),
-            ("", &None, 0)
-        );
+        assert_eq!((bare.media_type.as_str(), &bare.platform, bare.size), ("", &None, 0));
     }
 
     #[test]

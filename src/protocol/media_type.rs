@@ -22,13 +22,8 @@ pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.man
 pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 
 /// Every manifest type that we serve: all but schema 1.
-pub const MANIFEST_TYPES: [&str; 5] = [
-    OCI_INDEX,
-    DOCKER_LIST,
-    OCI_MANIFEST,
-    DOCKER_MANIFEST,
-    OCI_ARTIFACT,
-];
+pub const MANIFEST_TYPES: [&str; 5] =
+    [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST, OCI_ARTIFACT];
 
 /// The `Accept` that we always send upstream, whatever the client sent: so that one tag has one
 /// answer for all clients. Schema 1 is left out, because naming it invites a conversion whose
@@ -56,11 +51,7 @@ pub enum ManifestKind {
 
 /// The media type without parameters and surrounding whitespace (RFC 9110 §8.3.1).
 pub fn essence(content_type: &str) -> &str {
-    content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii()
+    content_type.split(';').next().unwrap_or_default().trim_ascii()
 }
 
 /// The kind of a known manifest type; parameters and case are ignored.
@@ -80,9 +71,7 @@ pub(super) fn known(media_type: &str) -> Option<(&'static str, ManifestKind)> {
         (DOCKER_SCHEMA1, ManifestKind::Schema1),
     ];
     let wanted = essence(media_type);
-    KNOWN
-        .into_iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+    KNOWN.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))
 }
 
 #[cfg(test)]
@@ -106,11 +95,7 @@ mod tests {
     #[test]
     fn what_we_ask_upstream_names_every_type_but_schema_1() {
         let accept = Accept::parse([ACCEPT_MANIFESTS]);
-        assert!(
-            MANIFEST_TYPES
-                .iter()
-                .all(|media_type| accept.names(media_type))
-        );
+        assert!(MANIFEST_TYPES.iter().all(|media_type| accept.names(media_type)));
         assert!(!accept.names(DOCKER_SCHEMA1) && accept.accepts("application/vnd.new+json"));
     }
 

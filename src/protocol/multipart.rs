@@ -34,15 +34,8 @@ impl Multipart {
         if boundary.is_empty() {
             boundary.push_str("roadstead");
         }
-        let part_type = part_type
-            .chars()
-            .filter(|c| matches!(c, ' '..='~'))
-            .collect();
-        Self {
-            boundary,
-            part_type,
-            size,
-        }
+        let part_type = part_type.chars().filter(|c| matches!(c, ' '..='~')).collect();
+        Self { boundary, part_type, size }
     }
 
     /// The `Content-Type` of the whole answer.
@@ -53,11 +46,7 @@ impl Multipart {
     /// What stands before the bytes of `range`. The blank line that opens it ends the part before;
     /// in front of the first it is an empty preamble, which RFC 2046 §5.1.1 lets readers ignore.
     pub fn part_head(&self, range: ByteRange) -> Bytes {
-        let Self {
-            boundary,
-            part_type,
-            size,
-        } = self;
+        let Self { boundary, part_type, size } = self;
         let range = content_range(range, *size);
         format!("\r\n--{boundary}\r\nContent-Type: {part_type}\r\nContent-Range: {range}\r\n\r\n")
             .into()
@@ -72,10 +61,7 @@ impl Multipart {
     pub fn content_length(&self, ranges: &[ByteRange]) -> u64 {
         let part =
             |range: &ByteRange| byte_count(&self.part_head(*range)).saturating_add(range.len());
-        ranges
-            .iter()
-            .map(part)
-            .fold(byte_count(&self.tail()), u64::saturating_add)
+        ranges.iter().map(part).fold(byte_count(&self.tail()), u64::saturating_add)
     }
 }
 
@@ -103,15 +89,8 @@ mod tests {
     #[test]
     fn the_frame_is_the_rfcs() {
         let frame = Multipart::new("THIS_STRING", "text/plain", 4);
-        let body = assemble(
-            &frame,
-            &[ByteRange::new(0, 1), ByteRange::new(2, 4)],
-            b"abcd",
-        );
-        assert_eq!(
-            frame.content_type(),
-            "multipart/byteranges; boundary=THISSTRING"
-        );
+        let body = assemble(&frame, &[ByteRange::new(0, 1), ByteRange::new(2, 4)], b"abcd");
+        assert_eq!(frame.content_type(), "multipart/byteranges; boundary=THISSTRING");
         assert_eq!(
             String::from_utf8_lossy(&body),
             "\r\n--THISSTRING\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-0/4\r\n\r\na\
@@ -123,20 +102,14 @@ mod tests {
     #[test]
     fn nothing_given_can_break_the_frame() {
         let frame = Multipart::new("\r\n\"", "a/b\r\nX: y", 1);
-        assert_eq!(
-            frame.content_type(),
-            "multipart/byteranges; boundary=roadstead"
-        );
+        assert_eq!(frame.content_type(), "multipart/byteranges; boundary=roadstead");
         assert!(
             frame
                 .part_head(ByteRange::new(0, 1))
                 .starts_with(b"\r\n--roadstead\r\nContent-Type: a/bX: y\r\n")
         );
         let long = Multipart::new(&"f".repeat(128), "a/b", 1);
-        assert!(
-            long.content_type()
-                .ends_with(&format!("={}", "f".repeat(70)))
-        );
+        assert!(long.content_type().ends_with(&format!("={}", "f".repeat(70))));
     }
 
     proptest! {

@@ -70,11 +70,7 @@ impl Repository {
     }
 
     fn parse_any_length(text: &str) -> Result<Self, NameError> {
-        if is_name(text) {
-            Ok(Self(text.into()))
-        } else {
-            Err(NameError::Grammar)
-        }
+        if is_name(text) { Ok(Self(text.into())) } else { Err(NameError::Grammar) }
     }
 }
 
@@ -160,13 +156,9 @@ mod tests {
 
     #[test]
     fn names_by_the_grammar_are_accepted() {
-        for text in [
-            "alpine",
-            "library/alpine",
-            "docker.io/library/alpine",
-            "localhost/a",
-            "a__b/c---d",
-        ] {
+        for text in
+            ["alpine", "library/alpine", "docker.io/library/alpine", "localhost/a", "a__b/c---d"]
+        {
             assert_eq!(name(text).as_str(), text);
         }
     }
@@ -185,10 +177,7 @@ mod tests {
     #[test]
     fn the_limit_is_255_bytes() {
         assert!(Repository::parse(&"a".repeat(255)).is_ok());
-        assert_eq!(
-            Repository::parse(&"a".repeat(256)),
-            Err(NameError::TooLong(256))
-        );
+        assert_eq!(Repository::parse(&"a".repeat(256)), Err(NameError::TooLong(256)));
     }
 
     #[test]
@@ -202,14 +191,8 @@ mod tests {
     fn a_prefixed_name_survives_storage_even_beyond_the_limit() {
         let long = name(&"a".repeat(255)).with_prefix("library");
         let json = serde_json::to_string(&long).expect("a string serialises");
-        assert_eq!(
-            serde_json::from_str::<Repository>(&json).expect("its own output"),
-            long
-        );
-        assert_eq!(
-            name("alpine").with_prefix("library"),
-            name("library/alpine")
-        );
+        assert_eq!(serde_json::from_str::<Repository>(&json).expect("its own output"), long);
+        assert_eq!(name("alpine").with_prefix("library"), name("library/alpine"));
     }
 
     proptest! {

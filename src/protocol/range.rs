@@ -68,10 +68,7 @@ impl ByteRange {
     }
 
     fn cover(self, other: Self) -> Self {
-        Self {
-            start: self.start.min(other.start),
-            end: self.end.max(other.end),
-        }
+        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 }
 
@@ -86,10 +83,7 @@ pub fn resolve(range_header: Option<&str>, size: u64) -> Requested {
     let Some(specs) = range_header.and_then(parse_specs) else {
         return Requested::Whole;
     };
-    let ranges: Vec<_> = specs
-        .into_iter()
-        .filter_map(|spec| spec.within(size))
-        .collect();
+    let ranges: Vec<_> = specs.into_iter().filter_map(|spec| spec.within(size)).collect();
     match coalesce(ranges).as_slice() {
         [] => Requested::Unsatisfiable,
         [range] => Requested::Single(*range),
@@ -104,11 +98,7 @@ fn parse_specs(header: &str) -> Option<Vec<Spec>> {
         return None;
     }
     let mut specs = Vec::new();
-    for element in set
-        .split(',')
-        .map(trim_ows)
-        .filter(|element| !element.is_empty())
-    {
+    for element in set.split(',').map(trim_ows).filter(|element| !element.is_empty()) {
         if specs.len() == MAX_RANGES {
             return None;
         }
@@ -124,16 +114,9 @@ fn trim_ows_start(text: &str) -> &str {
 /// Merges ranges that touch, each into the place of the earliest, if more than two of them do.
 fn coalesce(ranges: Vec<ByteRange>) -> Vec<ByteRange> {
     let touching = |at: usize, range: ByteRange| {
-        ranges
-            .iter()
-            .enumerate()
-            .any(|(other, &it)| other != at && range.touches(it))
+        ranges.iter().enumerate().any(|(other, &it)| other != at && range.touches(it))
     };
-    let crowd = ranges
-        .iter()
-        .enumerate()
-        .filter(|&(at, &range)| touching(at, range))
-        .count();
+    let crowd = ranges.iter().enumerate().filter(|&(at, &range)| touching(at, range)).count();
     if crowd <= 2 {
         return ranges;
     }
@@ -163,9 +146,7 @@ impl Spec {
     fn parse(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-')?;
         if first.is_empty() {
-            return Some(Self::Suffix {
-                length: parse_position(last)?,
-            });
+            return Some(Self::Suffix { length: parse_position(last)? });
         }
         let first = parse_position(first)?;
         if last.is_empty() {
@@ -173,10 +154,7 @@ impl Spec {
         }
         let last = parse_position(last)?;
         // RFC 9110 §14.1.1: invalid if last-pos is less than first-pos.
-        (first <= last).then_some(Self::From {
-            first,
-            last: Some(last),
-        })
+        (first <= last).then_some(Self::From { first, last: Some(last) })
     }
 
     fn within(self, size: u64) -> Option<ByteRange> {
@@ -203,11 +181,7 @@ fn parse_position(text: &str) -> Option<u64> {
 
 /// The `Content-Range` of a 206 part (RFC 9110 §14.4). `range` is not empty.
 pub fn content_range(range: ByteRange, size: u64) -> String {
-    format!(
-        "bytes {}-{}/{size}",
-        range.start,
-        range.end.saturating_sub(1)
-    )
+    format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
 }
 
 /// The `Content-Range` of a 416 (RFC 9110 §15.5.17).
@@ -221,15 +195,8 @@ pub fn parse_content_range(text: &str) -> Option<(ByteRange, Option<u64>)> {
     let (unit, rest) = trim_ows(text).split_once(' ')?;
     let (positions, size) = rest.split_once('/')?;
     let (first, last) = positions.split_once('-')?;
-    let range = ByteRange::new(
-        exact_position(first)?,
-        exact_position(last)?.checked_add(1)?,
-    );
-    let size = if size == "*" {
-        None
-    } else {
-        Some(exact_position(size)?)
-    };
+    let range = ByteRange::new(exact_position(first)?, exact_position(last)?.checked_add(1)?);
+    let size = if size == "*" { None } else { Some(exact_position(size)?) };
     let valid = unit.eq_ignore_ascii_case("bytes")
         && !range.is_empty()
         && size.is_none_or(|size| range.end <= size);
@@ -237,10 +204,7 @@ pub fn parse_content_range(text: &str) -> Option<(ByteRange, Option<u64>)> {
 }
 
 fn exact_position(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]
@@ -286,11 +250,7 @@ mod tests {
     #[test]
     fn nothing_of_an_empty_blob_can_be_satisfied() {
         for header in ["bytes=0-", "bytes=-1", "bytes=0-0"] {
-            assert_eq!(
-                resolve(Some(header), 0),
-                Requested::Unsatisfiable,
-                "{header}"
-            );
+            assert_eq!(resolve(Some(header), 0), Requested::Unsatisfiable, "{header}");
         }
         assert_eq!(resolve(None, 0), Requested::Whole);
         assert_eq!(resolve(Some("bytes"), 0), Requested::Whole);
@@ -333,10 +293,7 @@ mod tests {
         let expected = vec![range(500, 600), range(0, 10)];
         assert_eq!(of_1000("bytes=500-599, 0-9"), Requested::Multiple(expected));
         let two_overlapping = vec![range(0, 10), range(5, 20)];
-        assert_eq!(
-            of_1000("bytes=0-9,5-19"),
-            Requested::Multiple(two_overlapping)
-        );
+        assert_eq!(of_1000("bytes=0-9,5-19"), Requested::Multiple(two_overlapping));
     }
 
     #[test]
@@ -365,14 +322,8 @@ mod tests {
 
     #[test]
     fn upstreams_content_range_is_checked() {
-        assert_eq!(
-            parse_content_range("bytes 0-4/10"),
-            Some((range(0, 5), Some(10)))
-        );
-        assert_eq!(
-            parse_content_range(" Bytes 0-4/* "),
-            Some((range(0, 5), None))
-        );
+        assert_eq!(parse_content_range("bytes 0-4/10"), Some((range(0, 5), Some(10))));
+        assert_eq!(parse_content_range(" Bytes 0-4/* "), Some((range(0, 5), None)));
         let wrong = [
             "",
             "bytes",
@@ -394,10 +345,7 @@ mod tests {
 
     /// Every byte that the ranges cover, sorted, each once.
     fn covered(ranges: &[ByteRange]) -> Vec<u64> {
-        let mut bytes: Vec<u64> = ranges
-            .iter()
-            .flat_map(|range| range.start..range.end)
-            .collect();
+        let mut bytes: Vec<u64> = ranges.iter().flat_map(|range| range.start..range.end).collect();
         bytes.sort_unstable();
         bytes.dedup();
         bytes

@@ -76,15 +76,9 @@ fn parse_quota(value: &str) -> (Option<u64>, Option<Duration>) {
     let count = parts.next().and_then(number);
     let window = parts.find_map(|part| {
         let (key, seconds) = part.split_once('=')?;
-        trim_ows(key)
-            .eq_ignore_ascii_case("w")
-            .then(|| number(trim_ows(seconds)))
-            .flatten()
+        trim_ows(key).eq_ignore_ascii_case("w").then(|| number(trim_ows(seconds))).flatten()
     });
-    (
-        count,
-        window.map(|seconds| Duration::from_secs(seconds).min(MAX_WINDOW)),
-    )
+    (count, window.map(|seconds| Duration::from_secs(seconds).min(MAX_WINDOW)))
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -137,51 +131,30 @@ mod tests {
 
     #[test]
     fn a_window_without_a_number_is_no_limit() {
-        assert_eq!(
-            RateLimit::from_headers(&headers(&[("ratelimit-limit", ";w=21600")])),
-            None
-        );
-        assert_eq!(
-            parse_quota(";w=21600"),
-            (None, Some(Duration::from_secs(21_600)))
-        );
+        assert_eq!(RateLimit::from_headers(&headers(&[("ratelimit-limit", ";w=21600")])), None);
+        assert_eq!(parse_quota(";w=21600"), (None, Some(Duration::from_secs(21_600))));
         assert_eq!(RateLimit::from_headers(&HeaderMap::new()), None);
     }
 
     #[test]
     fn a_number_without_a_window_is_enough() {
         let lone = RateLimit::from_headers(&headers(&[("ratelimit-remaining", " 7 ")]));
-        assert_eq!(
-            lone,
-            Some(RateLimit {
-                remaining: Some(7),
-                ..RateLimit::default()
-            })
-        );
+        assert_eq!(lone, Some(RateLimit { remaining: Some(7), ..RateLimit::default() }));
     }
 
     #[test]
     fn odd_spellings_are_tolerated_and_nonsense_is_not_sent() {
-        assert_eq!(
-            parse_quota("5 ; W = 60, 9;w=1"),
-            (Some(5), Some(Duration::from_secs(60)))
-        );
+        assert_eq!(parse_quota("5 ; W = 60, 9;w=1"), (Some(5), Some(Duration::from_secs(60))));
         for value in ["", "-1", "+1", "1.5", "abc", "99999999999999999999", ";;;"] {
             assert_eq!(parse_quota(value), (None, None), "{value:?}");
         }
-        assert_eq!(
-            parse_quota("1;w=18446744073709551615"),
-            (Some(1), Some(MAX_WINDOW))
-        );
+        assert_eq!(parse_quota("1;w=18446744073709551615"), (Some(1), Some(MAX_WINDOW)));
     }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(wait("120"), Some(Duration::from_secs(120)));
-        assert_eq!(
-            wait("Sun, 06 Nov 1994 08:50:37 GMT"),
-            Some(Duration::from_secs(60))
-        );
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO));
         assert_eq!(wait("soon"), None);
         assert_eq!(wait("-5"), None);

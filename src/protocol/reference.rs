@@ -49,11 +49,7 @@ impl Tag {
         let in_grammar = text.len() <= 128
             && text.starts_with(is_word)
             && text.chars().all(|c| is_word(c) || matches!(c, '.' | '-'));
-        if in_grammar {
-            Ok(Self(text.into()))
-        } else {
-            Err(TagError)
-        }
+        if in_grammar { Ok(Self(text.into())) } else { Err(TagError) }
     }
 
     /// The tag as text.
@@ -178,16 +174,10 @@ mod tests {
 
     #[test]
     fn what_contains_a_colon_is_a_digest_or_an_error() {
-        assert!(matches!(
-            Reference::parse("a:b"),
-            Err(ReferenceError::Digest(_))
-        ));
+        assert!(matches!(Reference::parse("a:b"), Err(ReferenceError::Digest(_))));
         assert!(matches!(Reference::parse("+"), Err(ReferenceError::Tag(_))));
         let digest = Digest::of(Algorithm::Sha256, b"");
-        assert_eq!(
-            Reference::parse(&digest.to_string()),
-            Ok(Reference::Digest(digest))
-        );
+        assert_eq!(Reference::parse(&digest.to_string()), Ok(Reference::Digest(digest)));
     }
 
     proptest! {

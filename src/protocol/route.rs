@@ -123,28 +123,18 @@ impl Route {
         Ok(match kind {
             Kind::Ping => Self::Ping,
             Kind::Catalog => Self::Catalog,
-            Kind::Tags => Self::Tags {
-                repository: repository()?,
-            },
-            Kind::Uploads => Self::Uploads {
-                repository: repository()?,
-            },
-            Kind::Upload => Self::Upload {
-                repository: repository()?,
-                session: parse_session(hole)?,
-            },
-            Kind::Manifest => Self::Manifest {
-                repository: repository()?,
-                reference: parse_reference(hole)?,
-            },
-            Kind::Blob => Self::Blob {
-                repository: repository()?,
-                digest: parse_digest(hole)?,
-            },
-            Kind::Referrers => Self::Referrers {
-                repository: repository()?,
-                digest: parse_digest(hole)?,
-            },
+            Kind::Tags => Self::Tags { repository: repository()? },
+            Kind::Uploads => Self::Uploads { repository: repository()? },
+            Kind::Upload => {
+                Self::Upload { repository: repository()?, session: parse_session(hole)? }
+            }
+            Kind::Manifest => {
+                Self::Manifest { repository: repository()?, reference: parse_reference(hole)? }
+            }
+            Kind::Blob => Self::Blob { repository: repository()?, digest: parse_digest(hole)? },
+            Kind::Referrers => {
+                Self::Referrers { repository: repository()?, digest: parse_digest(hole)? }
+            }
         })
     }
 
@@ -254,11 +244,7 @@ fn fit<'a>(pattern: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
         return (path == literal).then_some(("", ""));
     };
     let rest = path.strip_prefix(before)?;
-    let (head, hole) = if has_hole {
-        split_segment(rest)?
-    } else {
-        (rest, "")
-    };
+    let (head, hole) = if has_hole { split_segment(rest)? } else { (rest, "") };
     Some((head.strip_suffix(after)?, hole))
 }
 
@@ -314,10 +300,7 @@ mod tests {
 
     fn manifest(repository: &str, reference: &str) -> Route {
         let reference = Reference::parse(reference).expect("a reference by the grammar");
-        Route::Manifest {
-            repository: name(repository),
-            reference,
-        }
+        Route::Manifest { repository: name(repository), reference }
     }
 
     fn digest() -> Digest {
@@ -331,56 +314,28 @@ mod tests {
     #[test]
     fn every_endpoint_is_found() {
         let (repository, digest) = (name("library/alpine"), digest());
-        let blob = Route::Blob {
-            repository: repository.clone(),
-            digest,
-        };
+        let blob = Route::Blob { repository: repository.clone(), digest };
         assert_eq!(parsed("/v2"), Route::Ping);
         assert_eq!(parsed("/v2/"), Route::Ping);
         assert_eq!(parsed("/v2/_catalog"), Route::Catalog);
-        assert_eq!(
-            parsed("/v2/library/alpine/manifests/3.20"),
-            manifest("library/alpine", "3.20")
-        );
+        assert_eq!(parsed("/v2/library/alpine/manifests/3.20"), manifest("library/alpine", "3.20"));
         assert_eq!(parsed(&format!("/v2/library/alpine/blobs/{digest}")), blob);
-        let tags = Route::Tags {
-            repository: repository.clone(),
-        };
+        let tags = Route::Tags { repository: repository.clone() };
         assert_eq!(parsed("/v2/library/alpine/tags/list"), tags);
-        let referrers = Route::Referrers {
-            repository: repository.clone(),
-            digest,
-        };
-        assert_eq!(
-            parsed(&format!("/v2/library/alpine/referrers/{digest}")),
-            referrers
-        );
-        let uploads = Route::Uploads {
-            repository: repository.clone(),
-        };
+        let referrers = Route::Referrers { repository: repository.clone(), digest };
+        assert_eq!(parsed(&format!("/v2/library/alpine/referrers/{digest}")), referrers);
+        let uploads = Route::Uploads { repository: repository.clone() };
         assert_eq!(parsed("/v2/library/alpine/blobs/uploads/"), uploads);
         assert_eq!(parsed("/v2/library/alpine/blobs/uploads"), uploads);
-        let upload = Route::Upload {
-            repository,
-            session: "a-b_c=".to_owned(),
-        };
+        let upload = Route::Upload { repository, session: "a-b_c=".to_owned() };
         assert_eq!(parsed("/v2/library/alpine/blobs/uploads/a-b_c="), upload);
     }
 
     #[test]
     fn the_last_keyword_decides() {
-        assert_eq!(
-            parsed("/v2/a/manifests/manifests/latest"),
-            manifest("a/manifests", "latest")
-        );
-        assert_eq!(
-            parsed("/v2/manifests/manifests/manifests"),
-            manifest("manifests", "manifests")
-        );
-        assert_eq!(
-            parsed("/v2/a/tags/manifests/list"),
-            manifest("a/tags", "list")
-        );
+        assert_eq!(parsed("/v2/a/manifests/manifests/latest"), manifest("a/manifests", "latest"));
+        assert_eq!(parsed("/v2/manifests/manifests/manifests"), manifest("manifests", "manifests"));
+        assert_eq!(parsed("/v2/a/tags/manifests/list"), manifest("a/tags", "list"));
         let path = format!("/v2/a/blobs/uploads/blobs/{}", digest());
         assert_eq!(parsed(&path).repository(), Some(&name("a/blobs/uploads")));
     }
@@ -388,10 +343,7 @@ mod tests {
     #[test]
     fn a_registry_inside_the_name_is_part_of_the_name() {
         let route = manifest("docker.io/library/alpine", "latest");
-        assert_eq!(
-            parsed("/v2/docker.io/library/alpine/manifests/latest"),
-            route
-        );
+        assert_eq!(parsed("/v2/docker.io/library/alpine/manifests/latest"), route);
     }
 
     #[test]
@@ -399,20 +351,14 @@ mod tests {
         let escaped = digest().to_string().replace(':', "%3A");
         let by_digest = manifest("a", &digest().to_string());
         assert_eq!(parsed(&format!("/v2/a/manifests/{escaped}")), by_digest);
-        assert_eq!(
-            parsed(&format!("/v2/a/manifests/{}", escaped.to_lowercase())),
-            by_digest
-        );
+        assert_eq!(parsed(&format!("/v2/a/manifests/{}", escaped.to_lowercase())), by_digest);
         let refused = RouteError::NameInvalid("a%2Fb".to_owned());
         assert_eq!(Route::parse("/v2/a%2Fb/manifests/latest"), Err(refused));
         assert_eq!(
             Route::parse("/v2/a/manifests/%6Catest"),
             Err(RouteError::TagInvalid("%6Catest".to_owned()))
         );
-        assert_eq!(
-            Route::parse("/v2/a%2Fmanifests%2Flatest"),
-            Err(RouteError::NotRegistry)
-        );
+        assert_eq!(Route::parse("/v2/a%2Fmanifests%2Flatest"), Err(RouteError::NotRegistry));
     }
 
     #[test]
@@ -425,17 +371,8 @@ mod tests {
         assert_eq!(code("/v2/a/manifests/sha256:abc"), ErrorCode::DigestInvalid);
         assert_eq!(code("/v2/a/blobs/latest"), ErrorCode::DigestInvalid);
         assert_eq!(code("/v2/a/blobs/uploads/.."), ErrorCode::BlobUploadInvalid);
-        for path in [
-            "",
-            "/",
-            "/v1/",
-            "/v2/a",
-            "/v2/a/",
-            "/v2/manifests/latest",
-            "/V2/",
-            "v2/",
-            "*",
-        ] {
+        for path in ["", "/", "/v1/", "/v2/a", "/v2/a/", "/v2/manifests/latest", "/V2/", "v2/", "*"]
+        {
             let error = Route::parse(path).expect_err("no route");
             assert_eq!(
                 (&error, error.status()),
@@ -471,10 +408,7 @@ mod tests {
                     4 => Route::Tags { repository },
                     5 => Route::Referrers { repository, digest },
                     6 => Route::Uploads { repository },
-                    _ => Route::Upload {
-                        repository,
-                        session: digest.hex(),
-                    },
+                    _ => Route::Upload { repository, session: digest.hex() },
                 }
             },
         )

@@ -1,8 +1,9 @@
 //! Connections before Pingora's HTTP sees them: a cap, and a limit on slow heads.
 //!
 //! Pingora's own read timeout starts anew with each byte, so that a client that
-//! dribbles its head holds a connection for ever. [`Guarded`] gives each head
-//! one deadline in total.
+//! dribbles its head holds a connection for ever; its write timeout is for a
+//! whole write, however large. [`Guarded`] gives each head one deadline in
+//! total, and cuts a client only once it has taken nothing for a while.
 
 use std::{
     pin::Pin,
@@ -31,21 +32,32 @@ use tokio::{
 };
 
 use super::Proxy;
-use crate::metrics;
+use crate::{config::Downstream, metrics};
 
 /// Pingora's proxy behind the connections' rules.
 pub struct Connections {
     proxy: Arc<HttpProxy<Proxy>>,
-    head: Duration,
+    limits: Limits,
     free: Semaphore,
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// For a whole head, from its first byte.
+    head: Duration,
+    /// Until it takes another byte of an answer.
+    write: Duration,
 }
 
 /// A connection whose heads have a deadline.
 #[derive(Debug)]
 struct Guarded {
     inner: Stream,
-    limit: Duration,
+    limits: Limits,
     state: HeadState,
+    /// Runs while a write waits for the client.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Set from outside when Pingora has parsed a head.
     is_read: AtomicBool,
 }
@@ -63,14 +75,11 @@ enum HeadState {
 // === impl Connections ===
 
 impl Connections {
-    /// At most `max` connections, each head within `head`.
-    pub fn new(proxy: HttpProxy<Proxy>, head: Duration, max: usize) -> Self {
-        let free = Semaphore::new(max.min(Semaphore::MAX_PERMITS));
-        Self {
-            proxy: Arc::new(proxy),
-            head,
-            free,
-        }
+    /// Connections within the limits of `downstream`.
+    pub fn new(proxy: HttpProxy<Proxy>, downstream: &Downstream) -> Self {
+        let limits = Limits { head: downstream.head, write: downstream.write };
+        let free = Semaphore::new(downstream.max_connections.min(Semaphore::MAX_PERMITS));
+        Self { proxy: Arc::new(proxy), limits, free }
     }
 }
 
@@ -89,7 +98,7 @@ impl ServerApp for Connections {
         let stream = if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             stream
         } else {
-            Box::new(Guarded::new(stream, self.head))
+            Box::new(Guarded::new(stream, self.limits))
         };
         let rest = ServerApp::process_new(&self.proxy, stream, shutdown).await;
         metrics::CONNECTIONS.dec();
@@ -112,25 +121,49 @@ pub(super) fn head_is_read(session: &Session) {
 // === impl Guarded ===
 
 impl Guarded {
-    fn new(inner: Stream, limit: Duration) -> Self {
-        Self {
-            inner,
-            limit,
-            state: HeadState::Idle,
-            is_read: AtomicBool::new(false),
-        }
+    fn new(inner: Stream, limits: Limits) -> Self {
+        let is_read = AtomicBool::new(false);
+        Self { inner, limits, state: HeadState::Idle, stalled: None, is_read }
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         if self.is_read.load(Ordering::Acquire) {
             self.state = HeadState::Serving;
         }
-        if let HeadState::Reading(deadline) = &mut self.state
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Err(std::io::ErrorKind::TimedOut.into());
+        match &mut self.state {
+            HeadState::Reading(deadline) => expired(deadline, cx),
+            HeadState::Idle | HeadState::Serving => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What is written is the answer: the next byte that comes begins another head.
+    fn begin_answer(&mut self) {
+        if self.is_read.swap(false, Ordering::AcqRel) {
+            self.state = HeadState::Idle;
+        }
+    }
+
+    /// Lets a write wait for as long as the client may take nothing.
+    fn watch<T>(
+        &mut self,
+        written: Poll<std::io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<std::io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.limits.write;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        expired(stalled, cx)?;
+        Poll::Pending
+    }
+}
+
+fn expired(deadline: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> std::io::Result<()> {
+    match deadline.as_mut().poll(cx) {
+        Poll::Ready(()) => Err(std::io::ErrorKind::TimedOut.into()),
+        Poll::Pending => Ok(()),
     }
 }
 
@@ -145,7 +178,7 @@ impl AsyncRead for Guarded {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
         if buffer.filled().len() > before && matches!(this.state, HeadState::Idle) {
-            let deadline = tokio::time::sleep_until(Instant::now() + this.limit);
+            let deadline = tokio::time::sleep_until(Instant::now() + this.limits.head);
             this.state = HeadState::Reading(Box::pin(deadline));
         }
         Poll::Ready(Ok(()))
@@ -159,15 +192,15 @@ impl AsyncWrite for Guarded {
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
-        // What is written is the answer: the next byte that comes begins another head.
-        if this.is_read.swap(false, Ordering::AcqRel) {
-            this.state = HeadState::Idle;
-        }
-        Pin::new(&mut this.inner).poll_write(cx, bytes)
+        this.begin_answer();
+        let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.watch(written, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        this.watch(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -180,10 +213,9 @@ impl AsyncWrite for Guarded {
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_read.swap(false, Ordering::AcqRel) {
-            this.state = HeadState::Idle;
-        }
-        Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
+        this.begin_answer();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        this.watch(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -29,12 +29,7 @@ fn check_raw(raw: &[u8]) -> Result<(), &'static str> {
         before = *byte;
     }
     let mut lines = raw.split(|byte| *byte == b'\n');
-    let spaces = lines
-        .next()
-        .unwrap_or_default()
-        .iter()
-        .filter(|byte| **byte == b' ')
-        .count();
+    let spaces = lines.next().unwrap_or_default().iter().filter(|byte| **byte == b' ').count();
     if spaces != 2 {
         return Err("a space in the target");
     }
@@ -74,9 +69,7 @@ fn check_head(
         return Err("there is nothing to upgrade to");
     }
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
-        || headers
-            .get(header::CONTENT_LENGTH)
-            .is_some_and(|length| length != "0");
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     if has_body && (*method == Method::GET || *method == Method::HEAD) {
         return Err("a GET or HEAD with a body");
     }
@@ -87,10 +80,7 @@ fn check_head(
 fn is_dots(part: &str) -> bool {
     let mut rest = part;
     let mut dots = 0;
-    while let Some(next) = [".", "%2e", "%2E"]
-        .iter()
-        .find_map(|dot| rest.strip_prefix(dot))
-    {
+    while let Some(next) = [".", "%2e", "%2E"].iter().find_map(|dot| rest.strip_prefix(dot)) {
         rest = next;
         dots += 1;
     }
@@ -130,11 +120,7 @@ mod tests {
     fn parsed_heads_that_no_registry_client_sends_are_refused() {
         let host = [("host", "x")];
         assert!(head("GET", "/v2/a/manifests/1..2", &host));
-        assert!(head(
-            "GET",
-            "/v2/a/blobs/sha256:00",
-            &[("host", "x"), ("content-length", "0")]
-        ));
+        assert!(head("GET", "/v2/a/blobs/sha256:00", &[("host", "x"), ("content-length", "0")]));
         assert!(!head("GET", "/v2/", &[]));
         assert!(!head("GET", "/v2/", &[("host", "x"), ("host", "y")]));
         assert!(!head("GET", "/v2/../etc", &host));
@@ -142,20 +128,8 @@ mod tests {
         assert!(!head("GET", "/v2/%00", &host));
         assert!(!head("TRACE", "/v2/", &host));
         assert!(!head("GET", "/v2/", &[("host", "x"), ("upgrade", "h2c")]));
-        assert!(!head(
-            "GET",
-            "/v2/",
-            &[("host", "x"), ("content-length", "3")]
-        ));
-        assert!(!head(
-            "HEAD",
-            "/v2/",
-            &[("host", "x"), ("transfer-encoding", "chunked")]
-        ));
-        assert!(head(
-            "PUT",
-            "/v2/",
-            &[("host", "x"), ("content-length", "3")]
-        ));
+        assert!(!head("GET", "/v2/", &[("host", "x"), ("content-length", "3")]));
+        assert!(!head("HEAD", "/v2/", &[("host", "x"), ("transfer-encoding", "chunked")]));
+        assert!(head("PUT", "/v2/", &[("host", "x"), ("content-length", "3")]));
     }
 }

@@ -15,19 +15,11 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journe
         return;
     };
     let head = session.req_header();
-    let status = session
-        .response_written()
-        .map_or(0, |response| response.status.as_u16());
+    // 499, as nginx has it: the client left before there was an answer.
+    let status = session.response_written().map_or(499, |response| response.status.as_u16());
     let elapsed = journey.started.elapsed();
-    let bytes = if journey.sent > 0 {
-        journey.sent
-    } else {
-        session.body_bytes_sent() as u64
-    };
-    let client = context
-        .client
-        .address
-        .map_or_else(|| "-".to_owned(), |ip| ip.to_string());
+    let bytes = if journey.sent > 0 { journey.sent } else { session.body_bytes_sent() as u64 };
+    let client = context.client.address.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
     tracing::info!(
         target: "access",
         client,
@@ -49,9 +41,7 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journe
     ];
     metrics::REQUESTS.with_label_values(&labels).inc();
     let labels = [context.upstream_name(), context.kind()];
-    metrics::RESPONSE_BYTES
-        .with_label_values(&labels)
-        .inc_by(bytes);
+    metrics::RESPONSE_BYTES.with_label_values(&labels).inc_by(bytes);
     metrics::REQUEST_SECONDS.observe(elapsed.as_secs_f64());
 }
 

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use http::{HeaderName, StatusCode, header, request::Parts};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
-    prelude::{Error, HttpPeer},
+    prelude::{Error, ErrorSource, HttpPeer},
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
@@ -30,7 +30,7 @@ pub use connection::Connections;
 use crate::{
     config::Downstream,
     filter::{Answer, Chain, Context, Flow, Refusal},
-    upstream::Forward,
+    upstream::{Caller, Forward},
 };
 
 /// The proxy's service.
@@ -64,11 +64,7 @@ struct Active(Arc<AtomicUsize>);
 impl Proxy {
     /// Serves what `chain` says.
     pub fn new(chain: Chain, downstream: Downstream) -> Self {
-        Self {
-            chain,
-            downstream,
-            active: Arc::default(),
-        }
+        Self { chain, downstream, active: Arc::default() }
     }
 
     /// How many requests are under way, for the drain at the end.
@@ -99,17 +95,9 @@ impl Proxy {
     }
 
     async fn prepare_forward(&self, journey: &mut Journey) -> Result<(), Refusal> {
-        let target = journey
-            .context
-            .as_ref()
-            .and_then(|context| context.target.as_ref());
+        let target = journey.context.as_ref().and_then(|context| context.target.as_ref());
         let target = target.ok_or(Refusal::Malformed("nothing to forward"))?;
-        journey.forward = Some(
-            target
-                .upstream
-                .forward(&target.route, &target.caller)
-                .await?,
-        );
+        journey.forward = Some(target.upstream.forward(&target.route, &target.caller).await?);
         Ok(())
     }
 
@@ -148,13 +136,17 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(
         &self,
         session: &mut Session,
-        journey: &mut Journey,
+        _: &mut Journey,
     ) -> pingora::Result<()> {
         connection::head_is_read(session);
-        // Pingora made the context before it waited for the head.
-        journey.started = Instant::now();
-        session.set_keepalive(Some(self.downstream.keepalive.as_secs()));
-        session.set_write_timeout(Some(self.downstream.write));
+        // Only where client and version keep the connection at all; 0 would mean for ever.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.downstream.keepalive.as_secs().max(1)));
+        }
+        if session.is_http2() {
+            // Not guarded as HTTP/1 connections are.
+            session.set_write_timeout(Some(self.downstream.write));
+        }
         session.set_read_timeout(Some(self.downstream.write));
         Ok(())
     }
@@ -165,10 +157,7 @@ impl ProxyHttp for Proxy {
         journey: &mut Journey,
     ) -> pingora::Result<bool> {
         let request: Parts = (**session.req_header()).clone();
-        let peer = session
-            .client_addr()
-            .and_then(|address| address.as_inet())
-            .map(|a| a.ip());
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(|a| a.ip());
         let context = journey.context.insert(Context::new(peer));
         let decision = self.decide(session, &request, context).await?;
         let decision = match decision {
@@ -179,10 +168,7 @@ impl ProxyHttp for Proxy {
             Ok(Flow::Respond(answer)) => Ok(answer),
             Err(refusal) => Err(refusal),
         };
-        let route = journey
-            .context
-            .as_ref()
-            .and_then(|context| context.target.as_ref());
+        let route = journey.context.as_ref().and_then(|context| context.target.as_ref());
         let answer = decision
             .unwrap_or_else(|refusal| respond::refuse(&refusal, route.map(|target| &target.route)));
         self.answer(session, journey, answer).await?;
@@ -208,11 +194,7 @@ impl ProxyHttp for Proxy {
         let Some(forward) = &journey.forward else {
             return Ok(());
         };
-        let query = session
-            .req_header()
-            .uri
-            .query()
-            .map(|query| format!("?{query}"));
+        let query = session.req_header().uri.query().map(|query| format!("?{query}"));
         let path = format!("{}{}", forward.path, query.unwrap_or_default());
         request.set_raw_path(path.as_bytes())?;
         request.insert_header(header::HOST, &forward.host)?;
@@ -225,12 +207,7 @@ impl ProxyHttp for Proxy {
         for name in [header::COOKIE, header::FORWARDED, header::ACCEPT_ENCODING] {
             request.remove_header(&name);
         }
-        for name in [
-            "x-forwarded-for",
-            "x-forwarded-proto",
-            "x-forwarded-host",
-            "x-real-ip",
-        ] {
+        for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip"] {
             request.remove_header(name);
         }
         request.insert_header(header::ACCEPT_ENCODING, "identity")?;
@@ -239,15 +216,25 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         journey: &mut Journey,
     ) -> pingora::Result<()> {
         response.insert_header("docker-distribution-api-version", "registry/2.0")?;
         response.insert_header("cache-status", "roadstead; fwd=bypass")?;
         response.remove_header(&header::SET_COOKIE);
+        let link = response.headers.get(header::LINK).and_then(|link| link.to_str().ok());
+        if let Some(link) = link.and_then(|link| respond::own_link(link, &session.req_header().uri))
+        {
+            response.insert_header(header::LINK, link)?;
+        }
         if let Some(context) = &mut journey.context {
             context.cache = "forward";
+            let caller = context.target.as_ref().map(|target| &target.caller);
+            if matches!(caller, Some(Caller::Shared)) {
+                // The challenge is ours to meet, and no client's.
+                response.remove_header(&header::WWW_AUTHENTICATE);
+            }
             if let Some(namespace) = &context.namespace {
                 response.insert_header("oci-namespace", namespace)?;
             }
@@ -261,21 +248,19 @@ impl ProxyHttp for Proxy {
         error: &Error,
         journey: &mut Journey,
     ) -> FailToProxy {
+        if *error.esource() == ErrorSource::Downstream {
+            // The client has gone: there is nobody to answer.
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         let code = respond::status_of_failure(error);
         if session.response_written().is_none() && code != StatusCode::OK {
             let answer = respond::forward_failed(code);
             // The client may be the one that is gone.
             if self.answer(session, journey, answer).await.is_err() {
-                return FailToProxy {
-                    error_code: 0,
-                    can_reuse_downstream: false,
-                };
+                return FailToProxy { error_code: 0, can_reuse_downstream: false };
             }
         }
-        FailToProxy {
-            error_code: code.as_u16(),
-            can_reuse_downstream: false,
-        }
+        FailToProxy { error_code: code.as_u16(), can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, journey: &mut Journey) {
@@ -300,8 +285,8 @@ async fn idle(session: &mut Session) -> Box<Error> {
         std::future::pending::<()>().await;
     }
     match session.as_downstream_mut().read_body_or_idle(true).await {
-        Ok(_) => Error::new_str("the client sent more than its request"),
-        Err(error) => error,
+        Ok(_) => Error::new_str("the client sent more than its request").into_down(),
+        Err(error) => error.into_down(),
     }
 }
 

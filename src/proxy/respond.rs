@@ -63,25 +63,29 @@ pub(super) fn forward_failed(status: StatusCode) -> Answer {
     answer(Told::new(status, ErrorCode::Unavailable, message).retry(RETRY))
 }
 
+/// Upstream's `Link` to the next page, as a client of ours must follow it: on the path that it asked
+/// for, with the query that upstream wants.
+pub(super) fn own_link(link: &str, asked: &http::Uri) -> Option<String> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let (_, query) = target.split_once('?')?;
+    let namespace = url::form_urlencoded::parse(asked.query().unwrap_or_default().as_bytes())
+        .find(|(name, _)| name == "ns")
+        .map(|(_, name)| format!("&ns={name}"));
+    Some(format!("<{}?{query}{}>{parameters}", asked.path(), namespace.unwrap_or_default()))
+}
+
 fn answer(told: Told) -> Answer {
     let json = HeaderValue::from_static("application/json");
     let body = Body::Bytes(error_body(told.code, &told.message, None));
-    let mut answer = Answer::new(told.status)
-        .with(header::CONTENT_TYPE, json)
-        .body(body);
+    let mut answer = Answer::new(told.status).with(header::CONTENT_TYPE, json).body(body);
     if let Some(wait) = told.retry_after {
-        answer.headers.insert(
-            header::RETRY_AFTER,
-            HeaderValue::from(wait.as_secs().max(1)),
-        );
+        answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
     if let Some(challenge) = told.challenge {
         answer.headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
     if told.status == StatusCode::METHOD_NOT_ALLOWED {
-        answer
-            .headers
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        answer.headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     answer
 }
@@ -104,11 +108,7 @@ fn told(refusal: &Refusal, route: Option<&Route>) -> Told {
         }
         Refusal::Manifest(error) | Refusal::Upstream(error) => upstream(error, route),
         Refusal::Blob(error) => blob(error, route),
-        Refusal::Custom {
-            status,
-            code,
-            message,
-        } => Told::new(*status, *code, message),
+        Refusal::Custom { status, code, message } => Told::new(*status, *code, message),
     }
 }
 
@@ -124,19 +124,11 @@ fn blob(error: &blob::Error, route: Option<&Route>) -> Told {
                 store::Error::Full { .. } => "the cache has no room for this blob (store.disk)",
                 _ => "the cache's disk failed; its log says how",
             };
-            Told::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::Unavailable,
-                what,
-            )
-            .retry(RETRY)
+            Told::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, what).retry(RETRY)
         }
-        blob::Error::Lost => Told::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::Unavailable,
-            text,
-        )
-        .retry(RETRY),
+        blob::Error::Lost => {
+            Told::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, text).retry(RETRY)
+        }
     }
 }
 
@@ -150,11 +142,7 @@ fn upstream(error: &Error, route: Option<&Route>) -> Told {
         Error::Denied { .. } => Told::new(StatusCode::FORBIDDEN, ErrorCode::Denied, text),
         Error::NotFound { code, .. } => {
             let code = code.as_deref().and_then(ErrorCode::parse);
-            Told::new(
-                StatusCode::NOT_FOUND,
-                code.unwrap_or_else(|| unknown(route)),
-                text,
-            )
+            Told::new(StatusCode::NOT_FOUND, code.unwrap_or_else(|| unknown(route)), text)
         }
         Error::Refused { status, .. } => Told::new(*status, ErrorCode::Unknown, text),
         Error::Unusable { code, .. } => Told::new(code.default_status(), *code, text),
@@ -170,11 +158,10 @@ fn trouble(failure: &Failure, text: String) -> Told {
                 .retry(retry_after.unwrap_or(RETRY_RATE_LIMITED))
         }
         Failure::Token(inner) => trouble(inner, text),
-        Failure::Status {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            retry_after,
-        } => Told::new(StatusCode::SERVICE_UNAVAILABLE, Unavailable, text)
-            .retry(retry_after.unwrap_or(RETRY)),
+        Failure::Status { status: StatusCode::SERVICE_UNAVAILABLE, retry_after } => {
+            Told::new(StatusCode::SERVICE_UNAVAILABLE, Unavailable, text)
+                .retry(retry_after.unwrap_or(RETRY))
+        }
         failure if failure.is_timeout() => {
             Told::new(StatusCode::GATEWAY_TIMEOUT, Unavailable, text).retry(RETRY)
         }
@@ -207,13 +194,7 @@ fn unknown(route: Option<&Route>) -> ErrorCode {
 
 impl Told {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            retry_after: None,
-            challenge: None,
-        }
+        Self { status, code, message: message.into(), retry_after: None, challenge: None }
     }
 
     fn retry(mut self, after: Duration) -> Self {
@@ -235,10 +216,7 @@ mod tests {
 
     fn status(failure: Failure) -> (u16, Option<u64>) {
         let told = upstream(&failure.into(), None);
-        (
-            told.status.as_u16(),
-            told.retry_after.map(|wait| wait.as_secs()),
-        )
+        (told.status.as_u16(), told.retry_after.map(|wait| wait.as_secs()))
     }
 
     #[test]
@@ -248,34 +226,30 @@ mod tests {
             message: String::new(),
             retry_after: wait.map(Duration::from_secs),
         };
-        let code = |status, retry_after| Failure::Status {
-            status,
-            retry_after,
-        };
-        let timeout = Failure::Timeout {
-            host: host.clone(),
-            waiting_for: "x",
-        };
-        let held = |timed_out| Failure::HeldBack {
-            host: host.clone(),
-            because: String::new(),
-            timed_out,
-        };
+        let code = |status, retry_after| Failure::Status { status, retry_after };
+        let timeout = Failure::Timeout { host: host.clone(), waiting_for: "x" };
+        let held =
+            |timed_out| Failure::HeldBack { host: host.clone(), because: String::new(), timed_out };
         assert_eq!(status(rate(Some(77))), (429, Some(77)));
         assert_eq!(status(rate(None)), (429, Some(60)));
-        assert_eq!(
-            status(code(StatusCode::INTERNAL_SERVER_ERROR, None)),
-            (502, Some(5))
-        );
-        assert_eq!(
-            status(code(StatusCode::SERVICE_UNAVAILABLE, None)),
-            (503, Some(5))
-        );
+        assert_eq!(status(code(StatusCode::INTERNAL_SERVER_ERROR, None)), (502, Some(5)));
+        assert_eq!(status(code(StatusCode::SERVICE_UNAVAILABLE, None)), (503, Some(5)));
         assert_eq!(status(timeout.clone()), (504, Some(5)));
         assert_eq!(status(Failure::Token(Box::new(timeout))), (504, Some(5)));
         assert_eq!(status(held(true)), (504, Some(5)));
         assert_eq!(status(held(false)), (503, Some(5)));
         assert_eq!(status(Failure::invalid("x")), (502, Some(5)));
+    }
+
+    #[test]
+    fn a_link_leads_back_to_us() {
+        let asked = "/v2/ghcr.io/org/app/tags/list?n=2&ns=ghcr.io".parse().unwrap();
+        let link = "<https://ghcr.io/v2/org/app/tags/list?n=2&last=b>; rel=\"next\"";
+        assert_eq!(
+            own_link(link, &asked).unwrap(),
+            "</v2/ghcr.io/org/app/tags/list?n=2&last=b&ns=ghcr.io>; rel=\"next\""
+        );
+        assert_eq!(own_link("nonsense", &asked), None);
     }
 
     #[test]
@@ -285,13 +259,7 @@ mod tests {
             code: code.map(str::to_owned),
             message: String::new(),
         };
-        assert_eq!(
-            upstream(&error(None), Some(&route)).code,
-            ErrorCode::ManifestUnknown
-        );
-        assert_eq!(
-            upstream(&error(Some("NAME_UNKNOWN")), None).code,
-            ErrorCode::NameUnknown
-        );
+        assert_eq!(upstream(&error(None), Some(&route)).code, ErrorCode::ManifestUnknown);
+        assert_eq!(upstream(&error(Some("NAME_UNKNOWN")), None).code, ErrorCode::NameUnknown);
     }
 }

@@ -43,26 +43,24 @@ pub(super) async fn send(
     answer: Answer,
     sent: &mut u64,
 ) -> pingora::Result<()> {
-    let Answer {
-        status,
-        headers,
-        body,
-    } = answer;
+    let Answer { status, headers, body } = answer;
     let is_head = session.req_header().method == Method::HEAD;
     let mut head = ResponseHeader::build(status, Some(headers.len() + 3))?;
     for (name, value) in &headers {
         head.append_header(name.clone(), value.clone())?;
     }
     head.insert_header(name("docker-distribution-api-version"), "registry/2.0")?;
-    if let Some(length) = length_of(&body, status)
-        && !headers.contains_key(header::CONTENT_LENGTH)
-    {
-        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
+    match length_of(&body, status) {
+        _ if headers.contains_key(header::CONTENT_LENGTH) => {}
+        Some(length) => head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?,
+        // Without it the end of the connection would be the end of the body, cut or whole.
+        None if matches!(body, Body::Blob(..)) && !session.is_http2() => {
+            head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        }
+        None => {}
     }
     let has_body = !is_head && !matches!(body, Body::Empty);
-    session
-        .write_response_header(Box::new(head), !has_body)
-        .await?;
+    session.write_response_header(Box::new(head), !has_body).await?;
     if !has_body {
         return Ok(());
     }
@@ -104,11 +102,7 @@ async fn next(
     };
     next.map_err(|error| {
         session.set_keepalive(None);
-        Error::because(
-            ErrorType::InternalError,
-            "the body can't be completed",
-            error,
-        )
+        Error::because(ErrorType::InternalError, "the body can't be completed", error)
     })
 }
 
@@ -139,25 +133,10 @@ mod tests {
 
     #[test]
     fn pieces_follow_the_client_s_pace() {
-        assert_eq!(
-            next_limit(FIRST_PIECE_BYTES, Duration::ZERO),
-            2 * FIRST_PIECE_BYTES
-        );
-        assert_eq!(
-            next_limit(LARGEST_PIECE_BYTES, Duration::ZERO),
-            LARGEST_PIECE_BYTES
-        );
-        assert_eq!(
-            next_limit(FIRST_PIECE_BYTES, Duration::from_secs(1)),
-            FIRST_PIECE_BYTES
-        );
-        assert_eq!(
-            next_limit(FIRST_PIECE_BYTES, Duration::from_secs(3)),
-            FIRST_PIECE_BYTES / 4
-        );
-        assert_eq!(
-            next_limit(SMALLEST_PIECE_BYTES, Duration::from_secs(9)),
-            SMALLEST_PIECE_BYTES
-        );
+        assert_eq!(next_limit(FIRST_PIECE_BYTES, Duration::ZERO), 2 * FIRST_PIECE_BYTES);
+        assert_eq!(next_limit(LARGEST_PIECE_BYTES, Duration::ZERO), LARGEST_PIECE_BYTES);
+        assert_eq!(next_limit(FIRST_PIECE_BYTES, Duration::from_secs(1)), FIRST_PIECE_BYTES);
+        assert_eq!(next_limit(FIRST_PIECE_BYTES, Duration::from_secs(3)), FIRST_PIECE_BYTES / 4);
+        assert_eq!(next_limit(SMALLEST_PIECE_BYTES, Duration::from_secs(9)), SMALLEST_PIECE_BYTES);
     }
 }

@@ -14,6 +14,8 @@ use std::{
 };
 
 use super::{Error, Map, Store, layout::Layout};
+use tokio::sync::Notify;
+
 use crate::protocol::{Digest, Hasher};
 
 /// How much address space a body of unknown length gets; the largest such body.
@@ -33,7 +35,8 @@ pub struct Staging {
     len: u64,
     /// Bytes of the store's capacity that are held for this file.
     held: u64,
-    staged: Staged,
+    /// Set by [`Staging::prepare`].
+    staged: Option<Staged>,
     ending: Ending,
 }
 
@@ -57,6 +60,8 @@ enum Ending {
 #[derive(Debug, Default)]
 pub(super) struct Partials {
     states: Mutex<HashMap<Digest, PartialState>>,
+    /// Wakes who waits for a writer to let go.
+    released: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,51 +75,31 @@ pub(super) enum PartialState {
 // === impl Staging ===
 
 impl Staging {
-    pub(super) fn open(
-        store: &Arc<Store>,
-        digest: Digest,
-        expected: Option<u64>,
-    ) -> Result<Self, Error> {
+    pub(super) fn open(store: &Arc<Store>, digest: Digest) -> Result<Self, Error> {
         let left = store.partials.claim(digest)?;
         let path = store.layout.partial(&digest);
-        let opened = Self::open_claimed(store, digest, path, expected, left);
-        if opened.is_err() {
-            store.partials.release(digest, left);
-        }
-        opened
+        let opened = (|| {
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
+            Ok::<_, io::Error>((file.metadata()?.len(), file))
+        })();
+        let (len, file) = opened.inspect_err(|_| store.partials.release(digest, left))?;
+        // The books may be wrong about a file that was touched by hand; it is what it is.
+        store.space.correct(left, len);
+        let store = Arc::clone(store);
+        Ok(Self { store, digest, file, path, len, held: len, staged: None, ending: Ending::Keep })
     }
 
-    fn open_claimed(
-        store: &Arc<Store>,
-        digest: Digest,
-        path: PathBuf,
-        expected: Option<u64>,
-        left: u64,
-    ) -> Result<Self, Error> {
-        // A left-over file is already counted: only what is missing must be found room for.
-        store.reserve(expected.unwrap_or(HOLD_STEP_BYTES).saturating_sub(left))?;
-        let held = expected.unwrap_or(HOLD_STEP_BYTES).max(left);
-        let opened = (|| {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)?;
-            let map = Map::new(&file, expected.unwrap_or(UNKNOWN_RESERVE_BYTES).max(left))?;
-            Ok::<_, io::Error>((file.metadata()?.len(), file, map))
-        })();
-        let (len, file, map) = opened.inspect_err(|_| store.space.release(held - left))?;
-        Ok(Self {
-            store: Arc::clone(store),
-            digest,
-            file,
-            path,
-            len,
-            held,
-            staged: Staged { map },
-            ending: Ending::Keep,
-        })
+    /// Makes room for `total` bytes, or for as many as will come, and maps them. Blocks.
+    pub fn prepare(&mut self, total: Option<u64>) -> Result<(), Error> {
+        let wanted = total.unwrap_or(self.len + HOLD_STEP_BYTES);
+        if wanted > self.held {
+            self.store.reserve(wanted - self.held)?;
+            self.held = wanted;
+        }
+        let map = Map::new(&self.file, total.unwrap_or(UNKNOWN_RESERVE_BYTES).max(self.len))?;
+        self.staged = Some(Staged { map });
+        Ok(())
     }
 
     /// The digest that the bytes are to have.
@@ -132,9 +117,10 @@ impl Staging {
         self.len == 0
     }
 
-    /// What readers need.
-    pub fn staged(&self) -> Staged {
-        self.staged.clone()
+    /// What readers need; there once [`Staging::prepare`] has been called.
+    pub fn staged(&self) -> Result<Staged, Error> {
+        let unprepared = || io::Error::other("the staged file is not prepared");
+        Ok(self.staged.clone().ok_or_else(unprepared)?)
     }
 
     /// Hashes what an earlier life left in the file. Blocks on the disk.
@@ -153,13 +139,13 @@ impl Staging {
     /// Writes `bytes` behind those that are there. Blocks on the disk.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let end = self.len + bytes.len() as u64;
+        if self.staged.as_ref().is_some_and(|staged| end > staged.map.len()) {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+        }
         if end > self.held {
             let step = HOLD_STEP_BYTES.max(end - self.held);
             self.store.reserve(step)?;
             self.held += step;
-        }
-        if end > UNKNOWN_RESERVE_BYTES.max(self.held) {
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
         }
         self.file.write_all_at(bytes, self.len)?;
         self.len = end;
@@ -190,7 +176,9 @@ impl Drop for Staging {
                 partials.release(self.digest, self.len);
             }
             Ending::Keep | Ending::Discard => {
-                if let Err(error) = fs::remove_file(&self.path) {
+                if let Err(error) = fs::remove_file(&self.path)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
                     tracing::warn!(path = %self.path.display(), %error, "could not remove a staged file");
                 }
                 space.release(self.held);
@@ -204,21 +192,12 @@ impl Drop for Staging {
 
 impl Partials {
     pub(super) fn new(left: impl IntoIterator<Item = (Digest, u64)>) -> Self {
-        let states = left
-            .into_iter()
-            .map(|(d, len)| (d, PartialState::Left(len)))
-            .collect();
-        Self {
-            states: Mutex::new(states),
-        }
+        let states = left.into_iter().map(|(d, len)| (d, PartialState::Left(len))).collect();
+        Self { states: Mutex::new(states), released: Notify::new() }
     }
 
     pub(super) fn total_bytes(&self) -> u64 {
         self.lock().values().map(PartialState::bytes).sum()
-    }
-
-    pub(super) fn left(&self, digest: &Digest) -> u64 {
-        self.lock().get(digest).map_or(0, PartialState::bytes)
     }
 
     /// Takes the digest for one writer; answers the bytes that lie there already.
@@ -238,6 +217,19 @@ impl Partials {
             states.remove(&digest);
         } else {
             states.insert(digest, PartialState::Left(left));
+        }
+        drop(states);
+        self.released.notify_waiters();
+    }
+
+    /// Waits until nobody writes `digest`.
+    pub(super) async fn unclaimed(&self, digest: &Digest) {
+        loop {
+            let released = self.released.notified();
+            if !matches!(self.lock().get(digest), Some(PartialState::Claimed)) {
+                return;
+            }
+            released.await;
         }
     }
 

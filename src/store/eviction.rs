@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{Error, Store, clamp};
+use super::{Error, Store, clamp, index::is_manifest};
 use crate::metrics;
 
 /// Victims looked at in one step.
@@ -30,10 +30,7 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn new(capacity: u64, used: u64) -> Self {
-        let space = Self {
-            capacity,
-            used: AtomicU64::new(used),
-        };
+        let space = Self { capacity, used: AtomicU64::new(used) };
         space.show(used);
         space
     }
@@ -49,10 +46,7 @@ impl Space {
     /// Counts `bytes` as held if they fit.
     pub(super) fn try_hold(&self, bytes: u64) -> bool {
         let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.capacity);
-        match self
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fits)
-        {
+        match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits) {
             Ok(before) => {
                 self.show(before + bytes);
                 true
@@ -61,11 +55,18 @@ impl Space {
         }
     }
 
+    /// The file behind `believed` counted bytes has `found`.
+    pub(super) fn correct(&self, believed: u64, found: u64) {
+        if found > believed {
+            self.show(self.used.fetch_add(found - believed, Ordering::AcqRel) + found - believed);
+        } else {
+            self.release(believed - found);
+        }
+    }
+
     pub(super) fn release(&self, bytes: u64) {
         let less = |used: u64| Some(used.saturating_sub(bytes));
-        let before = self
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let before = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         self.show(before.unwrap_or_default().saturating_sub(bytes));
     }
 
@@ -83,9 +84,7 @@ impl Space {
     }
 
     fn show(&self, used: u64) {
-        metrics::STORE_BYTES
-            .with_label_values(&["used"])
-            .set(clamp(used));
+        metrics::STORE_BYTES.with_label_values(&["used"]).set(clamp(used));
     }
 }
 
@@ -95,9 +94,13 @@ pub(super) fn make_room(store: &Store, wanted: u64) -> Result<(), Error> {
     if wanted > capacity {
         return Ok(());
     }
-    let target = capacity
-        .saturating_sub(wanted)
-        .saturating_sub(capacity / SLACK_DIVISOR);
+    // What others hold can't be freed: where that leaves too little, nothing is evicted for it.
+    let evictable = store.index.used_bytes()? + store.partials.total_bytes();
+    if store.space.used().saturating_sub(evictable) + wanted > capacity {
+        return Ok(());
+    }
+    let least = capacity.saturating_sub(wanted);
+    let target = least.saturating_sub(capacity / SLACK_DIVISOR);
     drop_partials(store, target);
     let mut after = None;
     while store.space.used() > target {
@@ -106,9 +109,11 @@ pub(super) fn make_room(store: &Store, wanted: u64) -> Result<(), Error> {
             break;
         };
         after = Some(last.clone());
-        for (_, digest) in victims {
-            if store.space.used() <= target {
-                break;
+        for (key, digest) in victims {
+            // Manifests go only where they must: getting one back costs a counted request.
+            let enough = if is_manifest(&key) { least } else { target };
+            if store.space.used() <= enough {
+                return Ok(());
             }
             if !store.open.is_read(&digest) {
                 evict(store, digest)?;

@@ -11,6 +11,7 @@ use std::{io, sync::Arc, time::SystemTime};
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 
+pub(super) use record::is_manifest;
 use record::{BlobRecord, digest_key, parse_recency_key};
 pub use record::{Kind, Link, LinkKey, TagKey, TagRecord};
 use writer::{Operation, Writer};
@@ -46,9 +47,7 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn open(layout: &Layout) -> Result<Self, Error> {
         let path = layout.index();
-        let opened = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path);
+        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(&path);
         let database = opened.map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => Error::Unusable {
                 path: path.clone(),
@@ -123,9 +122,7 @@ impl Index {
         now: SystemTime,
     ) -> Result<bool, Error> {
         let record = BlobRecord::new(size, kind, now);
-        let before = self
-            .writer
-            .run_blocking(Operation::Publish { digest, record })?;
+        let before = self.writer.run_blocking(Operation::Publish { digest, record })?;
         Ok(before.is_some())
     }
 
@@ -171,12 +168,7 @@ macro_rules! from_redb {
         }
     )*};
 }
-from_redb!(
-    redb::TransactionError,
-    redb::TableError,
-    redb::StorageError,
-    redb::CommitError
-);
+from_redb!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
 
 impl From<writer::Stopped> for Error {
     fn from(_: writer::Stopped) -> Self {

@@ -27,9 +27,7 @@ pub(super) struct Layout {
 impl Layout {
     /// Creates what is missing below `root` and checks the format's version.
     pub(super) fn prepare(root: &Path) -> Result<Self, Error> {
-        let layout = Self {
-            root: root.to_owned(),
-        };
+        let layout = Self { root: root.to_owned() };
         for folder in [layout.partials(), layout.quarantine()] {
             make_folder(&folder)?;
         }
@@ -55,8 +53,7 @@ impl Layout {
     }
 
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.partials()
-            .join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()))
+        self.partials().join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()))
     }
 
     /// The digest that a file name below `partial/` stands for.
@@ -81,8 +78,7 @@ impl Layout {
     /// Moves a published file that went bad out of the way, for the operator to look at.
     pub(super) fn set_aside(&self, digest: &Digest) -> io::Result<()> {
         let target =
-            self.quarantine()
-                .join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()));
+            self.quarantine().join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()));
         match fs::rename(self.blob(digest), target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -163,9 +159,7 @@ mod tests {
 
     #[test]
     fn partial_names_are_read_back() {
-        let layout = Layout {
-            root: PathBuf::from("/x"),
-        };
+        let layout = Layout { root: PathBuf::from("/x") };
         let digest = Digest::of(Algorithm::Sha512, b"x");
         let path = layout.partial(&digest);
         let name = path.file_name().unwrap().to_str().unwrap();

@@ -29,9 +29,13 @@ impl Map {
     pub fn new(file: &File, len: u64) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let pages = MmapOptions::new().len(len.max(1)).map_raw_read_only(file)?;
-        Ok(Self {
-            pages: Arc::new(pages),
-        })
+        Ok(Self { pages: Arc::new(pages) })
+    }
+
+    /// How many bytes it covers.
+    #[expect(clippy::len_without_is_empty, reason = "a map covers at least a page")]
+    pub fn len(&self) -> u64 {
+        self.pages.len() as u64
     }
 
     /// The bytes from `start` on, `len` of them, without a copy. They must have been written.
@@ -43,10 +47,7 @@ impl Map {
         if range.is_empty() {
             return Bytes::new();
         }
-        Bytes::from_owner(Window {
-            pages: Arc::clone(&self.pages),
-            range,
-        })
+        Bytes::from_owner(Window { pages: Arc::clone(&self.pages), range })
     }
 
     /// True when all pages of the range are in memory, so that reading them does not wait for
@@ -63,11 +64,7 @@ impl Map {
         // `pages` has one byte for each page of it. `mincore` reads no page and writes there only.
         #[expect(unsafe_code, reason = "mincore has no safe wrapper")]
         let status = unsafe {
-            libc::mincore(
-                self.pages.as_mut_ptr().add(first).cast(),
-                bytes,
-                pages.as_mut_ptr(),
-            )
+            libc::mincore(self.pages.as_mut_ptr().add(first).cast(), bytes, pages.as_mut_ptr())
         };
         status == 0 && pages.iter().all(|page| page & 1 == 1)
     }
@@ -75,17 +72,12 @@ impl Map {
     /// Brings the pages of the range in. Blocks on the disk; an error means that they can't be read.
     pub fn populate(&self, start: u64, len: u64) -> io::Result<()> {
         let range = self.range(start, len);
-        self.pages
-            .advise_range(Advice::PopulateRead, range.start, range.len())
+        self.pages.advise_range(Advice::PopulateRead, range.start, range.len())
     }
 
     fn range(&self, start: u64, len: u64) -> Range<usize> {
-        let end = start
-            .checked_add(len)
-            .and_then(|end| usize::try_from(end).ok());
-        let end = end
-            .filter(|end| *end <= self.pages.len())
-            .expect("a slice lies inside its map");
+        let end = start.checked_add(len).and_then(|end| usize::try_from(end).ok());
+        let end = end.filter(|end| *end <= self.pages.len()).expect("a slice lies inside its map");
         end - usize::try_from(len).expect("no longer than the map")..end
     }
 }
@@ -102,10 +94,7 @@ impl AsRef<[u8]> for Window {
         // were written before the slice was asked for and no file of the store is written twice
         // at the same place or truncated: published files are immutable and end by being
         // unlinked, which keeps mapped pages; staged ones are only appended to.
-        #[expect(
-            unsafe_code,
-            reason = "the bytes of a map are reached by its pointer only"
-        )]
+        #[expect(unsafe_code, reason = "the bytes of a map are reached by its pointer only")]
         unsafe {
             std::slice::from_raw_parts(self.pages.as_ptr().add(self.range.start), self.range.len())
         }

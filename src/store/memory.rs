@@ -44,10 +44,7 @@ impl Memory {
             u32::try_from(entry.body.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
         };
         Self {
-            bodies: Cache::builder()
-                .max_capacity(budget)
-                .weigher(weight)
-                .build(),
+            bodies: Cache::builder().max_capacity(budget).weigher(weight).build(),
             started: Instant::now(),
         }
     }
@@ -58,8 +55,7 @@ impl Memory {
 
     pub(super) fn insert(&self, digest: Digest, body: Bytes) {
         let touched = AtomicU64::new(self.started.elapsed().as_secs());
-        self.bodies
-            .insert(digest, Arc::new(Entry { body, touched }));
+        self.bodies.insert(digest, Arc::new(Entry { body, touched }));
     }
 
     pub(super) fn remove(&self, digest: &Digest) {

@@ -63,14 +63,6 @@ pub enum Error {
         /// The configured limit.
         capacity: u64,
     },
-    /// The bytes are not what their name says.
-    #[error("the bytes have the digest {found}, not {expected}")]
-    DigestMismatch {
-        /// The digest that was asked for.
-        expected: Digest,
-        /// The digest of what came.
-        found: Digest,
-    },
     /// The file system failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -103,9 +95,7 @@ impl Store {
         let index = Index::open(&layout)?;
         let partials = recovery::scan_partials(&layout)?;
         let space = Space::new(config.disk, index.used_bytes()? + partials.total_bytes());
-        metrics::STORE_BYTES
-            .with_label_values(&["capacity"])
-            .set(clamp(config.disk));
+        metrics::STORE_BYTES.with_label_values(&["capacity"]).set(clamp(config.disk));
         Ok(Self {
             layout,
             index,
@@ -125,11 +115,6 @@ impl Store {
             self.index.touch(*digest, SystemTime::now());
         }
         Some(body)
-    }
-
-    /// A published object that is open already. Never blocks.
-    pub fn opened(&self, digest: &Digest) -> Option<Lease> {
-        self.open.get(digest)
     }
 
     /// Opens what is published under `digest`. Reads the index and opens a file.
@@ -160,6 +145,8 @@ impl Store {
             if lease.len() > limit {
                 return Ok(None);
             }
+            // A page that can't be read is an error here, and a signal that kills in a copy.
+            lease.map().populate(0, lease.len())?;
             let body = Bytes::copy_from_slice(&lease.slice(0, lease.len()));
             // A manifest is small and read whole: its content is checked each time it enters
             // memory, so that a file which went bad on disk is never served from here.
@@ -196,21 +183,21 @@ impl Store {
             if store.index.blob(&digest)?.is_some() {
                 return Ok(());
             }
-            let mut staging = store.stage(digest, Some(body.len() as u64))?;
+            let mut staging = store.stage(digest)?;
+            if !staging.is_empty() {
+                staging.discard();
+                staging = store.stage(digest)?;
+            }
+            staging.prepare(Some(body.len() as u64))?;
             staging.append(&body)?;
             store.publish(staging, kind)
         })
         .await
     }
 
-    /// Opens the staged file of `digest`, the left-over one if there is one.
-    /// Room for `expected` bytes is made and held while it lives. Blocks.
-    pub fn stage(
-        self: &Arc<Self>,
-        digest: Digest,
-        expected: Option<u64>,
-    ) -> Result<Staging, Error> {
-        Staging::open(self, digest, expected)
+    /// Opens the staged file of `digest`, the left-over one if there is one. Blocks.
+    pub fn stage(self: &Arc<Self>, digest: Digest) -> Result<Staging, Error> {
+        Staging::open(self, digest)
     }
 
     /// Publishes a staged file that its owner has verified: sync, rename, sync
@@ -250,9 +237,9 @@ impl Store {
         .await
     }
 
-    /// Bytes that an earlier, unfinished fill of `digest` left behind.
-    pub fn left_over(&self, digest: &Digest) -> u64 {
-        self.partials.left(digest)
+    /// Waits until no fill writes `digest`.
+    pub async fn unclaimed(&self, digest: &Digest) {
+        self.partials.unclaimed(digest).await;
     }
 
     /// The record of a tag. Reads the index.
@@ -307,6 +294,11 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         let lease = self.open.insert(object);
+        // Evicted while it was being opened: out of the books, so out of the table too.
+        if self.index.blob(&digest)?.is_none() {
+            self.open.remove(&digest);
+            return Ok(None);
+        }
         self.touch(&lease);
         Ok(Some(lease))
     }
@@ -344,10 +336,7 @@ impl Store {
         if self.space.try_hold(wanted) {
             return Ok(());
         }
-        Err(Error::Full {
-            wanted,
-            capacity: self.space.capacity(),
-        })
+        Err(Error::Full { wanted, capacity: self.space.capacity() })
     }
 }
 

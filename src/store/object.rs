@@ -93,10 +93,7 @@ impl Lease {
     }
 
     /// The object's length in bytes.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "an empty object is like any other"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "an empty object is like any other")]
     pub fn len(&self) -> u64 {
         self.object.len
     }
@@ -141,10 +138,7 @@ impl Drop for Lease {
 impl Default for OpenObjects {
     fn default() -> Self {
         Self {
-            idle: Cache::builder()
-                .max_capacity(OPEN_OBJECTS)
-                .time_to_idle(OPEN_IDLE)
-                .build(),
+            idle: Cache::builder().max_capacity(OPEN_OBJECTS).time_to_idle(OPEN_IDLE).build(),
             live: Mutex::default(),
         }
     }
@@ -176,10 +170,7 @@ impl OpenObjects {
 
     pub(super) fn remove(&self, digest: &Digest) {
         self.idle.invalidate(digest);
-        self.live
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(digest);
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }
 
     /// True while somebody reads the object.

@@ -21,10 +21,7 @@ pub(super) fn scan_partials(layout: &Layout) -> Result<Partials, Error> {
         }
     }
     if !left.is_empty() {
-        tracing::info!(
-            count = left.len(),
-            "unfinished fills found; they resume when asked for"
-        );
+        tracing::info!(count = left.len(), "unfinished fills found; they resume when asked for");
     }
     Ok(Partials::new(left))
 }

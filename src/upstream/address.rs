@@ -39,12 +39,7 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub(super) fn new() -> Self {
-        Self {
-            known: Cache::builder()
-                .max_capacity(NAMES)
-                .time_to_live(KEEP)
-                .build(),
-        }
+        Self { known: Cache::builder().max_capacity(NAMES).time_to_live(KEEP).build() }
     }
 
     /// The addresses of `host`, never empty.
@@ -56,17 +51,11 @@ impl Resolver {
         let lookup = async {
             let found: Arc<[SocketAddr]> = tokio::net::lookup_host((bare, port)).await?.collect();
             if found.is_empty() {
-                return Err(io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "the name has no address",
-                ));
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
             }
             Ok(found)
         };
-        let known = self
-            .known
-            .try_get_with((bare.to_owned(), port), lookup)
-            .await;
+        let known = self.known.try_get_with((bare.to_owned(), port), lookup).await;
         known.map_err(|error| io::Error::new(error.kind(), error.to_string()))
     }
 

@@ -47,10 +47,7 @@ pub(super) trait Probing: std::fmt::Debug + Sync {
 
 impl Breakers {
     pub(super) fn new(settings: config::Breaker) -> Self {
-        Self {
-            settings,
-            hosts: Mutex::default(),
-        }
+        Self { settings, hosts: Mutex::default() }
     }
 
     /// Leave to ask `host`, unless it is held back.
@@ -63,12 +60,7 @@ impl Breakers {
         if let Some(held_back) = self.held_back(host) {
             return Err(held_back);
         }
-        Ok(Attempt {
-            breakers: self,
-            host: Arc::clone(host),
-            open_with: Some(probing),
-            url,
-        })
+        Ok(Attempt { breakers: self, host: Arc::clone(host), open_with: Some(probing), url })
     }
 
     /// Why `host` is not asked now, if it isn't.
@@ -95,9 +87,7 @@ impl Breakers {
     /// Counts a failure; true if it opened the breaker.
     fn fail(&self, host: &Arc<str>, failure: &Failure) -> bool {
         let mut hosts = self.lock();
-        let state = hosts
-            .entry(Arc::clone(host))
-            .or_insert(State::Closed { failures: 0 });
+        let state = hosts.entry(Arc::clone(host)).or_insert(State::Closed { failures: 0 });
         let State::Closed { failures } = state else {
             return false;
         };
@@ -105,10 +95,7 @@ impl Breakers {
         if !failure.is_timeout() && *failures < self.settings.failures {
             return false;
         }
-        *state = State::Open {
-            because: failure.to_string(),
-            timed_out: failure.is_timeout(),
-        };
+        *state = State::Open { because: failure.to_string(), timed_out: failure.is_timeout() };
         metrics::BREAKER_OPEN.with_label_values(&[host]).set(1);
         tracing::warn!(%host, %failure, "is not asked until it answers a probe");
         true
@@ -146,10 +133,7 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let host = Arc::clone(&self.host);
-        self.settle(&Failure::Timeout {
-            host,
-            waiting_for: "an answer",
-        });
+        self.settle(&Failure::Timeout { host, waiting_for: "an answer" });
     }
 }
 
@@ -169,48 +153,28 @@ mod tests {
     }
 
     fn breakers() -> (Breakers, Arc<str>, Url, Probes) {
-        let settings = config::Breaker {
-            failures: 3,
-            open_for: std::time::Duration::from_secs(5),
-        };
+        let settings = config::Breaker { failures: 3, open_for: std::time::Duration::from_secs(5) };
         let url = Url::parse("http://registry.example/v2/").unwrap();
-        (
-            Breakers::new(settings),
-            "registry.example".into(),
-            url,
-            Probes::default(),
-        )
+        (Breakers::new(settings), "registry.example".into(), url, Probes::default())
     }
 
     fn refused(host: &Arc<str>) -> Failure {
-        Failure::Unreachable {
-            host: Arc::clone(host),
-            problem: "refused".to_owned(),
-        }
+        Failure::Unreachable { host: Arc::clone(host), problem: "refused".to_owned() }
     }
 
     #[test]
     fn opens_after_failures_in_a_row_and_starts_one_probe() {
         let (breakers, host, url, probes) = breakers();
         for _ in 0..2 {
-            breakers
-                .admit(&host, &url, &probes)
-                .unwrap()
-                .failed(&refused(&host));
+            breakers.admit(&host, &url, &probes).unwrap().failed(&refused(&host));
         }
         breakers.admit(&host, &url, &probes).unwrap().answered();
         for _ in 0..3 {
-            breakers
-                .admit(&host, &url, &probes)
-                .unwrap()
-                .failed(&refused(&host));
+            breakers.admit(&host, &url, &probes).unwrap().failed(&refused(&host));
         }
         assert!(matches!(
             breakers.admit(&host, &url, &probes),
-            Err(Failure::HeldBack {
-                timed_out: false,
-                ..
-            })
+            Err(Failure::HeldBack { timed_out: false, .. })
         ));
         assert_eq!(probes.0.load(Ordering::Relaxed), 1);
         breakers.close(&host);
@@ -223,10 +187,7 @@ mod tests {
         drop(breakers.admit(&host, &url, &probes).unwrap());
         assert!(matches!(
             breakers.admit(&host, &url, &probes),
-            Err(Failure::HeldBack {
-                timed_out: true,
-                ..
-            })
+            Err(Failure::HeldBack { timed_out: true, .. })
         ));
         assert!(breakers.held_back(&host).is_some());
     }

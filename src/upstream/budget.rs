@@ -25,19 +25,12 @@ pub struct Budget {
 impl Budget {
     pub(super) fn new(upstream: Arc<str>, account: Option<&str>) -> Self {
         let account = account.unwrap_or("anonymous").to_owned();
-        Self {
-            upstream,
-            account,
-            last: Mutex::default(),
-        }
+        Self { upstream, account, last: Mutex::default() }
     }
 
     /// What was last said, and when.
     pub fn last(&self) -> Option<(RateLimit, SystemTime)> {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The account's name, or "anonymous".
@@ -52,14 +45,10 @@ impl Budget {
         };
         let labels = [&*self.upstream, &*self.account];
         if let Some(remaining) = seen.remaining.and_then(|n| i64::try_from(n).ok()) {
-            metrics::RATELIMIT_REMAINING
-                .with_label_values(&labels)
-                .set(remaining);
+            metrics::RATELIMIT_REMAINING.with_label_values(&labels).set(remaining);
         }
         if let Some(limit) = seen.limit.and_then(|n| i64::try_from(n).ok()) {
-            metrics::RATELIMIT_LIMIT
-                .with_label_values(&labels)
-                .set(limit);
+            metrics::RATELIMIT_LIMIT.with_label_values(&labels).set(limit);
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some((seen, SystemTime::now()));

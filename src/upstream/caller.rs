@@ -29,10 +29,7 @@ impl Caller {
             value.set_sensitive(true);
             value
         });
-        Self::Client {
-            authorization,
-            identity,
-        }
+        Self::Client { authorization, identity }
     }
 
     /// A key that differs between callers whom upstream may answer differently.

@@ -123,9 +123,7 @@ pub enum Failure {
 impl Failure {
     /// A body or head that is not what the protocol or its digest promises.
     pub fn invalid(problem: impl Into<String>) -> Self {
-        Self::Invalid {
-            problem: problem.into(),
-        }
+        Self::Invalid { problem: problem.into() }
     }
 
     /// True if upstream was too slow, rather than broken.

@@ -4,26 +4,31 @@
 //! reports each outcome to the host's breaker. Redirects and credentials are
 //! its callers' business.
 
+mod body;
+mod connect;
+mod wire;
+
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    net::SocketAddr,
-    path::Path,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::{
     connectors::{ConnectorOptions, http::Connector},
-    http::RequestHeader,
     protocols::http::client::HttpSession,
     protocols::tls::CaType,
     upstreams::peer::HttpPeer,
-    utils::tls::{WrappedX509, parse_x509},
 };
 use tokio::sync::OnceCell;
 use url::Url;
+
+pub use body::Body;
+use wire::{
+    authority, authority_header, broken, certificates, content_length, port, request_header,
+    timeout, unreachable,
+};
 
 use super::{
     Failure,
@@ -36,8 +41,8 @@ use crate::{config, metrics};
 /// Addresses of one name that are tried in turn.
 const ADDRESSES: usize = 3;
 
-/// An answer's body up to this size is read so that the connection can be used again.
-const DRAIN_BYTES: u64 = 64 * 1024;
+/// Probes of a silent host before it is left alone.
+const PROBES: u32 = 720;
 
 /// Idle connections kept per upstream.
 const POOL: usize = 128;
@@ -67,21 +72,6 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
-}
-
-/// A body that is being received. Dropped unfinished, it closes the connection.
-pub struct Body {
-    /// Boxed, like its peer: a body is moved often and both are large.
-    session: Option<Box<HttpSession>>,
-    peer: Box<HttpPeer>,
-    connector: Arc<Connector>,
-    idle: Duration,
-    host: Arc<str>,
-    upstream: Arc<str>,
-    kind: Kind,
-    /// `Content-Length`, where the answer has a body and says how long.
-    expected: Option<u64>,
-    received: u64,
 }
 
 /// What Pingora needs to forward a request to the registry.
@@ -115,6 +105,14 @@ pub(super) struct Exchange {
     home: OnceCell<Class>,
 }
 
+/// Why one address gave no answer.
+enum Hop {
+    /// Nothing was sent: another address may be asked.
+    NotConnected(Failure),
+    /// The request was on its way.
+    Failed(Failure),
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -133,10 +131,7 @@ impl Kind {
 
 impl std::fmt::Debug for Forward {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forward")
-            .field("host", &self.host)
-            .field("path", &self.path)
-            .finish()
+        f.debug_struct("Forward").field("host", &self.host).field("path", &self.path).finish()
     }
 }
 
@@ -144,9 +139,7 @@ impl std::fmt::Debug for Forward {
 
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange")
-            .field("upstream", &self.upstream)
-            .finish_non_exhaustive()
+        f.debug_struct("Exchange").field("upstream", &self.upstream).finish_non_exhaustive()
     }
 }
 
@@ -179,9 +172,7 @@ impl Exchange {
 
     /// True while requests to the registry itself are held back.
     pub(super) fn is_held_back(&self) -> bool {
-        self.breakers
-            .held_back(&authority(&self.registry))
-            .is_some()
+        self.breakers.held_back(&authority(&self.registry)).is_some()
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -194,10 +185,7 @@ impl Exchange {
                 attempt.failed(failure);
             }
             Ok(reply) if is_gateway_trouble(reply.status) => {
-                attempt.failed(&Failure::Status {
-                    status: reply.status,
-                    retry_after: None,
-                });
+                attempt.failed(&Failure::Status { status: reply.status, retry_after: None });
             }
             _ => attempt.answered(),
         }
@@ -216,89 +204,32 @@ impl Exchange {
             return Err(held_back);
         }
         let addresses = self.addresses(&self.registry, &host).await?;
-        let address = addresses
-            .first()
-            .ok_or_else(|| unreachable(&host, "no address"))?;
+        let address = addresses.first().ok_or_else(|| unreachable(&host, "no address"))?;
         let peer = self.peer(&self.registry, *address);
-        Ok(Forward {
-            peer,
-            path,
-            host: authority_header(&self.registry),
-            authorization,
-        })
+        Ok(Forward { peer, path, host: authority_header(&self.registry), authorization })
     }
 
     async fn attempt(&self, request: &Request<'_>, host: &Arc<str>) -> Result<Reply, Failure> {
         let addresses = self.addresses(request.url, host).await?;
         let mut last = unreachable(host, "no address");
-        for address in addresses.iter().take(ADDRESSES) {
-            let peer = self.peer(request.url, *address);
+        let tried = addresses.len().clamp(1, ADDRESSES);
+        // A name's first address may be one that swallows packets (IPv6 that is not routed): each
+        // gets its share of the time.
+        let patience = self.timeouts.connect / u32::try_from(tried).unwrap_or(1);
+        for address in addresses.iter().take(tried) {
+            let mut peer = self.peer(request.url, *address);
+            peer.options.connection_timeout = Some(patience);
+            peer.options.total_connection_timeout = Some(patience);
             match self.hop(request, &peer, host).await {
-                Err(failure @ Failure::Unreachable { .. }) => last = failure,
-                result => return result,
+                Err(Hop::NotConnected(failure)) => last = failure,
+                Err(Hop::Failed(failure)) => return Err(failure),
+                Ok(reply) => return Ok(reply),
             }
         }
         if let Some(name) = request.url.host_str() {
             self.resolver.forget(name, port(request.url)).await;
         }
         Err(last)
-    }
-
-    /// Resolves, and drops what may not be connected to.
-    async fn addresses(&self, url: &Url, host: &Arc<str>) -> Result<Vec<SocketAddr>, Failure> {
-        let name = url.host_str().unwrap_or_default();
-        let lookup = self.resolver.resolve(name, port(url));
-        let found = match tokio::time::timeout(self.timeouts.connect, lookup).await {
-            Ok(found) => found.map_err(|error| unreachable(host, &error.to_string()))?,
-            Err(_) => return Err(timeout(host, "the resolver")),
-        };
-        if authority(url) == authority(&self.registry) {
-            return Ok(found.to_vec());
-        }
-        let home = self.home().await;
-        let mut refused = None;
-        let allowed: Vec<_> = found
-            .iter()
-            .filter(
-                |address| match self.trust.address(url, address.ip(), home) {
-                    Ok(()) => true,
-                    Err(problem) => {
-                        refused = Some(problem);
-                        false
-                    }
-                },
-            )
-            .copied()
-            .collect();
-        match refused {
-            Some(problem) if allowed.is_empty() => Err(Failure::Untrusted { problem }),
-            _ => Ok(allowed),
-        }
-    }
-
-    /// An upstream that can't be resolved counts as public: the strict rule.
-    async fn home(&self) -> Class {
-        let name = self.registry.host_str().unwrap_or_default();
-        let class = self.home.get_or_try_init(|| async {
-            let found = self.resolver.resolve(name, port(&self.registry)).await?;
-            Ok::<_, std::io::Error>(found.first().map_or(Class::Public, |a| Class::of(a.ip())))
-        });
-        class.await.copied().unwrap_or(Class::Public)
-    }
-
-    fn peer(&self, url: &Url, address: SocketAddr) -> HttpPeer {
-        let tls = url.scheme() == "https";
-        let name = url.host_str().unwrap_or_default();
-        let mut peer = HttpPeer::new(address, tls, name.trim_matches(['[', ']']).to_owned());
-        peer.group_key = self.group_key;
-        let options = &mut peer.options;
-        options.connection_timeout = Some(self.timeouts.connect);
-        options.total_connection_timeout = Some(self.timeouts.connect);
-        options.read_timeout = Some(self.timeouts.response);
-        options.write_timeout = Some(self.timeouts.response);
-        options.idle_timeout = Some(self.timeouts.idle);
-        options.ca = self.ca.clone();
-        peer
     }
 
     /// One request on one connection. A pooled connection that upstream has closed meanwhile is no
@@ -308,21 +239,21 @@ impl Exchange {
         request: &Request<'_>,
         peer: &HttpPeer,
         host: &Arc<str>,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<Reply, Hop> {
         for _ in 0..=POOL {
             let connected = Box::pin(self.connector.get_http_session(peer)).await;
-            let (session, reused) =
-                connected.map_err(|error| broken(host, &error, "a connection"))?;
+            let (session, reused) = connected
+                .map_err(|error| Hop::NotConnected(broken(host, &error, "a connection")))?;
             let mut session = Box::new(session);
             match self.talk(&mut session, request, host).await {
                 Ok((status, headers)) => {
                     return Ok(self.reply(session, peer, request, host, status, headers));
                 }
                 Err(Failure::Unreachable { .. }) if reused => {}
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(Hop::Failed(failure)),
             }
         }
-        Err(unreachable(host, "every pooled connection was closed"))
+        Err(Hop::Failed(unreachable(host, "every pooled connection was closed")))
     }
 
     async fn talk(
@@ -342,9 +273,7 @@ impl Exchange {
         loop {
             let read = session.read_response_header().await;
             read.map_err(|error| broken(host, &error, "the head of an answer"))?;
-            let head = session
-                .response_header()
-                .ok_or_else(|| unreachable(host, "no head"))?;
+            let head = session.response_header().ok_or_else(|| unreachable(host, "no head"))?;
             if !head.status.is_informational() {
                 let parts = (head.status, head.headers.clone());
                 session.set_read_timeout(Some(self.timeouts.read));
@@ -377,20 +306,13 @@ impl Exchange {
             expected: if has_body { expected } else { Some(0) },
             received: 0,
         };
-        Reply {
-            status,
-            headers,
-            body,
-        }
+        Reply { status, headers, body }
     }
 
     fn count(&self, request: &Request<'_>, result: &Result<Reply, Failure>) {
-        let status = result
-            .as_ref()
-            .map_or("none".to_owned(), |reply| reply.status.as_u16().to_string());
-        let counted = result
-            .as_ref()
-            .is_ok_and(|reply| is_counted(request, reply.status));
+        let status =
+            result.as_ref().map_or("none".to_owned(), |reply| reply.status.as_u16().to_string());
+        let counted = result.as_ref().is_ok_and(|reply| is_counted(request, reply.status));
         let labels = [
             &*self.upstream,
             request.kind.as_str(),
@@ -402,12 +324,7 @@ impl Exchange {
     }
 
     async fn probe(&self, host: &Arc<str>, url: &Url) -> bool {
-        let request = Request {
-            method: Method::HEAD,
-            url,
-            kind: Kind::Probe,
-            headers: &[],
-        };
+        let request = Request { method: Method::HEAD, url, kind: Kind::Probe, headers: &[] };
         let answer = self.attempt(&request, host);
         let result = match tokio::time::timeout(self.timeouts.response, answer).await {
             Ok(result) => result,
@@ -422,15 +339,17 @@ impl Probing for Exchange {
     fn start_probing(&self, host: Arc<str>, url: Url) {
         let (this, every) = (self.this.clone(), self.probe_every);
         tokio::spawn(async move {
-            loop {
+            for _ in 0..PROBES {
                 tokio::time::sleep(jittered(every)).await;
-                let Some(exchange) = this.upgrade() else {
-                    return;
-                };
+                let Some(exchange) = this.upgrade() else { return };
                 if exchange.probe(&host, &url).await {
-                    exchange.breakers.close(&host);
-                    return;
+                    break;
                 }
+            }
+            // A host that stayed silent for so long may be one that nobody asks for any more, a
+            // CDN's of yesterday; the next request for it finds out.
+            if let Some(exchange) = this.upgrade() {
+                exchange.breakers.close(&host);
             }
         });
     }
@@ -452,189 +371,6 @@ fn is_gateway_trouble(status: StatusCode) -> bool {
 }
 
 /// Between 0.75 and 1.25 of `duration`.
-pub(super) fn jittered(duration: Duration) -> Duration {
+fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(0.75 + fastrand::f64() / 2.0)
-}
-
-fn request_header(request: &Request<'_>) -> pingora::Result<RequestHeader> {
-    let path = &request.url[url::Position::BeforePath..url::Position::AfterQuery];
-    let mut head = RequestHeader::build(request.method.clone(), path.as_bytes(), None)?;
-    head.insert_header(header::HOST, authority_header(request.url))?;
-    head.insert_header(
-        header::USER_AGENT,
-        concat!("roadstead/", env!("CARGO_PKG_VERSION")),
-    )?;
-    // Bodies pass as stored: a compressed one would not have its digest.
-    head.insert_header(header::ACCEPT_ENCODING, "identity")?;
-    for (name, value) in request.headers {
-        head.insert_header(name.clone(), value.clone())?;
-    }
-    Ok(head)
-}
-
-fn certificates(path: &Path) -> Result<Arc<CaType>, String> {
-    use rustls_pki_types::{CertificateDer, pem::PemObject};
-
-    let problem = |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", path.display());
-    let mut ders = Vec::new();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| problem(&error))? {
-        ders.push(certificate.map_err(|error| problem(&error))?);
-    }
-    if ders.is_empty() {
-        return Err(problem(&"it holds no PEM certificate"));
-    }
-    // The file adds to the system's certificates; it does not replace them.
-    ders.extend(rustls_native_certs::load_native_certs().map_err(|error| problem(&error))?);
-    let mut parsed = Vec::with_capacity(ders.len());
-    for der in &ders {
-        // Pingora panics on what it can't parse.
-        x509_parser::parse_x509_certificate(der).map_err(|error| problem(&error))?;
-        parsed.push(WrappedX509::new(der.to_vec(), parse_x509));
-    }
-    Ok(parsed.into())
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-/// `host:port`, the name of a breaker.
-pub(super) fn authority(url: &Url) -> Arc<str> {
-    format!("{}:{}", url.host_str().unwrap_or_default(), port(url)).into()
-}
-
-/// What `Host` says: the port only where it isn't the scheme's own.
-pub(super) fn authority_header(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-fn port(url: &Url) -> u16 {
-    url.port_or_known_default().unwrap_or(443)
-}
-
-fn unreachable(host: &Arc<str>, problem: &str) -> Failure {
-    Failure::Unreachable {
-        host: Arc::clone(host),
-        problem: problem.to_owned(),
-    }
-}
-
-fn timeout(host: &Arc<str>, waiting_for: &'static str) -> Failure {
-    Failure::Timeout {
-        host: Arc::clone(host),
-        waiting_for,
-    }
-}
-
-fn broken(host: &Arc<str>, error: &pingora::Error, waiting_for: &'static str) -> Failure {
-    use pingora::ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
-    match error.etype() {
-        ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout => {
-            timeout(host, waiting_for)
-        }
-        _ => unreachable(host, &error.to_string()),
-    }
-}
-
-// === impl Body ===
-
-impl std::fmt::Debug for Body {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Body")
-            .field("host", &self.host)
-            .field("received", &self.received)
-            .finish()
-    }
-}
-
-impl Body {
-    /// The length that the answer promised.
-    pub fn expected(&self) -> Option<u64> {
-        self.expected
-    }
-
-    /// Appends the next bytes to `buffer` and says how many; 0 at the end that the answer promised.
-    /// A body that is shorter or longer than its `Content-Length` is an error.
-    pub async fn append_to(&mut self, buffer: &mut BytesMut) -> Result<usize, Failure> {
-        let Some(session) = self.session.as_mut() else {
-            return Ok(0);
-        };
-        if self.expected == Some(self.received) {
-            self.release().await;
-            return Ok(0);
-        }
-        let before = buffer.len();
-        let read = match &mut **session {
-            HttpSession::H1(h1) => h1
-                .read_body_ref()
-                .await
-                .map(|part| part.map(|part| buffer.extend_from_slice(part))),
-            other => other
-                .read_response_body()
-                .await
-                .map(|part| part.map(|part| buffer.extend(part))),
-        };
-        let more = read.map_err(|error| broken(&self.host, &error, "more of a body"))?;
-        if more.is_none() {
-            if self.expected.is_some() {
-                return Err(unreachable(&self.host, "the body ended early"));
-            }
-            self.release().await;
-            return Ok(0);
-        }
-        let count = buffer.len() - before;
-        self.received += count as u64;
-        let labels = [&*self.upstream, self.kind.as_str()];
-        metrics::UPSTREAM_BYTES
-            .with_label_values(&labels)
-            .inc_by(count as u64);
-        Ok(count)
-    }
-
-    /// The whole body, if it has at most `limit` bytes.
-    pub(super) async fn collect(mut self, limit: u64) -> Result<Option<Bytes>, Failure> {
-        let mut whole = BytesMut::new();
-        if self.expected.is_some_and(|expected| expected > limit) {
-            return Ok(None);
-        }
-        while self.append_to(&mut whole).await? > 0 {
-            if whole.len() as u64 > limit {
-                return Ok(None);
-            }
-        }
-        Ok(Some(whole.freeze()))
-    }
-
-    /// Ends with a body that nobody wants: a short one is read, so that its connection stays usable.
-    pub(super) async fn dismiss(mut self) {
-        if self
-            .expected
-            .is_some_and(|expected| expected <= DRAIN_BYTES)
-        {
-            let mut unwanted = BytesMut::new();
-            while self
-                .append_to(&mut unwanted)
-                .await
-                .is_ok_and(|count| count > 0)
-            {}
-        }
-    }
-
-    async fn release(&mut self) {
-        if let Some(mut session) = self.session.take()
-            && session.response_done()
-        {
-            let idle = Some(self.idle);
-            self.connector
-                .release_http_session(*session, &*self.peer, idle)
-                .await;
-        }
-    }
 }

@@ -26,10 +26,7 @@ pub(super) struct Journey<'a> {
 }
 
 /// Sends the request and follows where it is sent, as far as `Exchange`'s trust goes.
-pub(super) async fn follow(
-    exchange: &Exchange,
-    journey: &Journey<'_>,
-) -> Result<(Url, Reply), Failure> {
+pub(super) async fn follow(exchange: &Exchange, journey: &Journey<'_>) -> Result<Reply, Failure> {
     let mut url = journey.url.clone();
     for _ in 0..=HOPS {
         let mut headers = journey.headers.clone();
@@ -46,13 +43,10 @@ pub(super) async fn follow(
         };
         let reply = exchange.send(&request).await?;
         if !is_redirect(reply.status) {
-            return Ok((url, reply));
+            return Ok(reply);
         }
         let next = target(&url, &reply)?;
-        exchange
-            .trust()
-            .redirect(&url, &next)
-            .map_err(|problem| Failure::Untrusted { problem })?;
+        exchange.trust().redirect(&url, &next).map_err(|problem| Failure::Untrusted { problem })?;
         reply.body.dismiss().await;
         url = next;
     }
@@ -60,25 +54,20 @@ pub(super) async fn follow(
 }
 
 fn target(from: &Url, reply: &Reply) -> Result<Url, Failure> {
-    let location = reply
-        .headers
-        .get(header::LOCATION)
-        .and_then(|value| value.to_str().ok());
+    let location = reply.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     let location = location.ok_or_else(|| Failure::invalid("a redirect without a Location"))?;
     let mut next = from
         .join(location)
         .map_err(|error| Failure::invalid(format!("a redirect to no URL: {error}")))?;
     // A registry has no business to hand us credentials in a URL.
     if !next.username().is_empty() || next.password().is_some() || next.host_str().is_none() {
-        return Err(Failure::invalid(
-            "a redirect to a URL with credentials or without a host",
-        ));
+        return Err(Failure::invalid("a redirect to a URL with credentials or without a host"));
     }
     next.set_fragment(None);
     Ok(next)
 }
 
-pub(super) fn same_origin(one: &Url, other: &Url) -> bool {
+fn same_origin(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin()
 }
 

@@ -1,38 +1,26 @@
 //! What the cache asks of a registry: manifests and blobs, by HEAD and by GET.
 //!
 //! Bodies of manifests are verified here; those of blobs by the fill that
-//! receives them.
+//! receives them. Every question is answered within its patience.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use moka::sync::Cache;
-use url::Url;
 
 use super::{
-    Body, Budget, Caller, Error, Failure,
-    exchange::{Exchange, Kind, Reply},
-    redirect::{Journey, follow},
-    token::Tokens,
+    Body, Budget, Caller, Error, Failure, Forward,
+    conversation::{Ask, Conversation},
+    reply::{content_digest, content_range, expect_ok, number, text},
 };
 use crate::{
     config,
     protocol::{
         Algorithm, Digest, ErrorCode, Reference, Repository, Route,
-        error::parse_errors,
-        media_type::{ACCEPT_MANIFESTS, NotAManifest, inspect},
-        range::parse_content_range,
-        ratelimit::retry_after,
+        media_type::{NotAManifest, inspect},
     },
 };
-
-/// An error's body is read up to here.
-const ERROR_BYTES: u64 = 64 * 1024;
 
 /// How long upstream's word on a caller's right to a repository holds.
 const AUTHORISED_FOR: Duration = Duration::from_secs(60);
@@ -43,12 +31,8 @@ const AUTHORISED: u64 = 50_000;
 /// The client of one registry.
 #[derive(Debug)]
 pub struct Upstream {
-    name: Arc<str>,
     config: config::Upstream,
-    base: Url,
-    exchange: Arc<Exchange>,
-    tokens: Tokens,
-    budget: Budget,
+    talk: Arc<Conversation>,
     /// Callers with credentials of their own whom upstream has served lately.
     authorised: Cache<(Digest, Repository), ()>,
     max_manifest: u64,
@@ -94,52 +78,20 @@ pub struct BlobBody {
     pub body: Body,
 }
 
-/// What Pingora needs to forward a request to this registry.
-pub type Forward = super::exchange::Forward;
-
-type AskResult = Result<Reply, Error>;
-
-/// One question to the registry.
-struct Ask<'a> {
-    method: Method,
-    route: Route,
-    kind: Kind,
-    caller: &'a Caller,
-    range: Option<String>,
-}
-
 // === impl Upstream ===
 
 impl Upstream {
     /// Prepares the client; reads the CA file. Manifests above `max_manifest` bytes are refused.
     pub fn new(config: config::Upstream, max_manifest: u64) -> Result<Self, String> {
-        let base = Url::parse(&config.url.to_string()).map_err(|error| error.to_string())?;
-        let name: Arc<str> = config.name.as_str().into();
-        let account = config.credentials.accounts.first().cloned();
-        let budget = Budget::new(
-            Arc::clone(&name),
-            account.as_ref().map(|a| a.username.as_str()),
-        );
-        let exchange = Exchange::new(&config, base.clone())?;
-        let authorised = Cache::builder()
-            .max_capacity(AUTHORISED)
-            .time_to_live(AUTHORISED_FOR)
-            .build();
-        Ok(Self {
-            authorised,
-            name,
-            base,
-            exchange,
-            tokens: Tokens::new(account),
-            budget,
-            max_manifest,
-            config,
-        })
+        let talk = Conversation::new(&config)?;
+        let authorised =
+            Cache::builder().max_capacity(AUTHORISED).time_to_live(AUTHORISED_FOR).build();
+        Ok(Self { config, talk, authorised, max_manifest })
     }
 
     /// The configured name.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.talk.name
     }
 
     /// The configuration.
@@ -149,12 +101,12 @@ impl Upstream {
 
     /// What the registry says is left.
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        &self.talk.budget
     }
 
     /// True while the registry is not asked because it failed a moment ago.
     pub fn is_held_back(&self) -> bool {
-        self.exchange.is_held_back()
+        self.talk.is_held_back()
     }
 
     /// Whether upstream has answered this caller for this repository within the last minute.
@@ -162,9 +114,7 @@ impl Upstream {
     pub fn is_authorised(&self, caller: &Caller, repository: &Repository) -> bool {
         match caller.identity() {
             None => true,
-            Some(identity) => self
-                .authorised
-                .contains_key(&(identity, repository.clone())),
+            Some(identity) => self.authorised.contains_key(&(identity, repository.clone())),
         }
     }
 
@@ -181,23 +131,26 @@ impl Upstream {
         repository: &Repository,
         reference: &Reference,
         caller: &Caller,
+        patience: Duration,
     ) -> Result<Option<ManifestHead>, Error> {
         let ask = Ask::manifest(Method::HEAD, repository, reference, caller);
-        let reply = self.ask(&ask).await?;
-        if matches!(
-            reply.status,
-            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
-        ) {
-            return Ok(None);
-        }
-        let reply = expect_ok(reply).await?;
-        let head = ManifestHead {
-            digest: content_digest(&reply.headers),
-            media_type: text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned),
-            size: number(&reply.headers, &header::CONTENT_LENGTH),
+        let talk = Arc::clone(&self.talk);
+        let work = async move {
+            let reply = talk.ask(&ask).await?;
+            let no_head = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+            if no_head.contains(&reply.status) {
+                return Ok(None);
+            }
+            let reply = expect_ok(reply).await?;
+            let head = ManifestHead {
+                digest: content_digest(&reply.headers),
+                media_type: text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned),
+                size: number(&reply.headers, &header::CONTENT_LENGTH),
+            };
+            reply.body.dismiss().await;
+            Ok(Some(head))
         };
-        reply.body.dismiss().await;
-        Ok(Some(head))
+        self.talk.detached(patience, work).await
     }
 
     /// GET of a manifest: counted. The body is verified against the digest asked for, or else
@@ -209,29 +162,18 @@ impl Upstream {
         caller: &Caller,
     ) -> Result<ManifestBody, Error> {
         let ask = Ask::manifest(Method::GET, repository, reference, caller);
-        let reply = expect_ok(self.ask(&ask).await?).await?;
-        let named = content_digest(&reply.headers);
-        let content_type = text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned);
-        let limit = self.max_manifest;
-        let body = reply
-            .body
-            .collect(limit)
-            .await?
-            .ok_or_else(|| Error::Unusable {
-                code: ErrorCode::SizeInvalid,
-                message: format!("the manifest is larger than {limit} bytes (fill.max_manifest)"),
-            })?;
-        let asked = match reference {
-            Reference::Digest(digest) => Some(*digest),
-            Reference::Tag(_) => None,
+        let asked = reference.digest().copied();
+        let (talk, limit) = (Arc::clone(&self.talk), self.max_manifest);
+        let work = async move {
+            let reply = expect_ok(talk.ask(&ask).await?).await?;
+            let named = content_digest(&reply.headers);
+            let content_type = text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned);
+            let body = reply.body.collect(limit).await?.ok_or_else(|| too_large(limit))?;
+            let digest = verify(&body, asked, named)?;
+            let inspected = inspect(content_type.as_deref(), &body).map_err(not_a_manifest)?;
+            Ok(ManifestBody { digest, media_type: inspected.media_type, body })
         };
-        let digest = verify(&body, asked, named)?;
-        let inspected = inspect(content_type.as_deref(), &body).map_err(not_a_manifest)?;
-        Ok(ManifestBody {
-            digest,
-            media_type: inspected.media_type,
-            body,
-        })
+        self.talk.detached(self.config.timeouts.fetch, work).await
     }
 
     /// HEAD of a blob: free, and it moves no bytes of it.
@@ -242,28 +184,32 @@ impl Upstream {
         caller: &Caller,
     ) -> Result<BlobHead, Error> {
         let mut ask = Ask::blob(Method::HEAD, repository, digest, caller);
-        match expect_ok(self.ask(&ask).await?).await {
-            Ok(reply) => {
-                let size = number(&reply.headers, &header::CONTENT_LENGTH);
-                reply.body.dismiss().await;
-                return Ok(BlobHead { size });
+        let talk = Arc::clone(&self.talk);
+        let work = async move {
+            match expect_ok(talk.ask(&ask).await?).await {
+                Ok(reply) => {
+                    let size = number(&reply.headers, &header::CONTENT_LENGTH);
+                    reply.body.dismiss().await;
+                    return Ok(BlobHead { size });
+                }
+                // A URL signed for GET refuses HEAD in its own ways; one byte of the blob tells as
+                // much.
+                Err(Error::Denied { .. } | Error::Refused { .. }) => {}
+                Err(error) => return Err(error),
             }
-            // A URL signed for GET refuses HEAD in its own ways; one byte of the blob tells as much.
-            Err(Error::Denied { .. } | Error::Refused { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        ask.method = Method::GET;
-        ask.range = Some("bytes=0-0".to_owned());
-        let reply = self.ask(&ask).await?;
-        // An empty blob has no first byte.
-        if reply.status == StatusCode::RANGE_NOT_SATISFIABLE {
-            return Ok(BlobHead { size: Some(0) });
-        }
-        let reply = expect_ok(reply).await?;
-        let ranged = content_range(&reply.headers).and_then(|(_, total)| total);
-        Ok(BlobHead {
-            size: ranged.or_else(|| number(&reply.headers, &header::CONTENT_LENGTH)),
-        })
+            ask.method = Method::GET;
+            ask.range = Some("bytes=0-0".to_owned());
+            let reply = talk.ask(&ask).await?;
+            // An empty blob has no first byte.
+            if reply.status == StatusCode::RANGE_NOT_SATISFIABLE {
+                return Ok(BlobHead { size: Some(0) });
+            }
+            let reply = expect_ok(reply).await?;
+            let ranged = content_range(&reply.headers).and_then(|(_, total)| total);
+            let size = ranged.or_else(|| number(&reply.headers, &header::CONTENT_LENGTH));
+            Ok(BlobHead { size })
+        };
+        self.talk.detached(self.config.timeouts.fetch, work).await
     }
 
     /// GET of a blob from the byte `from` on. An upstream that ignores the range starts at 0.
@@ -276,186 +222,52 @@ impl Upstream {
     ) -> Result<BlobBody, Error> {
         let mut ask = Ask::blob(Method::GET, repository, digest, caller);
         ask.range = (from > 0).then(|| format!("bytes={from}-"));
-        let reply = self.ask(&ask).await?;
-        // Nothing is left behind what we have: the whole is what there is.
-        if reply.status == StatusCode::RANGE_NOT_SATISFIABLE && from > 0 {
-            ask.range = None;
-            let reply = expect_ok(self.ask(&ask).await?).await?;
-            return Ok(BlobBody {
-                start: 0,
-                total: reply.body.expected(),
-                body: reply.body,
-            });
-        }
-        let reply = expect_ok(reply).await?;
-        if reply.status == StatusCode::PARTIAL_CONTENT {
+        let talk = Arc::clone(&self.talk);
+        let work = async move {
+            let mut reply = talk.ask(&ask).await?;
+            // Nothing is left behind what we have: the whole is what there is.
+            if reply.status == StatusCode::RANGE_NOT_SATISFIABLE && from > 0 {
+                ask.range = None;
+                reply = talk.ask(&ask).await?;
+            }
+            let reply = expect_ok(reply).await?;
+            if reply.status != StatusCode::PARTIAL_CONTENT {
+                let total = reply.body.expected();
+                return Ok(BlobBody { start: 0, total, body: reply.body });
+            }
             let (range, total) = content_range(&reply.headers)
                 .filter(|(range, _)| range.start == from)
                 .ok_or_else(|| Failure::invalid("a 206 with another range than was asked for"))?;
             let total = total.or(Some(range.end));
-            return Ok(BlobBody {
-                start: from,
-                total,
-                body: reply.body,
-            });
-        }
-        Ok(BlobBody {
-            start: 0,
-            total: reply.body.expected(),
-            body: reply.body,
-        })
+            Ok(BlobBody { start: from, total, body: reply.body })
+        };
+        self.talk.detached(self.config.timeouts.fetch, work).await
     }
 
     /// What the registry itself says to `GET /v2/`, with the caller's credentials.
     pub async fn ping(&self, caller: &Caller) -> Result<(), Error> {
-        let ask = Ask {
-            method: Method::GET,
-            route: Route::Ping,
-            kind: Kind::Ping,
-            caller,
-            range: None,
+        let (talk, ask) = (Arc::clone(&self.talk), Ask::ping(caller));
+        let work = async move {
+            let reply = expect_ok(talk.ask(&ask).await?).await?;
+            reply.body.dismiss().await;
+            Ok(())
         };
-        let reply = expect_ok(self.ask(&ask).await?).await?;
-        reply.body.dismiss().await;
-        Ok(())
+        self.talk.detached(self.config.timeouts.fetch, work).await
     }
 
     /// Where, and with which credentials, a request for `route` is forwarded.
     pub async fn forward(&self, route: &Route, caller: &Caller) -> Result<Forward, Error> {
-        let authorization = match caller {
-            Caller::Client { authorization, .. } => authorization.clone(),
-            Caller::Shared => {
-                if !self.tokens.is_known() {
-                    // The ping teaches how the registry wants to be asked; its answer does not matter.
-                    if let Err(Error::Trouble(failure)) = self.ping(caller).await {
-                        return Err(failure.into());
-                    }
-                }
-                self.tokens
-                    .before_asked(&self.exchange, scope(route).as_deref())
-                    .await?
-            }
-        };
-        Ok(self
-            .exchange
-            .forward(route.to_string(), authorization)
-            .await?)
-    }
-
-    /// Asks, with a token where one is wanted, once more after a 401. Reads the budget.
-    ///
-    /// Boxed: a conversation with upstream is a large future, and those who may hold it while they
-    /// answer from the cache are to stay small.
-    fn ask<'a>(&'a self, ask: &'a Ask<'_>) -> Pin<Box<dyn Future<Output = AskResult> + Send + 'a>> {
-        Box::pin(self.ask_now(ask))
-    }
-
-    async fn ask_now(&self, ask: &Ask<'_>) -> AskResult {
-        let scope = scope(&ask.route);
-        let mut authorization = match ask.caller {
-            Caller::Client { authorization, .. } => authorization.clone(),
-            Caller::Shared => {
-                self.tokens
-                    .before_asked(&self.exchange, scope.as_deref())
-                    .await?
-            }
-        };
-        let reply = self.send(ask, authorization.as_ref()).await?;
-        if reply.status != StatusCode::UNAUTHORIZED || !matches!(ask.caller, Caller::Shared) {
-            return Ok(reply);
-        }
-        let tokens = &self.tokens;
-        let retry = tokens
-            .after_refusal(
-                &self.exchange,
-                &reply.headers,
-                scope.as_deref(),
-                authorization.as_ref(),
-            )
-            .await?;
-        if retry.is_none() {
-            return Ok(reply);
-        }
-        reply.body.dismiss().await;
-        authorization = retry;
-        Ok(self.send(ask, authorization.as_ref()).await?)
-    }
-
-    async fn send(
-        &self,
-        ask: &Ask<'_>,
-        authorization: Option<&HeaderValue>,
-    ) -> Result<Reply, Failure> {
-        let mut url = self.base.clone();
-        url.set_path(&ask.route.to_string());
-        let journey = Journey {
-            method: ask.method.clone(),
-            url: &url,
-            kind: ask.kind,
-            authorization,
-            headers: ask.headers(),
-        };
-        let (_, reply) = follow(&self.exchange, &journey).await?;
-        if matches!(ask.caller, Caller::Shared) {
-            self.budget.observe(&reply.headers);
-        }
-        Ok(reply)
+        let (talk, route, caller) = (Arc::clone(&self.talk), route.clone(), caller.clone());
+        let work = async move { talk.forward(&route, &caller).await };
+        self.talk.detached(self.config.timeouts.fetch, work).await
     }
 }
 
-// === impl Ask ===
-
-impl<'a> Ask<'a> {
-    fn manifest(
-        method: Method,
-        repository: &Repository,
-        reference: &Reference,
-        caller: &'a Caller,
-    ) -> Self {
-        let route = Route::Manifest {
-            repository: repository.clone(),
-            reference: reference.clone(),
-        };
-        Self {
-            method,
-            route,
-            kind: Kind::Manifest,
-            caller,
-            range: None,
-        }
+fn too_large(limit: u64) -> Error {
+    Error::Unusable {
+        code: ErrorCode::SizeInvalid,
+        message: format!("the manifest is larger than {limit} bytes (fill.max_manifest)"),
     }
-
-    fn blob(method: Method, repository: &Repository, digest: &Digest, caller: &'a Caller) -> Self {
-        let route = Route::Blob {
-            repository: repository.clone(),
-            digest: *digest,
-        };
-        Self {
-            method,
-            route,
-            kind: Kind::Blob,
-            caller,
-            range: None,
-        }
-    }
-
-    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers = Vec::new();
-        if self.kind == Kind::Manifest {
-            headers.push((header::ACCEPT, HeaderValue::from_static(ACCEPT_MANIFESTS)));
-        }
-        if let Some(range) = self.range.as_deref().and_then(|range| range.parse().ok()) {
-            headers.push((header::RANGE, range));
-        }
-        headers
-    }
-}
-
-/// The scope of a token for `route` (distribution's token specification).
-fn scope(route: &Route) -> Option<String> {
-    route
-        .repository()
-        .map(|repository| format!("repository:{repository}:pull"))
 }
 
 fn verify(body: &[u8], asked: Option<Digest>, named: Option<Digest>) -> Result<Digest, Failure> {
@@ -485,65 +297,6 @@ fn not_a_manifest(problem: NotAManifest) -> Error {
         },
         other => Failure::invalid(other.to_string()).into(),
     }
-}
-
-async fn expect_ok(reply: Reply) -> Result<Reply, Error> {
-    if reply.status.is_success() {
-        return Ok(reply);
-    }
-    Err(into_error(reply).await)
-}
-
-/// What an unsuccessful answer means.
-pub(super) async fn into_error(reply: Reply) -> Error {
-    let (status, headers) = (reply.status, reply.headers);
-    let wait = retry_after(&headers, SystemTime::now());
-    let challenge = headers.get(header::WWW_AUTHENTICATE).cloned();
-    let body = reply
-        .body
-        .collect(ERROR_BYTES)
-        .await
-        .ok()
-        .flatten()
-        .unwrap_or_default();
-    let (code, message) = match parse_errors(&body).into_iter().next() {
-        Some((code, message)) => (Some(code), message),
-        None => (None, status.to_string()),
-    };
-    match status {
-        StatusCode::UNAUTHORIZED => Error::Unauthorized { message, challenge },
-        StatusCode::FORBIDDEN => Error::Denied { message },
-        StatusCode::NOT_FOUND => Error::NotFound { code, message },
-        StatusCode::TOO_MANY_REQUESTS => Failure::RateLimited {
-            message,
-            retry_after: wait,
-        }
-        .into(),
-        _ if status.is_server_error() => Failure::Status {
-            status,
-            retry_after: wait,
-        }
-        .into(),
-        _ if status.is_client_error() => Error::Refused { status, message },
-        _ => Failure::invalid(format!("the status {status} where a body was asked for")).into(),
-    }
-}
-
-fn content_digest(headers: &HeaderMap) -> Option<Digest> {
-    let value = headers.get("docker-content-digest")?.to_str().ok()?;
-    Digest::parse(value).ok()
-}
-
-fn content_range(headers: &HeaderMap) -> Option<(crate::protocol::ByteRange, Option<u64>)> {
-    parse_content_range(text(headers, &header::CONTENT_RANGE)?)
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    text(headers, name)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use url::Url;
 use super::{
     Error, Failure,
     exchange::{Exchange, Kind, Request},
-    registry,
+    reply,
 };
 use crate::{
     config::Account,
@@ -74,23 +74,14 @@ struct Answer {
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens")
-            .field("account", &self.account)
-            .finish_non_exhaustive()
+        f.debug_struct("Tokens").field("account", &self.account).finish_non_exhaustive()
     }
 }
 
 impl Tokens {
     pub(super) fn new(account: Option<Account>) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(TOKENS)
-            .time_to_live(MAX_LIFE)
-            .build();
-        Self {
-            account,
-            scheme: Mutex::default(),
-            cache,
-        }
+        let cache = Cache::builder().max_capacity(TOKENS).time_to_live(MAX_LIFE).build();
+        Self { account, scheme: Mutex::default(), cache }
     }
 
     /// What to send along before being asked, if the registry is known to ask for it.
@@ -104,11 +95,7 @@ impl Tokens {
             None => Ok(None),
             Some(Scheme::Basic) => Ok(self.basic()),
             Some(Scheme::Bearer { realm, service }) => {
-                let key = Key {
-                    realm,
-                    service,
-                    scope: scope.map(str::to_owned),
-                };
+                let key = Key { realm, service, scope: scope.map(str::to_owned) };
                 self.token(exchange, key).await.map(Some)
             }
         }
@@ -127,30 +114,18 @@ impl Tokens {
         let challenges = parse_challenges(lines.filter_map(|value| value.to_str().ok()));
         for challenge in challenges {
             match challenge {
-                Challenge::Bearer {
-                    realm,
-                    service,
-                    scope: asked,
-                    ..
-                } => {
+                Challenge::Bearer { realm, service, scope: asked, .. } => {
                     let realm = Url::parse(&realm)
                         .map_err(|_| Failure::invalid("its challenge names no realm"))?;
                     exchange
                         .trust()
                         .realm(&realm)
                         .map_err(|problem| Failure::Untrusted { problem })?;
-                    self.learn(Scheme::Bearer {
-                        realm: realm.clone(),
-                        service: service.clone(),
-                    });
+                    self.learn(Scheme::Bearer { realm: realm.clone(), service: service.clone() });
                     // Our own scope is the one that later requests look up; upstream's counts where
                     // it asks for another.
                     let scope = scope.map(str::to_owned).or(asked);
-                    let key = Key {
-                        realm,
-                        service,
-                        scope,
-                    };
+                    let key = Key { realm, service, scope };
                     self.drop_refused(&key, used).await;
                     return self.token(exchange, key).await.map(Some);
                 }
@@ -170,10 +145,7 @@ impl Tokens {
     }
 
     fn known(&self) -> Option<Scheme> {
-        self.scheme
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn learn(&self, scheme: Scheme) {
@@ -197,9 +169,7 @@ impl Tokens {
         }
         let fetch = self.fetch(exchange, &key);
         let token = self.cache.try_get_with_by_ref(&key, fetch).await;
-        token
-            .map(|token| token.authorization)
-            .map_err(|error: Arc<Error>| (*error).clone())
+        token.map(|token| token.authorization).map_err(|error: Arc<Error>| (*error).clone())
     }
 
     async fn fetch(&self, exchange: &Exchange, key: &Key) -> Result<Token, Error> {
@@ -218,33 +188,21 @@ impl Tokens {
                 query.append_pair("account", &account.username);
             }
         }
-        let headers: Vec<_> = self
-            .basic()
-            .map(|value| (header::AUTHORIZATION, value))
-            .into_iter()
-            .collect();
-        let request = Request {
-            method: Method::GET,
-            url: &url,
-            kind: Kind::Token,
-            headers: &headers,
-        };
+        let headers: Vec<_> =
+            self.basic().map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
+        let request =
+            Request { method: Method::GET, url: &url, kind: Kind::Token, headers: &headers };
         let reply = exchange.send(&request).await.map_err(in_token)?;
         if reply.status != StatusCode::OK {
             return Err(self.refused(reply).await);
         }
-        let body = reply
-            .body
-            .collect(ANSWER_BYTES)
-            .await
-            .map_err(in_token)?
-            .unwrap_or_default();
+        let body = reply.body.collect(ANSWER_BYTES).await.map_err(in_token)?.unwrap_or_default();
         parse(&body).map_err(|problem| in_token(Failure::invalid(problem)).into())
     }
 
     async fn refused(&self, reply: super::exchange::Reply) -> Error {
         let realm = "the token service";
-        match registry::into_error(reply).await {
+        match reply::into_error(reply).await {
             Error::Trouble(failure) => in_token(failure).into(),
             Error::Unauthorized { .. } | Error::Denied { .. } => {
                 let message = match &self.account {
@@ -256,10 +214,7 @@ impl Tokens {
                     }
                     None => format!("{realm} gives no anonymous token for this"),
                 };
-                Error::Unauthorized {
-                    message,
-                    challenge: None,
-                }
+                Error::Unauthorized { message, challenge: None }
             }
             other => in_token(Failure::invalid(other.to_string())).into(),
         }
@@ -286,23 +241,14 @@ fn in_token(failure: Failure) -> Failure {
 fn parse(body: &[u8]) -> Result<Token, String> {
     let answer: Answer =
         serde_json::from_slice(body).map_err(|_| "the token service answered no JSON token")?;
-    let token = answer
-        .token
-        .filter(|token| !token.is_empty())
-        .or(answer.access_token);
+    let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token);
     let token = token.ok_or("the token service answered without a token")?;
     let mut authorization = HeaderValue::try_from(format!("Bearer {token}"))
         .map_err(|_| "the token service answered a token that is no header value")?;
     authorization.set_sensitive(true);
-    let life = answer
-        .expires_in
-        .map_or(DEFAULT_LIFE, Duration::from_secs)
-        .min(MAX_LIFE);
+    let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).min(MAX_LIFE);
     // A tenth of its life early, so that it does not expire on its way.
-    Ok(Token {
-        authorization,
-        expires: Instant::now() + life.mul_f64(0.9),
-    })
+    Ok(Token { authorization, expires: Instant::now() + life.mul_f64(0.9) })
 }
 
 #[cfg(test)]

@@ -35,9 +35,7 @@ impl Trust {
         let same_authority = realm.scheme() == self.base.scheme.as_str()
             && authority(realm) == Some((self.base.host.clone(), self.base.port));
         let same_site = realm.scheme() == "https"
-            && realm
-                .host_str()
-                .is_some_and(|host| same_site(host, &self.base.host));
+            && realm.host_str().is_some_and(|host| same_site(host, &self.base.host));
         if pinned || same_authority || same_site {
             return Ok(());
         }
@@ -66,7 +64,7 @@ impl Trust {
             return Ok(());
         }
         Err(format!(
-            "{} is at {address}, inside a network that upstream has no business with; if it is right, list the host under upstreams[].redirect_hosts",
+            "{} lies inside a network that upstream has no business with; if it is right, list the host under upstreams[].redirect_hosts",
             place(to)
         ))
     }
@@ -76,9 +74,7 @@ impl Trust {
             return false;
         };
         let with_port = format!("{host}:{port}");
-        self.redirect_hosts
-            .iter()
-            .any(|listed| *listed == host || *listed == with_port)
+        self.redirect_hosts.iter().any(|listed| *listed == host || *listed == with_port)
     }
 
     fn is_pinned(&self, to: &Url) -> bool {
@@ -100,12 +96,7 @@ fn authority(url: &Url) -> Option<(String, u16)> {
 
 /// The host and path, without the query: signatures do not belong in logs.
 fn place(url: &Url) -> String {
-    format!(
-        "{}://{}{}",
-        url.scheme(),
-        url.host_str().unwrap_or_default(),
-        url.path()
-    )
+    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// True for equal hosts and for names under one registrable domain, as the
@@ -147,17 +138,10 @@ mod tests {
         assert!(hub.realm(&url("https://auth.docker.io/token")).is_ok());
         assert!(hub.realm(&url("http://127.0.0.1:9/token?x=y")).is_ok());
         assert!(hub.realm(&url("http://auth.docker.io/token")).is_err());
-        assert!(
-            hub.realm(&url("https://auth.docker.io.evil.example/token"))
-                .is_err()
-        );
+        assert!(hub.realm(&url("https://auth.docker.io.evil.example/token")).is_err());
         assert!(hub.realm(&url("http://127.0.0.1:9/other")).is_err());
         // github.io is a public suffix: its names belong to different people.
-        assert!(
-            trust("https://a.github.io")
-                .realm(&url("https://b.github.io/token"))
-                .is_err()
-        );
+        assert!(trust("https://a.github.io").realm(&url("https://b.github.io/token")).is_err());
     }
 
     #[test]
@@ -174,14 +158,8 @@ mod tests {
         let from = url("https://registry-1.docker.io/v2/");
         assert!(hub.redirect(&from, &url("https://cdn.example/x")).is_ok());
         assert!(hub.redirect(&from, &url("http://cdn.example/x")).is_err());
-        assert!(
-            hub.redirect(&from, &url("http://mirror.lan:8080/x"))
-                .is_ok()
-        );
-        assert!(
-            hub.redirect(&from, &url("http://mirror.lan:8081/x"))
-                .is_err()
-        );
+        assert!(hub.redirect(&from, &url("http://mirror.lan:8080/x")).is_ok());
+        assert!(hub.redirect(&from, &url("http://mirror.lan:8081/x")).is_err());
         assert!(hub.redirect(&from, &url("ftp://cdn.example/x")).is_err());
     }
 
@@ -195,9 +173,6 @@ mod tests {
         assert!(address("169.254.169.254", Class::Private).is_err());
         assert!(address("10.0.0.9", Class::Private).is_ok());
         let listed = url("http://mirror.lan:8080/x");
-        assert!(
-            hub.address(&listed, "10.0.0.9".parse().unwrap(), Class::Public)
-                .is_ok()
-        );
+        assert!(hub.address(&listed, "10.0.0.9".parse().unwrap(), Class::Public).is_ok());
     }
 }

@@ -16,9 +16,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Section> {
     let mut rows = Collector::default();
     for round in 0..bench.plan.rounds {
         for server in bench.in_turn(round) {
-            measure(bench, server, &mut rows)
-                .await
-                .with_context(|| server.kind.name())?;
+            measure(bench, server, &mut rows).await.with_context(|| server.kind.name())?;
         }
     }
     let title = format!(
@@ -32,21 +30,10 @@ async fn measure(bench: &Bench, server: &Server, rows: &mut Collector) -> Result
     let (plan, tag) = (&bench.plan, &bench.content.tag);
     verify(server.address, tag).await?;
     let request = Request::object(server.address, tag);
-    drive(
-        server.address,
-        &request,
-        plan.tag_connections,
-        plan.tag_warmup_ms,
-    )
-    .await?;
+    drive(server.address, &request, plan.tag_connections, plan.tag_warmup_ms).await?;
 
     let asked_before = bench.origin.tally(&tag.path).await?;
-    let load = drive(
-        server.address,
-        &request,
-        plan.tag_connections,
-        plan.tag_time_ms,
-    );
+    let load = drive(server.address, &request, plan.tag_connections, plan.tag_time_ms);
     let (requests, cost) = costed(server, load).await?;
     let asked = bench.origin.tally(&tag.path).await?.since(asked_before);
 
@@ -58,11 +45,7 @@ async fn measure(bench: &Bench, server: &Server, rows: &mut Collector) -> Result
         server.kind,
         requests / cost.wall.as_secs_f64(),
     );
-    rows.add(
-        "server CPU, µs/request",
-        server.kind,
-        cost.cpu.as_secs_f64() * 1e6 / requests,
-    );
+    rows.add("server CPU, µs/request", server.kind, cost.cpu.as_secs_f64() * 1e6 / requests);
     rows.add("upstream GETs", server.kind, asked.gets.into());
     rows.add("upstream HEADs", server.kind, asked.heads.into());
     Ok(())

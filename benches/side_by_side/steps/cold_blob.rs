@@ -16,19 +16,12 @@ pub(super) async fn run(bench: &Bench) -> Result<Section> {
     let mut rows = Collector::default();
     for (round, blob) in bench.content.cold.iter().enumerate() {
         // Unmeasured: brings the blob into the page cache, so that no side pays for the origin's disk.
-        verify(bench.origin.address(), blob)
-            .await
-            .context("direct")?;
+        verify(bench.origin.address(), blob).await.context("direct")?;
         for server in bench.in_turn(round) {
-            measure(bench, server, blob, &mut rows)
-                .await
-                .with_context(|| server.kind.name())?;
+            measure(bench, server, blob, &mut rows).await.with_context(|| server.kind.name())?;
         }
     }
-    let title = format!(
-        "cold blob of {} MiB: one client",
-        bench.plan.cold_bytes >> 20
-    );
+    let title = format!("cold blob of {} MiB: one client", bench.plan.cold_bytes >> 20);
     Ok(rows.finish(title, bench.plan.quick))
 }
 
@@ -40,32 +33,17 @@ async fn measure(
 ) -> Result<()> {
     ready_for_cold(bench, blob).await?;
     // Right before each server's turn, so that both sides of the ratio meet the same machine.
-    let direct = get_once(bench.origin.address(), blob)
-        .await
-        .context("direct")?;
+    let direct = get_once(bench.origin.address(), blob).await.context("direct")?;
     let asked_before = bench.origin.tally(&blob.path).await?;
     let (through, cost) = costed(server, get_once(server.address, blob)).await?;
     let asked = bench.origin.tally(&blob.path).await?.since(asked_before);
 
     let ratio = through.total.as_secs_f64() / direct.total.as_secs_f64();
-    rows.add_with_target(
-        "time ÷ direct",
-        Some(Target::AtMost(TIME_LIMIT)),
-        server.kind,
-        ratio,
-    );
+    rows.add_with_target("time ÷ direct", Some(Target::AtMost(TIME_LIMIT)), server.kind, ratio);
     rows.add("time, s", server.kind, through.total.as_secs_f64());
     rows.add("time, s", Subject::Direct, direct.total.as_secs_f64());
-    rows.add(
-        "first byte, ms",
-        server.kind,
-        through.first_byte.as_secs_f64() * 1e3,
-    );
-    rows.add(
-        "first byte, ms",
-        Subject::Direct,
-        direct.first_byte.as_secs_f64() * 1e3,
-    );
+    rows.add("first byte, ms", server.kind, through.first_byte.as_secs_f64() * 1e3);
+    rows.add("first byte, ms", Subject::Direct, direct.first_byte.as_secs_f64() * 1e3);
     rows.add(
         "server CPU, s/GiB",
         server.kind,

@@ -16,13 +16,9 @@ use crate::server::Server;
 pub(super) async fn run(bench: &Bench) -> Result<Section> {
     let mut rows = Collector::default();
     for (round, blob) in bench.content.herd.iter().enumerate() {
-        verify(bench.origin.address(), blob)
-            .await
-            .context("direct")?;
+        verify(bench.origin.address(), blob).await.context("direct")?;
         for server in bench.in_turn(round) {
-            measure(bench, server, blob, &mut rows)
-                .await
-                .with_context(|| server.kind.name())?;
+            measure(bench, server, blob, &mut rows).await.with_context(|| server.kind.name())?;
         }
     }
     let title = format!(
@@ -41,11 +37,8 @@ async fn measure(
 ) -> Result<()> {
     ready_for_cold(bench, blob).await?;
     let asked_before = bench.origin.tally(&blob.path).await?;
-    let (slowest_first_byte, cost) = costed(
-        server,
-        all_at_once(server.address, blob, bench.plan.herd_clients),
-    )
-    .await?;
+    let (slowest_first_byte, cost) =
+        costed(server, all_at_once(server.address, blob, bench.plan.herd_clients)).await?;
     let asked = bench.origin.tally(&blob.path).await?.since(asked_before);
 
     rows.add_with_target(
@@ -56,11 +49,7 @@ async fn measure(
     );
     rows.add("upstream HEADs", server.kind, asked.heads.into());
     rows.add("wall, s", server.kind, cost.wall.as_secs_f64());
-    rows.add(
-        "slowest first byte, ms",
-        server.kind,
-        slowest_first_byte.as_secs_f64() * 1e3,
-    );
+    rows.add("slowest first byte, ms", server.kind, slowest_first_byte.as_secs_f64() * 1e3);
     rows.add("server CPU, s", server.kind, cost.cpu.as_secs_f64());
     verify(server.address, blob).await
 }

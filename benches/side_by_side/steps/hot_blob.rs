@@ -16,36 +16,24 @@ pub(super) async fn run(bench: &Bench) -> Result<Section> {
     let (plan, blob) = (&bench.plan, &bench.content.hot);
     for server in &bench.servers {
         // Twice: the first fills the cache, the second is served from it, and both must be right.
-        verify(server.address, blob)
-            .await
-            .with_context(|| server.kind.name())?;
-        verify(server.address, blob)
-            .await
-            .with_context(|| server.kind.name())?;
+        verify(server.address, blob).await.with_context(|| server.kind.name())?;
+        verify(server.address, blob).await.with_context(|| server.kind.name())?;
     }
     let mut rows = Collector::default();
     for round in 0..plan.rounds {
         for server in bench.in_turn(round) {
-            measure(bench, server, &mut rows)
-                .await
-                .with_context(|| server.kind.name())?;
+            measure(bench, server, &mut rows).await.with_context(|| server.kind.name())?;
         }
     }
     let (mib, readers, gets) = (plan.hot_bytes >> 20, plan.hot_readers, plan.hot_gets);
-    Ok(rows.finish(
-        format!("hot blob of {mib} MiB: {readers} readers × {gets} GETs"),
-        plan.quick,
-    ))
+    Ok(rows.finish(format!("hot blob of {mib} MiB: {readers} readers × {gets} GETs"), plan.quick))
 }
 
 async fn measure(bench: &Bench, server: &Server, rows: &mut Collector) -> Result<()> {
     let (plan, blob) = (&bench.plan, &bench.content.hot);
     bench.quiet_disk().await?;
-    let ((), cost) = costed(
-        server,
-        read_whole(server.address, blob, plan.hot_readers, plan.hot_gets),
-    )
-    .await?;
+    let ((), cost) =
+        costed(server, read_whole(server.address, blob, plan.hot_readers, plan.hot_gets)).await?;
     let gib = blob.size_bytes as f64 * (plan.hot_readers * plan.hot_gets) as f64 / GIB;
     rows.add_with_target(
         "GiB/s",
@@ -53,11 +41,7 @@ async fn measure(bench: &Bench, server: &Server, rows: &mut Collector) -> Result
         server.kind,
         gib / cost.wall.as_secs_f64(),
     );
-    rows.add(
-        "server CPU, s/GiB",
-        server.kind,
-        cost.cpu.as_secs_f64() / gib,
-    );
+    rows.add("server CPU, s/GiB", server.kind, cost.cpu.as_secs_f64() / gib);
     Ok(())
 }
 

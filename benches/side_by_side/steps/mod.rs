@@ -46,19 +46,12 @@ pub(crate) async fn memory(bench: &Bench, watch: MemoryWatch) -> Result<Section>
     for server in &bench.servers {
         idle(server).await?;
         let end = proc::anonymous_bytes(server.pid())?;
-        let peak = watch
-            .peaks()
-            .get(&server.kind)
-            .copied()
-            .unwrap_or_default()
-            .max(end);
+        let peak = watch.peaks().get(&server.kind).copied().unwrap_or_default().max(end);
         rows.add("peak RssAnon, MiB", server.kind, peak as f64 / MIB);
         rows.add("RssAnon at the end, MiB", server.kind, end as f64 / MIB);
     }
-    Ok(rows.finish(
-        "memory over all of the above, sampled every 200 ms".to_owned(),
-        bench.plan.quick,
-    ))
+    Ok(rows
+        .finish("memory over all of the above, sampled every 200 ms".to_owned(), bench.plan.quick))
 }
 
 /// Makes the machine ready for a cold blob: a quiet disk, and memory for the copy that the cache will make.
@@ -101,11 +94,7 @@ async fn idle(server: &Server) -> Result<Duration> {
             return Ok(now);
         }
         if Instant::now() > deadline {
-            bail!(
-                "{} is still busy after {} s",
-                server.kind.name(),
-                IDLE_WITHIN.as_secs()
-            );
+            bail!("{} is still busy after {} s", server.kind.name(), IDLE_WITHIN.as_secs());
         }
         last = now;
     }

@@ -79,17 +79,8 @@ impl<'a> Builder<'a> {
             layers: Vec::new(),
             all_blobs: Vec::new(),
         };
-        let build = Build {
-            image,
-            blobs: Vec::new(),
-            manifests: Vec::new(),
-        };
-        Self {
-            spec,
-            types,
-            seed,
-            build,
-        }
+        let build = Build { image, blobs: Vec::new(), manifests: Vec::new() };
+        Self { spec, types, seed, build }
     }
 
     fn single(&mut self) {
@@ -174,11 +165,7 @@ impl<'a> Builder<'a> {
     }
 
     fn layer(&mut self, body: Bytes) -> Descriptor {
-        let digest = if self.spec.sha512_layers {
-            sha512(&body)
-        } else {
-            sha256(&body)
-        };
+        let digest = if self.spec.sha512_layers { sha512(&body) } else { sha256(&body) };
         self.publish(self.types.layer, digest, body)
     }
 
@@ -196,11 +183,7 @@ impl<'a> Builder<'a> {
 }
 
 fn describe(media_type: &str, digest: String, body: &Bytes) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size: body.len() as u64,
-    }
+    Descriptor { media_type: media_type.to_owned(), digest, size: body.len() as u64 }
 }
 
 /// The descriptor as JSON with further members.

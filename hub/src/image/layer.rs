@@ -32,10 +32,7 @@ impl Layer {
         let payload = Random::new(seed).bytes(size.saturating_sub(frame).max(16));
         let tar = archive(number, &payload).expect("a tar written to memory does not fail");
         let body = compress(&tar).expect("gzip written to memory does not fail");
-        Self {
-            diff_id: sha256(&tar),
-            body,
-        }
+        Self { diff_id: sha256(&tar), body }
     }
 }
 
@@ -43,11 +40,7 @@ fn archive(number: usize, payload: &[u8]) -> io::Result<Vec<u8>> {
     let mut tar = Builder::new(Vec::with_capacity(payload.len() + FRAME_BYTES));
     directory(&mut tar, "opt/")?;
     let release = format!("NAME=\"hub simulator\"\nLAYER={number}\n");
-    file(
-        &mut tar,
-        &format!("opt/layer-{number}.txt"),
-        release.as_bytes(),
-    )?;
+    file(&mut tar, &format!("opt/layer-{number}.txt"), release.as_bytes())?;
     file(&mut tar, &format!("opt/layer-{number}.bin"), payload)?;
     tar.into_inner()
 }
@@ -91,9 +84,7 @@ mod tests {
     fn unpacks_to_the_tar_that_the_diff_id_names() {
         let layer = Layer::build(1, 256 << 10, 7);
         let mut tar = Vec::new();
-        flate2::read::GzDecoder::new(&*layer.body)
-            .read_to_end(&mut tar)
-            .unwrap();
+        flate2::read::GzDecoder::new(&*layer.body).read_to_end(&mut tar).unwrap();
         assert_eq!(sha256(&tar), layer.diff_id);
         let mut archive = tar::Archive::new(&*tar);
         let names: Vec<_> = archive

@@ -115,10 +115,7 @@ impl Default for ImageSpec {
 impl ImageSpec {
     /// An OCI index for amd64 and arm64 with attestations; three layers of 64 KiB each; no tag.
     pub fn new(repository: impl Into<String>) -> Self {
-        Self {
-            repository: repository.into(),
-            ..Self::default()
-        }
+        Self { repository: repository.into(), ..Self::default() }
     }
 
     /// Adds a tag.
@@ -181,17 +178,10 @@ impl ImageSpec {
 impl Platform {
     /// A platform without variant.
     pub fn new(os: impl Into<String>, architecture: impl Into<String>) -> Self {
-        Self {
-            os: os.into(),
-            architecture: architecture.into(),
-            variant: None,
-        }
+        Self { os: os.into(), architecture: architecture.into(), variant: None }
     }
 
     fn arm64() -> Self {
-        Self {
-            variant: Some("v8".to_owned()),
-            ..Self::new("linux", "arm64")
-        }
+        Self { variant: Some("v8".to_owned()), ..Self::new("linux", "arm64") }
     }
 }

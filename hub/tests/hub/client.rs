@@ -22,9 +22,7 @@ pub(crate) struct Reply {
 impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
-        headers
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        headers.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -63,10 +61,7 @@ pub(crate) async fn send(
 ) -> Option<Reply> {
     let mut socket = connect(at, method, path, headers, body).await;
     let mut bytes = Vec::new();
-    timeout(PATIENCE, socket.read_to_end(&mut bytes))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.unwrap().unwrap();
     (!bytes.is_empty()).then(|| parse(&bytes))
 }
 
@@ -75,29 +70,13 @@ pub(crate) async fn get(at: SocketAddr, path: &str, headers: &[(&str, &str)]) ->
 }
 
 fn parse(bytes: &[u8]) -> Reply {
-    let end = bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .unwrap();
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers
-        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-        .collect();
-    Reply {
-        status,
-        headers,
-        body: bytes[end + 4..].to_vec(),
-    }
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    Reply { status, headers, body: bytes[end + 4..].to_vec() }
 }
 
 /// An anonymous token for this repository, as a header's value.
@@ -108,10 +87,7 @@ pub(crate) async fn bearer(hub: &Hub, repository: &str) -> String {
 /// The token of an account.
 pub(crate) async fn bearer_as(hub: &Hub, user: &str, password: &str, repository: &str) -> String {
     let pair = format!("{user}:{password}");
-    let basic = format!(
-        "Basic {}",
-        base64::engine::general_purpose::STANDARD.encode(pair)
-    );
+    let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
     bearer_of(hub, repository, &[("Authorization", &basic)]).await
 }
 
@@ -126,15 +102,7 @@ async fn bearer_of(hub: &Hub, repository: &str, headers: &[(&str, &str)]) -> Str
 pub(crate) async fn manifest(hub: &Hub, method: &str, repository: &str, reference: &str) -> Reply {
     let bearer = bearer(hub, repository).await;
     let path = format!("/v2/{repository}/manifests/{reference}");
-    send(
-        hub.registry(),
-        method,
-        &path,
-        &[("Authorization", &bearer)],
-        "",
-    )
-    .await
-    .unwrap()
+    send(hub.registry(), method, &path, &[("Authorization", &bearer)], "").await.unwrap()
 }
 
 /// Path and query at the CDN that the registry redirects a blob GET to.
@@ -144,10 +112,5 @@ pub(crate) async fn cdn_path(hub: &Hub, repository: &str, digest: &str) -> Strin
     let reply = get(hub.registry(), &path, &[("Authorization", &bearer)]).await;
     assert_eq!(reply.status, 307, "{reply:?}");
     let origin = format!("http://{}", hub.cdn());
-    reply
-        .header("location")
-        .unwrap()
-        .strip_prefix(&origin)
-        .unwrap()
-        .to_owned()
+    reply.header("location").unwrap().strip_prefix(&origin).unwrap().to_owned()
 }

@@ -13,6 +13,10 @@ use crate::protocol::{Algorithm, Digest, Repository, Tag};
 /// The version that every value written now begins with.
 const VERSION: u8 = 1;
 
+/// The first byte of a blob's row in the recency table, and of a manifest's.
+const BLOB_FIRST: u8 = 0;
+const MANIFEST_FIRST: u8 = 1;
+
 /// What a published file is; blobs are evicted before manifests, which are
 /// small and cost a counted request to get back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,11 +87,7 @@ type TagRow = (String, Option<String>, u64, u64);
 
 impl BlobRecord {
     pub(super) fn new(size: u64, kind: Kind, now: SystemTime) -> Self {
-        Self {
-            size,
-            kind,
-            used_ms: millis(now),
-        }
+        Self { size, kind, used_ms: millis(now) }
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
@@ -102,13 +102,18 @@ impl BlobRecord {
     pub(super) fn recency_key(&self, digest: &Digest) -> Vec<u8> {
         let mut key = Vec::with_capacity(80);
         key.push(match self.kind {
-            Kind::Blob => 0,
-            Kind::Manifest => 1,
+            Kind::Blob => BLOB_FIRST,
+            Kind::Manifest => MANIFEST_FIRST,
         });
         key.extend(self.used_ms.to_be_bytes());
         key.extend(digest_key(digest));
         key
     }
+}
+
+/// Whether a row of the recency table is a manifest's.
+pub(in crate::store) fn is_manifest(key: &[u8]) -> bool {
+    key.first() == Some(&MANIFEST_FIRST)
 }
 
 /// The digest of a row of the recency table.
@@ -183,12 +188,7 @@ impl TagRecord {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let previous = self.previous.map(|digest| digest.to_string());
-        encode(&(
-            self.digest.to_string(),
-            previous,
-            millis(self.validated),
-            millis(self.moved),
-        ))
+        encode(&(self.digest.to_string(), previous, millis(self.validated), millis(self.moved)))
     }
 }
 
@@ -234,23 +234,14 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(TagRecord::decode(&bytes[..cut]), None, "cut at {cut}");
         }
-        let link = Link {
-            media_type: Some("a/b".to_owned()),
-        };
+        let link = Link { media_type: Some("a/b".to_owned()) };
         assert_eq!(Link::decode(&link.encode()), Some(link));
         assert_eq!(Link::decode(&[9, 0]), None);
     }
 
     #[test]
     fn recency_orders_blobs_by_age_and_before_manifests() {
-        let key = |kind, used_ms| {
-            BlobRecord {
-                size: 1,
-                kind,
-                used_ms,
-            }
-            .recency_key(&digest("a"))
-        };
+        let key = |kind, used_ms| BlobRecord { size: 1, kind, used_ms }.recency_key(&digest("a"));
         assert!(key(Kind::Blob, 1) < key(Kind::Blob, 256));
         assert!(key(Kind::Blob, u64::MAX) < key(Kind::Manifest, 0));
         assert_eq!(parse_recency_key(&key(Kind::Blob, 7)), Some(digest("a")));

@@ -66,26 +66,14 @@ impl Writer {
         let (queue, messages) = mpsc::sync_channel(QUEUE);
         let thread = thread::Builder::new()
             .name("index".to_owned())
-            .spawn(move || {
-                Batches {
-                    database,
-                    messages,
-                    lazy: Vec::new(),
-                }
-                .run()
-            })?;
-        Ok(Self {
-            queue,
-            thread: Mutex::new(Some(thread)),
-        })
+            .spawn(move || Batches { database, messages, lazy: Vec::new() }.run())?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs `operation` and waits until it is durable. Blocks.
     pub(super) fn run_blocking(&self, operation: Operation) -> Outcome {
         let (done, outcome) = oneshot::channel();
-        self.queue
-            .send(Message::Now(operation, done))
-            .map_err(|_| Stopped)?;
+        self.queue.send(Message::Now(operation, done)).map_err(|_| Stopped)?;
         outcome.blocking_recv().map_err(|_| Stopped)?
     }
 
@@ -113,11 +101,7 @@ impl Writer {
 
     /// Ends the thread once all before is written. Blocks.
     pub(super) fn close(&self) {
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // Fails only if the thread is gone already, and then there is nothing to wait for.
             if self.queue.send(Message::Close).is_ok() && thread.join().is_err() {
@@ -184,9 +168,8 @@ impl Batches {
         let (operations, waiting): (Vec<_>, Vec<_>) = urgent.into_iter().unzip();
         match apply_all(&self.database, lazy.iter().chain(&operations)) {
             Ok(outcomes) => {
-                for (done, outcome) in waiting
-                    .into_iter()
-                    .zip(outcomes.into_iter().skip(lazy.len()))
+                for (done, outcome) in
+                    waiting.into_iter().zip(outcomes.into_iter().skip(lazy.len()))
                 {
                     // A receiver that is gone has nobody left to tell.
                     let _ = done.send(Ok(outcome));
@@ -242,17 +225,12 @@ fn apply_all<'a>(
     operations: impl Iterator<Item = &'a Operation>,
 ) -> Result<Vec<Option<u64>>, Error> {
     let transaction = begin(database)?;
-    let outcomes = operations
-        .map(|operation| apply(&transaction, operation))
-        .collect();
-    if outcomes_ok(&outcomes) {
+    let outcomes: Result<Vec<_>, Error> =
+        operations.map(|operation| apply(&transaction, operation)).collect();
+    if outcomes.is_ok() {
         transaction.commit()?;
     }
     outcomes
-}
-
-fn outcomes_ok(outcomes: &Result<Vec<Option<u64>>, Error>) -> bool {
-    outcomes.is_ok()
 }
 
 fn apply(transaction: &WriteTransaction, operation: &Operation) -> Result<Option<u64>, Error> {
@@ -263,9 +241,7 @@ fn apply(transaction: &WriteTransaction, operation: &Operation) -> Result<Option
             let Some(mut record) = read_blob(transaction, digest)? else {
                 return Ok(None);
             };
-            transaction
-                .open_table(RECENCY)?
-                .remove(record.recency_key(digest).as_slice())?;
+            transaction.open_table(RECENCY)?.remove(record.recency_key(digest).as_slice())?;
             record.used_ms = millis(*now);
             write_blob(transaction, digest, &record)?;
             Ok(None)
@@ -281,9 +257,7 @@ fn apply(transaction: &WriteTransaction, operation: &Operation) -> Result<Option
             Ok(None)
         }
         Operation::RemoveTag { key } => {
-            transaction
-                .open_table(TAGS)?
-                .remove(key.encode().as_slice())?;
+            transaction.open_table(TAGS)?.remove(key.encode().as_slice())?;
             Ok(None)
         }
     }
@@ -297,12 +271,8 @@ fn replace_blob(
 ) -> Result<Option<u64>, Error> {
     let before = read_blob(transaction, digest)?;
     if let Some(before) = before {
-        transaction
-            .open_table(RECENCY)?
-            .remove(before.recency_key(digest).as_slice())?;
-        transaction
-            .open_table(BLOBS)?
-            .remove(digest_key(digest).as_slice())?;
+        transaction.open_table(RECENCY)?.remove(before.recency_key(digest).as_slice())?;
+        transaction.open_table(BLOBS)?.remove(digest_key(digest).as_slice())?;
     }
     if let Some(record) = record {
         write_blob(transaction, digest, &record)?;

@@ -1,0 +1,272 @@
+//! Checking a tag and obtaining a manifest: where requests to upstream are made.
+//!
+//! P1 is kept here: a HEAD wherever one will do, a GET only for a digest that
+//! is not stored, or from a registry whose HEAD can't tell.
+
+use std::{
+    hash::Hash,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    manifests::Manifests,
+    types::{Ask, Error, Found, Manifest, Outcome, Want},
+};
+use crate::{
+    collapse::{Collapse, Join},
+    protocol::{Digest, Reference, media_type::inspect},
+    store::{Kind, Link, LinkKey, TagKey},
+    upstream::{self, Failure, ManifestHead},
+};
+
+/// A tag's digest, confirmed by upstream a moment ago.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    pub(super) digest: Digest,
+    /// What the HEAD said; `None` where the registry had to be asked by GET.
+    pub(super) head: Option<ManifestHead>,
+}
+
+pub(super) type Checks = Collapse<(TagKey, Option<Digest>), Result<Checked, Error>>;
+pub(super) type Fetches = Collapse<(LinkKey, Option<Digest>), Result<Manifest, Error>>;
+
+// === impl Manifests ===
+
+impl Manifests {
+    /// Asks upstream what the tag names, together with all who ask for the same caller.
+    pub(super) async fn check(
+        self: &Arc<Self>,
+        ask: &Ask,
+        key: &TagKey,
+        patience: Duration,
+    ) -> (Result<Checked, Error>, bool) {
+        let question = ask.question(Reference::Tag(key.tag.clone()));
+        if let Some(error) = self.negatives.get(&question) {
+            return (Err(error), true);
+        }
+        let (this, ask, key) = (Arc::clone(self), ask.clone(), key.clone());
+        together(&self.checks, (key.clone(), ask.caller.identity()), async move {
+            let host = Arc::clone(ask.upstream.name());
+            let result =
+                match tokio::time::timeout(patience, this.check_now(&ask, &key, patience)).await {
+                    Ok(result) => result,
+                    Err(_) => Err(Failure::Timeout { host, waiting_for: "a tag check" }.into()),
+                };
+            match &result {
+                Ok(checked) => this.tags.confirmed(&key, checked.digest, SystemTime::now()).await,
+                Err(error) => {
+                    this.negatives.remember(&question, error);
+                    // A stranger's 404 says only that it is not for the stranger.
+                    if matches!(error, Error::NotFound { .. }) && ask.is_authorised() {
+                        this.tags.gone(&key).await;
+                    }
+                }
+            }
+            result
+        })
+        .await
+    }
+
+    /// P1: a HEAD, and a GET only where HEAD can't tell the digest.
+    async fn check_now(
+        &self,
+        ask: &Ask,
+        key: &TagKey,
+        patience: Duration,
+    ) -> Result<Checked, Error> {
+        let reference = Reference::Tag(key.tag.clone());
+        let (upstream, repository) = (&ask.upstream, &ask.repository);
+        let head = upstream.head_manifest(repository, &reference, &ask.caller, patience).await?;
+        if let Some(head) = head
+            && let Some(digest) = head.digest
+        {
+            return Ok(Checked { digest, head: Some(head) });
+        }
+        let body = upstream.get_manifest(repository, &reference, &ask.caller).await?;
+        let manifest = self.keep(ask, body).await;
+        Ok(Checked { digest: manifest.digest, head: None })
+    }
+
+    /// The manifest of a digest that the repository has: cached, described, or fetched.
+    pub(super) async fn obtain(
+        self: &Arc<Self>,
+        ask: &Ask,
+        digest: Digest,
+        head: Option<ManifestHead>,
+        deadline: Instant,
+    ) -> Result<(Found, Outcome), Error> {
+        if let Some(manifest) = self.cached(ask, digest).await {
+            return Ok((Found::Whole(manifest), Outcome::Hit { left: None }));
+        }
+        // Boxed, so that a hit does not carry the weight of a miss.
+        Box::pin(self.obtain_uncached(ask, digest, head, deadline)).await
+    }
+
+    async fn obtain_uncached(
+        self: &Arc<Self>,
+        ask: &Ask,
+        digest: Digest,
+        head: Option<ManifestHead>,
+        deadline: Instant,
+    ) -> Result<(Found, Outcome), Error> {
+        let confirmed = head.is_some();
+        let in_store = self.holds(digest).await;
+        // Known from elsewhere: free to learn whether this repository has it too.
+        let head = match head {
+            None if in_store || ask.want == Want::Head => {
+                let reference = Reference::Digest(digest);
+                self.describe(ask, &reference, deadline).await?
+            }
+            head => head,
+        };
+        if in_store
+            && head.is_some()
+            && let Some(manifest) = self.adopt(ask, digest, head.as_ref()).await
+        {
+            let outcome = if confirmed {
+                Outcome::Hit { left: None }
+            } else {
+                Outcome::Validated { collapsed: false }
+            };
+            return Ok((Found::Whole(manifest), outcome));
+        }
+        if ask.want == Want::Head
+            && let Some(ManifestHead { media_type: Some(media_type), size: Some(size), .. }) = head
+        {
+            let found = Found::Described { digest, media_type, size };
+            return Ok((found, Outcome::Validated { collapsed: false }));
+        }
+        let (manifest, collapsed) = within(ask, deadline, self.fetch(ask, digest)).await?;
+        Ok((Found::Whole(manifest?), Outcome::Fetched { collapsed }))
+    }
+
+    /// HEAD of a digest; `None` where the registry can't do HEAD.
+    pub(super) async fn describe(
+        &self,
+        ask: &Ask,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<Option<ManifestHead>, Error> {
+        let question = ask.question(reference.clone());
+        if let Some(error) = self.negatives.get(&question) {
+            return Err(error);
+        }
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let (upstream, repository) = (&ask.upstream, &ask.repository);
+        let head = upstream.head_manifest(repository, reference, &ask.caller, patience).await;
+        head.inspect_err(|error| self.negatives.remember(&question, error))
+    }
+
+    /// GETs a manifest by digest, together with all who want it for the same caller. Counted.
+    async fn fetch(self: &Arc<Self>, ask: &Ask, digest: Digest) -> (Result<Manifest, Error>, bool) {
+        let question = ask.question(Reference::Digest(digest));
+        if let Some(error) = self.negatives.get(&question) {
+            return (Err(error), true);
+        }
+        let (this, ask) = (Arc::clone(self), ask.clone());
+        let key = (ask.link_key(digest), ask.caller.identity());
+        together(&self.fetches, key, async move {
+            // Whoever led before this one may have just ended.
+            if let Some(manifest) = this.cached(&ask, digest).await {
+                return Ok(manifest);
+            }
+            let reference = Reference::Digest(digest);
+            let fetched = ask.upstream.get_manifest(&ask.repository, &reference, &ask.caller).await;
+            match fetched {
+                Ok(body) => Ok(this.keep(&ask, body).await),
+                Err(error) => {
+                    this.negatives.remember(&question, &error);
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Stores a verified manifest. A store that fails costs a later fetch, not this answer.
+    async fn keep(&self, ask: &Ask, fetched: upstream::ManifestBody) -> Manifest {
+        let upstream::ManifestBody { digest, media_type, body } = fetched;
+        let stored = self.store.put(digest, body.clone(), Kind::Manifest).await;
+        let link = Link { media_type: Some(media_type.clone()) };
+        let linked = self.store.link(ask.link_key(digest), link).await;
+        if let Err(error) = stored.and(linked) {
+            tracing::warn!(%error, %digest, "a manifest could not be stored");
+        }
+        Manifest { digest, media_type: media_type.into(), body }
+    }
+
+    /// Links a manifest that another repository brought, once upstream has said that this
+    /// repository has it too.
+    async fn adopt(
+        &self,
+        ask: &Ask,
+        digest: Digest,
+        head: Option<&ManifestHead>,
+    ) -> Option<Manifest> {
+        let body = self.store.read(digest, self.max_manifest).await.ok().flatten()?;
+        let content_type = head.and_then(|head| head.media_type.as_deref());
+        let media_type = inspect(content_type, &body).ok()?.media_type;
+        let link = Link { media_type: Some(media_type.clone()) };
+        if let Err(error) = self.store.link(ask.link_key(digest), link).await {
+            tracing::warn!(%error, %digest, "a manifest could not be linked");
+        }
+        Some(Manifest { digest, media_type: media_type.into(), body })
+    }
+
+    /// The manifest, if it is stored and this repository is known to have it.
+    pub(super) async fn cached(&self, ask: &Ask, digest: Digest) -> Option<Manifest> {
+        let linked = self.store.linked(ask.link_key(digest)).await;
+        let media_type = logged(linked).flatten()?.media_type?;
+        let body = logged(self.store.read(digest, self.max_manifest).await).flatten()?;
+        Some(Manifest { digest, media_type: media_type.into(), body })
+    }
+
+    async fn holds(&self, digest: Digest) -> bool {
+        logged(self.store.contains(digest).await).unwrap_or(false)
+    }
+}
+
+/// Runs `work` in a task of its own, once for all who join with an equal key. The flag says
+/// whether this caller joined another's.
+async fn together<K, T>(
+    collapse: &Collapse<K, Result<T, Error>>,
+    key: K,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> (Result<T, Error>, bool)
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    let (follower, collapsed) = match collapse.join(key) {
+        Join::Follower(follower) => (follower, true),
+        Join::Leader(leader) => {
+            let follower = leader.follow();
+            tokio::spawn(async move {
+                let outcome = work.await;
+                leader.finish(outcome);
+            });
+            (follower, false)
+        }
+    };
+    let outcome = follower.outcome().await;
+    (outcome.unwrap_or_else(|_| Err(Failure::GivenUp.into())), collapsed)
+}
+
+async fn within<T>(
+    ask: &Ask,
+    deadline: Instant,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    tokio::time::timeout_at(deadline, work).await.map_err(|_| {
+        let host = Arc::clone(ask.upstream.name());
+        Failure::Timeout { host, waiting_for: "a manifest" }.into()
+    })
+}
+
+/// A store that can't be read counts as one that has nothing.
+pub(super) fn logged<T>(result: Result<T, crate::store::Error>) -> Option<T> {
+    result.inspect_err(|error| tracing::warn!(%error, "the store could not be read")).ok()
+}

@@ -1,0 +1,59 @@
+//! What an answer of upstream says: its headers as values, its errors as kinds.
+
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+use super::{Error, Failure, exchange::Reply};
+use crate::protocol::{
+    ByteRange, Digest, error::parse_errors, range::parse_content_range, ratelimit::retry_after,
+};
+
+/// An error's body is read up to here.
+const ERROR_BYTES: u64 = 64 * 1024;
+
+/// An answer that is a success, or what it means that it isn't.
+pub(super) async fn expect_ok(reply: Reply) -> Result<Reply, Error> {
+    if reply.status.is_success() {
+        return Ok(reply);
+    }
+    Err(into_error(reply).await)
+}
+
+/// What an unsuccessful answer means.
+pub(super) async fn into_error(reply: Reply) -> Error {
+    let (status, headers) = (reply.status, reply.headers);
+    let wait = retry_after(&headers, SystemTime::now());
+    let challenge = headers.get(header::WWW_AUTHENTICATE).cloned();
+    let body = reply.body.collect(ERROR_BYTES).await.ok().flatten().unwrap_or_default();
+    let (code, message) = match parse_errors(&body).into_iter().next() {
+        Some((code, message)) => (Some(code), message),
+        None => (None, status.to_string()),
+    };
+    match status {
+        StatusCode::UNAUTHORIZED => Error::Unauthorized { message, challenge },
+        StatusCode::FORBIDDEN => Error::Denied { message },
+        StatusCode::NOT_FOUND => Error::NotFound { code, message },
+        StatusCode::TOO_MANY_REQUESTS => Failure::RateLimited { message, retry_after: wait }.into(),
+        _ if status.is_server_error() => Failure::Status { status, retry_after: wait }.into(),
+        _ if status.is_client_error() => Error::Refused { status, message },
+        _ => Failure::invalid(format!("the status {status} where a body was asked for")).into(),
+    }
+}
+
+/// `Docker-Content-Digest`, if it is there and is one.
+pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    Digest::parse(headers.get("docker-content-digest")?.to_str().ok()?).ok()
+}
+
+pub(super) fn content_range(headers: &HeaderMap) -> Option<(ByteRange, Option<u64>)> {
+    parse_content_range(text(headers, &header::CONTENT_RANGE)?)
+}
+
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+pub(super) fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    text(headers, name)?.parse().ok()
+}
