@@ -13,4 +13,8 @@ mod client;
 mod pull;
 mod roadstead;
 
+mod answers;
+mod faults;
 mod first_day;
+mod herd;
+mod trouble;

@@ -12,6 +12,7 @@ use hub::Hub;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::client;
@@ -151,6 +152,13 @@ impl Setup {
 
     /// Starts it in a directory of its own, and waits until it is ready.
     pub(crate) async fn start(self) -> Roadstead {
+        let roadstead = self.start_until_it_says_ready().await;
+        accepts(roadstead.at).await;
+        roadstead
+    }
+
+    /// Starts it, and takes `/readyz` at its word.
+    pub(crate) async fn start_until_it_says_ready(self) -> Roadstead {
         let folder = tempfile::tempdir().unwrap();
         let (child, at, admin) = launch(folder.path(), &self).await;
         Roadstead {
@@ -203,6 +211,14 @@ async fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr)
         sleep(STEP).await;
     }
     (child, at, admin)
+}
+
+async fn accepts(at: SocketAddr) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(at).await.is_err() {
+        assert!(Instant::now() < deadline, "{at} does not listen");
+        sleep(STEP).await;
+    }
 }
 
 async fn is_ready(admin: SocketAddr) -> bool {
@@ -268,6 +284,7 @@ impl Roadstead {
     pub(crate) async fn restart(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "it still runs");
         (self.child, self.at, self.admin) = launch(self.folder.path(), &self.setup).await;
+        accepts(self.at).await;
     }
 
     /// The same, with another configuration.
@@ -353,6 +370,16 @@ impl Roadstead {
             .filter_map(|line| line.rsplit_once(' '))
             .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
             .collect()
+    }
+
+    /// Waits until no fill is under way: a client has the last byte of a blob a moment before it
+    /// is stored.
+    pub(crate) async fn settled(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.metric(&["roadstead_fills_active"]).await > 0.0 {
+            assert!(Instant::now() < deadline, "a fill does not end");
+            sleep(STEP).await;
+        }
     }
 
     /// The sum of the samples whose name and labels contain all of these.
