@@ -17,4 +17,5 @@ mod answers;
 mod faults;
 mod first_day;
 mod herd;
+mod serving;
 mod trouble;
