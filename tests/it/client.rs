@@ -182,6 +182,14 @@ impl Connection {
         self.answer(request.method == "HEAD").await
     }
 
+    /// Whether the server has closed it, or does so within `patience`.
+    pub(crate) async fn is_closed(&mut self, patience: Duration) -> bool {
+        match timeout(patience, self.socket.read(&mut [0; 1024])).await {
+            Ok(read) => !matches!(read, Ok(1..)),
+            Err(_) => false,
+        }
+    }
+
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.get_mut().write_all(bytes).await
     }

@@ -13,9 +13,15 @@ mod client;
 mod pull;
 mod roadstead;
 
+mod abandoned;
 mod answers;
+mod command;
+mod crash;
+mod eviction;
 mod faults;
 mod first_day;
+mod front;
 mod herd;
+mod secrets;
 mod serving;
 mod trouble;

@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::client;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_roadstead");
+/// The program.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_roadstead");
 
 /// How long a start or a stop may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -269,7 +270,8 @@ impl Roadstead {
         self.ended().await
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
