@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 /// No test waits longer than this for the next byte.
@@ -141,6 +141,17 @@ impl Request {
             Ok(answer) => answer,
             Err(error) => panic!("{what}: {error}"),
         }
+    }
+
+    /// The same, with room for few bytes between the server and this client.
+    pub(crate) async fn open_narrow(self) -> Answer {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let socket = socket.connect(self.at).await.unwrap();
+        let connection = Connection {
+            socket: BufReader::new(socket),
+        };
+        connection.exchange(&self).await.unwrap()
     }
 
     async fn try_open(self) -> io::Result<Answer> {

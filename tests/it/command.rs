@@ -181,14 +181,15 @@ fn a_directory_that_cannot_be_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "x").unwrap();
-    let (listen, admin) = (free_address().to_string(), free_address().to_string());
+    let (listen, admin) = (free_address(), free_address());
     for data in [file.join("data"), file, PathBuf::from("/proc/nowhere")] {
-        let shown = data.to_str().unwrap();
-        refused(
-            &serve(&listen, &admin, &data),
-            2,
-            &["store.directory", shown],
-        );
+        let (_folder, file) = config(&format!(
+            "listen: [{{ address: '{listen}' }}]\nadmin: {{ address: '{admin}' }}\n\
+             upstreams: [{{ name: x, url: 'http://127.0.0.1:9' }}]\n\
+             store: {{ directory: {} }}\n",
+            data.display()
+        ));
+        refused(&run("serve", &file), 2, &["store.directory"]);
     }
 }
 

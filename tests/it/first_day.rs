@@ -120,3 +120,22 @@ async fn a_fresh_tag_is_served_without_a_word_to_upstream() {
     pulls(&roadstead, &image, 20).await;
     assert_eq!(hub.stats().requests(), before);
 }
+
+#[tokio::test]
+async fn the_numbers_say_what_was_spent_what_saved_and_what_is_left() {
+    let hub = Hub::start().await;
+    hub.push(&spec().tag("latest"));
+    let roadstead = Roadstead::start(&hub).await;
+    for _ in 0..5 {
+        pull(roadstead.at(), NAME, "latest").await;
+    }
+    let spent = ["roadstead_upstream_requests_total", "counted=\"true\""];
+    assert_eq!(roadstead.metric(&spent).await as u64, hub.stats().counted);
+    // Each pull asks for three manifests: by tag, the child to see, the child to unpack.
+    let saved = roadstead.metric(&["roadstead_pulls_saved_total"]).await;
+    assert_eq!(saved as u64, 5 * 3 - hub.stats().counted);
+    let left = roadstead.metric(&["roadstead_ratelimit_remaining"]).await;
+    assert_eq!(left as u64, 98);
+    let limit = roadstead.metric(&["roadstead_ratelimit_limit"]).await;
+    assert_eq!(limit as u64, 100);
+}

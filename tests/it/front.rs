@@ -53,8 +53,6 @@ async fn what_has_two_readings_is_refused_and_the_connection_closed() {
         format!("GET {target} HTTP/1.1\r\nHost: x\nAccept: y\r\n\r\n"),
         format!("GET {target}\0 HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("GET {target}%00 HTTP/1.1\r\nHost: x\r\n\r\n"),
-        format!("GET {target} x HTTP/1.1\r\nHost: x\r\n\r\n"),
-        format!("GET {target}\tx HTTP/1.1\r\nHost: x\r\n\r\n"),
         "GET /v2/../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
         "GET /v2/library/%2e%2e/alpine/manifests/latest HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
         "GET /v2/library/alpine/manifests/.. HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
@@ -85,15 +83,28 @@ async fn what_has_two_readings_is_refused_and_the_connection_closed() {
     assert_eq!(get(roadstead.at(), target).send().await.status, 200);
 }
 
+/// The parser makes %20 of a space, so that the front never sees it.
+#[tokio::test]
+async fn a_space_in_the_target_is_refused_as_malformed() {
+    let (hub, roadstead) = stage().await;
+    for target in [
+        format!("/v2/{NAME}/tags/list?n=1 x"),
+        format!("/v2/{NAME}/tags/list?n=1\tx"),
+    ] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = raw(roadstead.at(), text.as_bytes(), SOON).await;
+        assert_eq!(only_status(&answer), 400, "{target:?}");
+    }
+    assert_eq!(hub.stats().requests(), 0, "{:?}", hub.requests());
+}
+
 #[tokio::test]
 async fn what_our_own_front_refuses_says_so_in_the_spec_s_json() {
     let (_hub, roadstead) = stage().await;
-    let two_hosts = get(roadstead.at(), "/v2/")
-        .header("Host", "a")
-        .header("Host", "b");
+    let body = get(roadstead.at(), "/v2/").header("Content-Length", "5");
     let upgrade = get(roadstead.at(), "/v2/").header("Upgrade", "websocket");
     let dots = get(roadstead.at(), "/v2/../etc");
-    for request in [two_hosts, upgrade, dots] {
+    for request in [body, upgrade, dots] {
         let what = format!("{request:?}");
         let reply = request.send().await;
         assert_eq!(reply.status, 400, "{what}");
@@ -282,6 +293,22 @@ async fn pipelined_requests_are_answered_in_order_or_not_at_all() {
             second.is_empty() || second.starts_with("HTTP/1.1 404"),
             "{text}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_close_gets_it_closed() {
+    let (_hub, roadstead) = stage().await;
+    let layer = hub::sha256(b"absent");
+    for path in [
+        "/v2/".to_owned(),
+        manifest_path(NAME, "latest"),
+        blob_path(NAME, &layer),
+    ] {
+        let text = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = raw(roadstead.at(), text.as_bytes(), SOON).await;
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.contains("connection: close\r\n"), "{path}: {answer}");
     }
 }
 

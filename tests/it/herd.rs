@@ -91,7 +91,7 @@ async fn a_slow_reader_slows_nobody() {
     let gate = hub.gate(Target::blob(&layer), MIB as u64);
 
     let path = blob_path(NAME, &layer);
-    let mut slow = get(roadstead.at(), &path).open().await;
+    let mut slow = get(roadstead.at(), &path).open_narrow().await;
     let mut begun = slow.read(1).await.unwrap();
     let slow = tokio::spawn(async move {
         begun.extend(slow.read_slowly(64 << 10).await?);

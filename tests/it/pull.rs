@@ -98,14 +98,20 @@ impl Puller {
         }
     }
 
+    /// With this `Authorization` on each request.
+    pub(crate) fn authorized(at: SocketAddr, authorization: String) -> Self {
+        Self {
+            at,
+            authorization: Some(authorization),
+        }
+    }
+
     /// The whole image.
     pub(crate) async fn image(&self, repository: &str, tag: &str) -> Result<Pulled, Failed> {
         let mut pulled = self.manifests(repository, tag).await?;
         let manifest = self.manifest(repository, &pulled.manifest).await?;
         for descriptor in descriptors(&manifest.json()) {
-            let path = blob_path(repository, &descriptor);
-            let reply = self.verified(get(self.at, path), &descriptor).await?;
-            assert_eq!(reply.length(), Some(reply.body.len() as u64));
+            self.blob(repository, &descriptor).await?;
             pulled.blobs.push(descriptor);
         }
         Ok(pulled)
@@ -153,9 +159,11 @@ impl Puller {
         Ok(reply)
     }
 
-    async fn verified(&self, request: Request, expected: &str) -> Result<Reply, Failed> {
-        let reply = self.send(request).await?;
-        assert_eq!(digest(expected, &reply.body), expected, "wrong bytes");
+    /// One blob.
+    pub(crate) async fn blob(&self, repository: &str, name: &str) -> Result<Reply, Failed> {
+        let reply = self.send(get(self.at, blob_path(repository, name))).await?;
+        assert_eq!(digest(name, &reply.body), name, "wrong bytes");
+        assert_eq!(reply.length(), Some(reply.body.len() as u64));
         Ok(reply)
     }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::client::get;
-use crate::pull::{blob_path, get_manifest, manifest_path};
+use crate::pull::{Puller, blob_path, get_manifest, manifest_path};
 use crate::roadstead::{Roadstead, Setup};
 
 const NAME: &str = "acme/secret";
@@ -118,6 +118,50 @@ async fn a_token_server_that_redirects_takes_no_password_along() {
     let reply = get_manifest(roadstead.at(), NAME, "latest").send().await;
     assert_ne!(reply.status, 200);
     assert_no_credentials(&heads);
+}
+
+/// A token of the hub's, as a client in `client` mode brings it.
+async fn bearer(hub: &Hub, password: Option<&str>) -> String {
+    let path = format!("/token?service=registry.docker.io&scope=repository:{NAME}:pull");
+    let mut request = get(hub.token(), path);
+    if let Some(password) = password {
+        let basic = STANDARD.encode(format!("alice:{password}"));
+        request = request.header("Authorization", format!("Basic {basic}"));
+    }
+    let token = request.send().await.json()["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    format!("Bearer {token}")
+}
+
+/// P6, with everything in the cache already.
+#[tokio::test]
+async fn what_a_client_s_credentials_guard_is_for_that_client() {
+    let hub = hub().await;
+    let setup = Setup::of(&hub).with("credentials.mode", "client");
+    let roadstead = setup.start().await;
+    let alice = Puller::authorized(roadstead.at(), bearer(&hub, Some(PASSWORD)).await);
+    let pulled = alice.image(NAME, "latest").await.unwrap();
+    roadstead.settled().await;
+    let nobody = Puller::new(roadstead.at());
+    let stranger = Puller::authorized(roadstead.at(), bearer(&hub, None).await);
+    let forged = Puller::authorized(roadstead.at(), "Bearer forged".to_owned());
+    for client in [nobody, stranger, forged] {
+        for reference in ["latest", &pulled.digest, &pulled.manifest] {
+            let failed = client.manifest(NAME, reference).await.unwrap_err();
+            assert_eq!(failed.status, 401, "{reference}: {failed:?}");
+        }
+        for blob in &pulled.blobs {
+            let failed = client.blob(NAME, blob).await.unwrap_err();
+            assert_eq!(failed.status, 401, "{blob}: {failed:?}");
+        }
+    }
+    // A client learns where to get its token from upstream's own challenge.
+    let reply = get_manifest(roadstead.at(), NAME, "latest").send().await;
+    let challenge = reply.header("www-authenticate").unwrap();
+    assert!(challenge.contains(&hub.token_realm()), "{challenge}");
+    assert_eq!(alice.image(NAME, "latest").await.unwrap(), pulled);
 }
 
 /// Everything that a log may tell: good and bad, with `levels`.
