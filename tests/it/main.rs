@@ -1,0 +1,27 @@
+//! Roadstead as its users meet it: the real binary, real HTTP, a scripted registry behind it.
+//!
+//! [`roadstead`] runs the server, [`client`] shows its answers byte by byte, [`pull`] does what
+//! podman does; the rest are the promises of DESIGN.md, one file each.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+mod client;
+mod pull;
+mod roadstead;
+
+mod abandoned;
+mod answers;
+mod command;
+mod crash;
+mod eviction;
+mod faults;
+mod first_day;
+mod front;
+mod herd;
+mod secrets;
+mod serving;
+mod trouble;

@@ -1,0 +1,423 @@
+//! The server under test: its configuration, its process, its directory and its log.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use hub::Hub;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256, Sha512};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use crate::client;
+
+/// The program.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_roadstead");
+
+/// How long a start or a stop may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of the log, where a test failed.
+const LAST_LINES: usize = 40;
+
+/// How often a condition is looked at.
+const STEP: Duration = Duration::from_millis(10);
+
+/// A configuration, to be changed before the start.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    config: Value,
+    levels: String,
+}
+
+/// A running server; ended when dropped, its log printed if the test failed.
+#[derive(Debug)]
+pub(crate) struct Roadstead {
+    folder: TempDir,
+    setup: Setup,
+    child: Child,
+    at: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Waits until `condition` holds; panics with `what` after `patience`.
+pub(crate) async fn eventually(
+    what: &str,
+    patience: Duration,
+    mut condition: impl FnMut() -> bool,
+) {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "still waiting after {patience:?}: {what}"
+        );
+        sleep(STEP).await;
+    }
+}
+
+/// A loopback address that nobody listens on. It lies below the ports that outgoing connections
+/// take, so that none of these gets in between.
+pub(crate) fn free_address() -> SocketAddr {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let _ = NEXT.compare_exchange(
+        0,
+        fastrand::u16(1..COUNT),
+        Ordering::AcqRel,
+        Ordering::Acquire,
+    );
+    loop {
+        let port = FIRST + NEXT.fetch_add(1, Ordering::AcqRel) % COUNT;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+// === impl Setup ===
+
+impl Setup {
+    /// Roadstead in front of `hub`, which it knows as docker.io; every tag is checked each time.
+    pub(crate) fn of(hub: &Hub) -> Self {
+        Self::upstream(&hub.registry_url(), &hub.token_realm())
+    }
+
+    /// Roadstead in front of any registry.
+    pub(crate) fn upstream(url: &str, realm: &str) -> Self {
+        let config = json!({
+            "upstreams": [{
+                "name": "docker.io",
+                "url": url,
+                "token_realms": [realm],
+                "redirect_hosts": [],
+                "tags": { "fresh_for": "0s" },
+                "timeouts": {},
+                "breaker": {},
+                "credentials": {},
+            }],
+            "store": { "disk": "1GiB", "memory": "16MiB" },
+            "fill": {},
+            "downstream": {},
+            "shutdown": { "drain": "5s" },
+        });
+        Self {
+            config,
+            levels: "warn,roadstead=debug,access=info".to_owned(),
+        }
+    }
+
+    /// Sets a key of the only upstream, such as `tags.fresh_for`.
+    pub(crate) fn with(self, key: &str, value: impl Into<Value>) -> Self {
+        self.key(&format!("upstreams.0.{key}"), value)
+    }
+
+    /// Sets any key, such as `store.disk`.
+    pub(crate) fn key(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let pointer = match parent {
+            "" => String::new(),
+            parent => format!("/{}", parent.replace('.', "/")),
+        };
+        let parent = self.config.pointer_mut(&pointer).unwrap();
+        parent[last] = value.into();
+        self
+    }
+
+    /// `RUST_LOG`.
+    pub(crate) fn log(mut self, levels: &str) -> Self {
+        self.levels = levels.to_owned();
+        self
+    }
+
+    /// Times short enough for tests in which upstream does not answer; their proportions are those
+    /// of the defaults.
+    pub(crate) fn impatient(self) -> Self {
+        self.with("timeouts.connect", "300ms")
+            .with("timeouts.response", "600ms")
+            .with("timeouts.validate", "500ms")
+            .with("timeouts.fetch", "1s")
+            .with("timeouts.read", "1s")
+            .with("breaker.open_for", "1s")
+            .key("fill.retries", 2)
+            .key("fill.retry_backoff", "20ms")
+    }
+
+    /// Starts it in a directory of its own, and waits until it is ready.
+    pub(crate) async fn start(self) -> Roadstead {
+        let roadstead = self.start_until_it_says_ready().await;
+        accepts(roadstead.at).await;
+        roadstead
+    }
+
+    /// Starts it, and takes `/readyz` at its word.
+    pub(crate) async fn start_until_it_says_ready(self) -> Roadstead {
+        let folder = tempfile::tempdir().unwrap();
+        let (child, at, admin) = launch(folder.path(), &self).await;
+        Roadstead {
+            folder,
+            setup: self,
+            child,
+            at,
+            admin,
+        }
+    }
+
+    fn write(&self, folder: &Path, at: SocketAddr, admin: SocketAddr) -> PathBuf {
+        let mut config = self.config.clone();
+        config["listen"] = json!([{ "address": at.to_string() }]);
+        config["admin"] = json!({ "address": admin.to_string() });
+        config["store"]["directory"] = json!(folder.join("data"));
+        let file = folder.join("roadstead.yaml");
+        // YAML contains JSON.
+        fs::write(&file, config.to_string()).unwrap();
+        file
+    }
+}
+
+async fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
+    let (at, admin) = (free_address(), free_address());
+    let config = setup.write(folder, at, admin);
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--config"])
+        .arg(config)
+        .env("RUST_LOG", &setup.levels)
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !is_ready(admin).await {
+        let ended = child.try_wait().unwrap();
+        if ended.is_some() || Instant::now() > deadline {
+            let _ = child.kill();
+            let log = fs::read_to_string(folder.join("log")).unwrap();
+            panic!("roadstead is not ready ({ended:?}):\n{log}");
+        }
+        sleep(STEP).await;
+    }
+    (child, at, admin)
+}
+
+async fn accepts(at: SocketAddr) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(at).await.is_err() {
+        assert!(Instant::now() < deadline, "{at} does not listen");
+        sleep(STEP).await;
+    }
+}
+
+async fn is_ready(admin: SocketAddr) -> bool {
+    matches!(client::get(admin, "/readyz").try_send().await, Ok(reply) if reply.status == 200)
+}
+
+// === impl Roadstead: its life ===
+
+impl Roadstead {
+    /// In front of `hub`, with the usual configuration.
+    pub(crate) async fn start(hub: &Hub) -> Self {
+        Setup::of(hub).start().await
+    }
+
+    /// Where clients connect.
+    pub(crate) fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Where the operator connects.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a power cut ends a process: at once.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, without waiting.
+    pub(crate) fn signal_term(&self) {
+        let done = Command::new("kill")
+            .args(["-TERM", &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(done.success());
+    }
+
+    /// Asks it to end, and waits.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal_term();
+        self.ended().await
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "roadstead does not end");
+            sleep(STEP).await;
+        }
+    }
+
+    /// Starts it again, in the same directory, after it has ended.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_some(), "it still runs");
+        (self.child, self.at, self.admin) = launch(self.folder.path(), &self.setup).await;
+        accepts(self.at).await;
+    }
+
+    /// The same, with another configuration.
+    pub(crate) async fn restart_with(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        self.setup = change(self.setup.clone());
+        self.restart().await;
+    }
+}
+
+impl Drop for Roadstead {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+            eprintln!(
+                "=== the end of roadstead's log ===\n{}\n===",
+                last.join("\n")
+            );
+        }
+    }
+}
+
+// === impl Roadstead: what it leaves behind ===
+
+impl Roadstead {
+    /// All it has logged, of every life.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// `store.directory`.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The blob files, by digest, with their sizes.
+    pub(crate) fn stored(&self) -> BTreeMap<String, u64> {
+        files(&self.data().join("blobs"))
+            .into_iter()
+            .map(|file| {
+                (
+                    digest_of(&file),
+                    file.metadata().map_or(0, |meta| meta.len()),
+                )
+            })
+            .collect()
+    }
+
+    /// The unfinished files, with their sizes.
+    pub(crate) fn partial(&self) -> Vec<(PathBuf, u64)> {
+        files(&self.data().join("partial"))
+            .into_iter()
+            .map(|file| {
+                let len = file.metadata().map_or(0, |meta| meta.len());
+                (file, len)
+            })
+            .collect()
+    }
+
+    /// P2: every file under `blobs/` is what its name says.
+    pub(crate) fn assert_all_stored_is_right(&self) {
+        for file in files(&self.data().join("blobs")) {
+            let Ok(body) = fs::read(&file) else { continue };
+            let digest = digest_of(&file);
+            let found = match digest.split_once(':').unwrap().0 {
+                "sha512" => format!("sha512:{}", hex(&Sha512::digest(&body))),
+                _ => format!("sha256:{}", hex(&Sha256::digest(&body))),
+            };
+            assert_eq!(found, digest, "{} holds other bytes", file.display());
+        }
+    }
+
+    /// `/metrics`, sample by sample.
+    pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
+        let page = client::get(self.admin, "/metrics").send().await;
+        assert_eq!(page.status, 200);
+        page.text()
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    /// Waits until no fill is under way: a client has the last byte of a blob a moment before it
+    /// is stored.
+    pub(crate) async fn settled(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.metric(&["roadstead_fills_active"]).await > 0.0 {
+            assert!(Instant::now() < deadline, "a fill does not end");
+            sleep(STEP).await;
+        }
+    }
+
+    /// The sum of the samples whose name and labels contain all of these.
+    pub(crate) async fn metric(&self, parts: &[&str]) -> f64 {
+        let metrics = self.metrics().await;
+        let matching = metrics
+            .iter()
+            .filter(|(name, _)| parts.iter().all(|part| name.contains(part)));
+        matching.map(|(_, value)| value).sum()
+    }
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+/// `blobs/<algorithm>/<2 hex>/<hex>` as a digest.
+fn digest_of(file: &Path) -> String {
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let algorithm = file.parent().unwrap().parent().unwrap();
+    format!("{}:{}", name(algorithm), name(file))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
