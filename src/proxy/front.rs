@@ -12,6 +12,11 @@ pub(super) fn check(session: &Session) -> Result<(), &'static str> {
     if let Some(h1) = session.as_downstream().as_http1() {
         check_raw(&h1.get_headers_raw_bytes())?;
     }
+    // Pingora has encoded spaces and control characters by now; nothing that a registry serves has
+    // one in its name.
+    if head.raw_path().windows(3).any(is_encoded_control) {
+        return Err("a space or control character in the target");
+    }
     check_head(&head.method, head.uri.path(), head.version, &head.headers)
 }
 
@@ -74,6 +79,11 @@ fn check_head(
         return Err("a GET or HEAD with a body");
     }
     Ok(())
+}
+
+/// `%00` to `%20`, and `%7f`.
+fn is_encoded_control(part: &[u8]) -> bool {
+    matches!(part, [b'%', b'0' | b'1', _] | [b'%', b'2', b'0'] | [b'%', b'7', b'f' | b'F'])
 }
 
 /// `.` and `..`, encoded or not.

@@ -157,9 +157,13 @@ impl Staging {
         self.ending = Ending::Discard;
     }
 
-    /// Makes the bytes durable under their final name; answers what was held.
+    /// Makes the bytes durable where they are.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    /// Gives synced bytes their final name; answers what was held.
     pub(super) fn commit(mut self, layout: &Layout) -> io::Result<u64> {
-        self.file.sync_all()?;
         layout.publish(&self.digest)?;
         self.ending = Ending::Committed;
         Ok(self.held)
@@ -222,11 +226,16 @@ impl Partials {
         self.released.notify_waiters();
     }
 
+    /// True while somebody writes or publishes `digest`.
+    pub(super) fn is_claimed(&self, digest: &Digest) -> bool {
+        matches!(self.lock().get(digest), Some(PartialState::Claimed))
+    }
+
     /// Waits until nobody writes `digest`.
     pub(super) async fn unclaimed(&self, digest: &Digest) {
         loop {
             let released = self.released.notified();
-            if !matches!(self.lock().get(digest), Some(PartialState::Claimed)) {
+            if !self.is_claimed(digest) {
                 return;
             }
             released.await;

@@ -93,7 +93,7 @@ impl Store {
     pub fn open(config: &config::Store) -> Result<Self, Error> {
         let layout = Layout::prepare(&config.directory)?;
         let index = Index::open(&layout)?;
-        let partials = recovery::scan_partials(&layout)?;
+        let partials = recovery::scan_partials(&layout, &index)?;
         let space = Space::new(config.disk, index.used_bytes()? + partials.total_bytes());
         metrics::STORE_BYTES.with_label_values(&["capacity"]).set(clamp(config.disk));
         Ok(Self {
@@ -200,13 +200,23 @@ impl Store {
         Staging::open(self, digest)
     }
 
-    /// Publishes a staged file that its owner has verified: sync, rename, sync
-    /// of the folder, index. Blocks until all of it is durable.
+    /// Publishes a staged file that its owner has verified: sync, index, rename, sync of the
+    /// folders. Blocks until all of it is durable.
+    ///
+    /// The index comes before the name: a crash in between leaves a record whose file still lies
+    /// among the partial ones, where the next start finds it. The other way round it would leave a
+    /// file that nobody knows of, to be found only by looking at all.
     pub fn publish(self: &Arc<Self>, staging: Staging, kind: Kind) -> Result<(), Error> {
         let (digest, size) = (staging.digest(), staging.len());
-        let held = staging.commit(&self.layout)?;
+        staging.sync()?;
         let known = self.index.publish(digest, size, kind, SystemTime::now())?;
-        self.space.published(held, if known { 0 } else { size });
+        match staging.commit(&self.layout) {
+            Ok(held) => self.space.published(held, if known { 0 } else { size }),
+            Err(error) => {
+                self.index.remove_blob(digest)?;
+                return Err(error.into());
+            }
+        }
         Ok(())
     }
 
@@ -280,6 +290,12 @@ impl Store {
         };
         let object = match Object::open(&self.layout, digest, record.size) {
             Ok(object) => object,
+            // It is being published at this moment: it has its record and not yet its name.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && self.partials.is_claimed(&digest) =>
+            {
+                return Ok(None);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(%digest, "a published file is gone; it will be fetched again");
                 self.forget(digest)?;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::{Map, layout::Layout};
+use super::{Map, Staged, layout::Layout};
 use crate::protocol::Digest;
 
 /// Objects kept open without a reader.
@@ -101,6 +101,11 @@ impl Lease {
     /// The map, for reading in large slices off or on the runtime.
     pub fn map(&self) -> &Map {
         &self.object.map
+    }
+
+    /// What a fill's readers need of it.
+    pub fn staged(&self) -> Staged {
+        Staged { map: self.object.map.clone() }
     }
 
     /// Some of the object's bytes, without a copy.

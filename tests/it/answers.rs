@@ -27,19 +27,14 @@ async fn passed_on(status: u16, code: &str) {
     let roadstead = Roadstead::start(&hub).await;
     pull(roadstead.at(), NAME, "latest").await;
     hub.reset_stats();
-    hub.fault(Fault::new(
-        Target::manifests().authorized(),
-        Action::Status(status),
-    ));
+    hub.fault(Fault::new(Target::manifests().authorized(), Action::Status(status)));
     for name in ["latest", "unseen"] {
         let reply = tag(&roadstead, name).await;
         assert_eq!(reply.status, status, "{name}: {reply:?}");
         assert_eq!(reply.error_code(), code, "{name}");
         assert_eq!(reply.header("www-authenticate").is_some(), status == 401);
     }
-    let reply = accepting(head(roadstead.at(), manifest_path(NAME, "other")))
-        .send()
-        .await;
+    let reply = accepting(head(roadstead.at(), manifest_path(NAME, "other"))).send().await;
     assert_eq!((reply.status, reply.body.len()), (status, 0));
     assert_eq!(hub.stats().manifest_get, 0, "HEAD, then GET");
     // It was an answer, not trouble: nothing is held against upstream.
@@ -68,13 +63,8 @@ async fn upstream_s_404_is_passed_on() {
 async fn a_missing_repository_says_what_upstream_says_to_strangers() {
     let hub = Hub::start().await;
     let roadstead = Roadstead::start(&hub).await;
-    let reply = get_manifest(roadstead.at(), "nobody/nothing", "latest")
-        .send()
-        .await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (401, "UNAUTHORIZED")
-    );
+    let reply = get_manifest(roadstead.at(), "nobody/nothing", "latest").send().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (401, "UNAUTHORIZED"));
     assert_eq!(hub.stats().manifest_get, 0);
 }
 
@@ -85,10 +75,7 @@ async fn a_blob_that_upstream_lacks_is_a_404() {
     let roadstead = Roadstead::start(&hub).await;
     let absent = hub::sha256(b"absent");
     let reply = get(roadstead.at(), blob_path(NAME, &absent)).send().await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (404, "BLOB_UNKNOWN")
-    );
+    assert_eq!((reply.status, reply.error_code().as_str()), (404, "BLOB_UNKNOWN"));
     let reply = head(roadstead.at(), blob_path(NAME, &absent)).send().await;
     assert_eq!(reply.status, 404);
 }
@@ -103,10 +90,7 @@ async fn a_404_is_remembered_for_ten_seconds_at_most() {
     for reference in ["sha256-0000.sig", absent.as_str()] {
         for _ in 0..4 {
             let reply = tag(&roadstead, reference).await;
-            assert_eq!(
-                (reply.status, reply.error_code().as_str()),
-                (404, "MANIFEST_UNKNOWN")
-            );
+            assert_eq!((reply.status, reply.error_code().as_str()), (404, "MANIFEST_UNKNOWN"));
         }
         let asked = hub.manifest_heads(reference) + hub.manifest_gets(reference);
         assert_eq!(asked, 1, "{reference}");
@@ -142,16 +126,9 @@ async fn asked_by_get(action: Action) {
     let roadstead = setup.start().await;
     let heads = Target::manifests().method("HEAD").authorized();
     hub.fault(Fault::new(heads, action));
-    assert_eq!(
-        pull(roadstead.at(), NAME, "latest").await.digest,
-        image.digest
-    );
+    assert_eq!(pull(roadstead.at(), NAME, "latest").await.digest, image.digest);
     assert_eq!(hub.manifest_gets("latest"), 1);
-    assert_eq!(
-        hub.manifest_gets(&image.digest),
-        0,
-        "the index was fetched twice"
-    );
+    assert_eq!(hub.manifest_gets(&image.digest), 0, "the index was fetched twice");
     assert_eq!(hub.stats().counted, 2);
 }
 
@@ -176,10 +153,7 @@ async fn never_asked_by_get(action: Action) {
     hub.push(&spec());
     let roadstead = Setup::of(&hub).impatient().start().await;
     let name = format!("{action:?}");
-    hub.fault(Fault::new(
-        Target::manifests().method("HEAD").authorized(),
-        action,
-    ));
+    hub.fault(Fault::new(Target::manifests().method("HEAD").authorized(), action));
     for _ in 0..4 {
         assert_ne!(tag(&roadstead, "latest").await.status, 200, "{name}");
     }
@@ -191,12 +165,7 @@ async fn a_head_in_trouble_is_never_followed_by_a_get() {
     for status in [400, 401, 403, 404, 408, 418, 429, 500, 502, 503, 504] {
         never_asked_by_get(Action::Status(status)).await;
     }
-    for action in [
-        Action::RateLimited,
-        Action::Abuse,
-        Action::Hang,
-        Action::Drop,
-    ] {
+    for action in [Action::RateLimited, Action::Abuse, Action::Hang, Action::Drop] {
         never_asked_by_get(action).await;
     }
 }

@@ -88,12 +88,7 @@ pub(crate) fn head(at: SocketAddr, path: impl Into<String>) -> Request {
 
 /// Any request.
 pub(crate) fn request(at: SocketAddr, method: &str, path: impl Into<String>) -> Request {
-    Request {
-        at,
-        method: method.to_owned(),
-        path: path.into(),
-        headers: Vec::new(),
-    }
+    Request { at, method: method.to_owned(), path: path.into(), headers: Vec::new() }
 }
 
 /// Sends these bytes, and answers all that comes back until the connection ends, which it must
@@ -148,9 +143,7 @@ impl Request {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let socket = socket.connect(self.at).await.unwrap();
-        let connection = Connection {
-            socket: BufReader::new(socket),
-        };
+        let connection = Connection { socket: BufReader::new(socket) };
         connection.exchange(&self).await.unwrap()
     }
 
@@ -161,11 +154,7 @@ impl Request {
 
     fn to_bytes(&self) -> Vec<u8> {
         let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
-        if !self
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
-        {
+        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             text.push_str(&format!("Host: {}\r\n", self.at));
         }
         for (name, value) in &self.headers {
@@ -182,9 +171,7 @@ impl Connection {
     pub(crate) async fn open(at: SocketAddr) -> io::Result<Self> {
         let socket = TcpStream::connect(at).await?;
         socket.set_nodelay(true)?;
-        Ok(Self {
-            socket: BufReader::with_capacity(PIECE_BYTES, socket),
-        })
+        Ok(Self { socket: BufReader::with_capacity(PIECE_BYTES, socket) })
     }
 
     /// Sends a request on this connection and reads the answer's head.
@@ -330,8 +317,7 @@ impl Answer {
 
     async fn line(&mut self) -> Result<String, Cut> {
         let line = timeout(PATIENCE, self.connection.line()).await;
-        line.expect("a minute without a byte of the body")
-            .map_err(|_| Cut)
+        line.expect("a minute without a byte of the body").map_err(|_| Cut)
     }
 
     /// Reads until `count` bytes of the body have come, or it ends.
@@ -412,22 +398,13 @@ impl Reply {
     pub(crate) fn json(&self) -> Value {
         match serde_json::from_slice(&self.body) {
             Ok(json) => json,
-            Err(error) => panic!(
-                "{error}: {} {:?} {}",
-                self.status,
-                self.headers,
-                self.text()
-            ),
+            Err(error) => panic!("{error}: {} {:?} {}", self.status, self.headers, self.text()),
         }
     }
 
     /// The code of the first error; panics if the body is not the spec's error document.
     pub(crate) fn error_code(&self) -> String {
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/json"),
-            "{self:?}"
-        );
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         let json = self.json();
         let error = &json["errors"][0];
         assert!(!error["message"].as_str().unwrap().is_empty(), "{json}");
@@ -437,7 +414,5 @@ impl Reply {
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut headers = headers.iter();
-    headers
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
+    headers.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }

@@ -11,11 +11,7 @@ use tempfile::TempDir;
 use crate::roadstead::{BINARY, Roadstead, free_address};
 
 fn roadstead(args: &[&str]) -> Output {
-    Command::new(BINARY)
-        .args(args)
-        .env_remove("RUST_LOG")
-        .output()
-        .unwrap()
+    Command::new(BINARY).args(args).env_remove("RUST_LOG").output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -99,10 +95,7 @@ fn a_bad_value_is_named_with_its_key() {
         ("store: { disk: 0B }", "store.disk"),
         ("listen: [{ address: 'nowhere' }]", "listen[0].address"),
         ("upstreams: [{ name: corp }]", "upstreams[0].url"),
-        (
-            "upstreams: [{ name: corp, url: 'ftp://x' }]",
-            "upstreams[0].url",
-        ),
+        ("upstreams: [{ name: corp, url: 'ftp://x' }]", "upstreams[0].url"),
         ("upstreams: []", "upstreams"),
         ("shutdown: { drain: soon }", "shutdown.drain"),
         ("access: { allow: [10.0.0.0/99] }", "access.allow[0]"),
@@ -117,10 +110,7 @@ fn two_mistakes_are_two_lines() {
     let (_folder, file) = config("store: { disk: lots, memory: more }");
     let said = stderr(&run("check", &file));
     assert_eq!(said.lines().count(), 2, "{said}");
-    assert!(
-        said.contains("store.disk") && said.contains("store.memory"),
-        "{said}"
-    );
+    assert!(said.contains("store.disk") && said.contains("store.memory"), "{said}");
 }
 
 #[test]
@@ -156,10 +146,7 @@ fn serve(listen: &str, admin: &str, data: &Path) -> Output {
 fn a_port_in_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (taken, free) = (
-        taken.local_addr().unwrap().to_string(),
-        free_address().to_string(),
-    );
+    let (taken, free) = (taken.local_addr().unwrap().to_string(), free_address().to_string());
     let data = folder.path().join("data");
     refused(&serve(&taken, &free, &data), 1, &["listen", &taken]);
 }
@@ -168,10 +155,7 @@ fn a_port_in_use_is_named() {
 fn an_admin_port_in_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (taken, free) = (
-        taken.local_addr().unwrap().to_string(),
-        free_address().to_string(),
-    );
+    let (taken, free) = (taken.local_addr().unwrap().to_string(), free_address().to_string());
     let data = folder.path().join("data");
     refused(&serve(&free, &taken, &data), 1, &["admin.address", &taken]);
 }
@@ -199,11 +183,7 @@ async fn two_servers_do_not_share_a_directory() {
     let first = Roadstead::start(&hub).await;
     let (listen, admin) = (free_address().to_string(), free_address().to_string());
     let output = serve(&listen, &admin, &first.data());
-    refused(
-        &output,
-        2,
-        &["store.directory", first.data().to_str().unwrap()],
-    );
+    refused(&output, 2, &["store.directory", first.data().to_str().unwrap()]);
     let reply = crate::client::get(first.at(), "/v2/").send().await;
     assert_eq!(reply.status, 200, "the first one serves on");
 }

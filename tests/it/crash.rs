@@ -24,10 +24,7 @@ fn on_disk(roadstead: &Roadstead) -> u64 {
 /// Pulls that are killed at random instants: nothing wrong, nothing lost, nothing uncounted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_at_any_instant_leaves_no_wrong_byte_and_none_uncounted() {
-    let hub = Hub::start_with(hub::Options {
-        limit: None,
-        ..hub::Options::default()
-    });
+    let hub = Hub::start_with(hub::Options { limit: None, ..hub::Options::default() });
     let hub = hub.await.unwrap();
     let mut roadstead = Roadstead::start(&hub).await;
     let mut published = Vec::new();
@@ -45,10 +42,7 @@ async fn kill_9_at_any_instant_leaves_no_wrong_byte_and_none_uncounted() {
         roadstead.restart().await;
         let counted = roadstead.metric(&["roadstead_store_bytes", "used"]).await;
         let there = on_disk(&roadstead);
-        assert_eq!(
-            counted as u64, there,
-            "round {round}: bytes on disk that nobody counts"
-        );
+        assert_eq!(counted as u64, there, "round {round}: bytes on disk that nobody counts");
     }
     let last = "library/image12";
     pull(roadstead.at(), last, "latest").await;
@@ -75,10 +69,7 @@ async fn a_file_that_has_its_name_is_known_after_a_kill_9() {
         roadstead.restart().await;
         let counted = roadstead.metric(&["roadstead_store_bytes", "used"]).await;
         let there = on_disk(&roadstead);
-        assert_eq!(
-            counted as u64, there,
-            "round {round}: bytes on disk that nobody counts"
-        );
+        assert_eq!(counted as u64, there, "round {round}: bytes on disk that nobody counts");
     }
 }
 
@@ -88,10 +79,7 @@ async fn ready_means_that_clients_are_accepted() {
     for _ in 0..10 {
         let roadstead = Setup::of(&hub).start_until_it_says_ready().await;
         let connected = TcpStream::connect(roadstead.at()).await;
-        assert!(
-            connected.is_ok(),
-            "/readyz says 200 and the client port refuses"
-        );
+        assert!(connected.is_ok(), "/readyz says 200 and the client port refuses");
     }
 }
 
@@ -105,12 +93,7 @@ async fn a_small_blob_that_rotted_on_disk_is_fetched_again() {
     assert!(roadstead.terminate().await.success());
     for blob in roadstead.stored().keys() {
         let (algorithm, hex) = blob.split_once(':').unwrap();
-        let file = roadstead
-            .data()
-            .join("blobs")
-            .join(algorithm)
-            .join(&hex[..2])
-            .join(hex);
+        let file = roadstead.data().join("blobs").join(algorithm).join(&hex[..2]).join(hex);
         let file = fs::File::options().write(true).open(file).unwrap();
         file.write_all_at(b"\xff\x00\xff", 20).unwrap();
     }
@@ -131,20 +114,10 @@ async fn a_blob_file_that_was_cut_or_removed_is_fetched_again() {
         roadstead.settled().await;
         roadstead.kill9();
         let (algorithm, hex) = blob.split_once(':').unwrap();
-        let file = roadstead
-            .data()
-            .join("blobs")
-            .join(algorithm)
-            .join(&hex[..2])
-            .join(hex);
+        let file = roadstead.data().join("blobs").join(algorithm).join(&hex[..2]).join(hex);
         match cut {
             None => fs::remove_file(file).unwrap(),
-            Some(len) => fs::File::options()
-                .write(true)
-                .open(file)
-                .unwrap()
-                .set_len(len)
-                .unwrap(),
+            Some(len) => fs::File::options().write(true).open(file).unwrap().set_len(len).unwrap(),
         }
         roadstead.restart().await;
         let reply = get(roadstead.at(), blob_path(NAME, &blob)).send().await;

@@ -27,22 +27,14 @@ impl Stage {
         let hub = Hub::start().await;
         hub.push(&ImageSpec::new(NAME).tag("latest"));
         let body = |seed: u8| Bytes::from(vec![seed; 12 << 20]);
-        let blobs = (0..count)
-            .map(|seed| hub.put_blob(NAME, body(seed)))
-            .collect();
+        let blobs = (0..count).map(|seed| hub.put_blob(NAME, body(seed))).collect();
         let setup = Setup::of(&hub).key("store.disk", "32MiB");
         let setup = setup.key("store.memory", "1MiB").impatient();
-        Self {
-            roadstead: setup.with("timeouts.fetch", "5s").start().await,
-            hub,
-            blobs,
-        }
+        Self { roadstead: setup.with("timeouts.fetch", "5s").start().await, hub, blobs }
     }
 
     async fn open(&self, digest: &str) -> Answer {
-        get(self.roadstead.at(), blob_path(NAME, digest))
-            .open()
-            .await
+        get(self.roadstead.at(), blob_path(NAME, digest)).open().await
     }
 
     async fn get(&self, digest: &str) -> Reply {
@@ -53,12 +45,7 @@ impl Stage {
 
     async fn get_right(&self, name: &str) {
         let reply = self.get(name).await;
-        assert_eq!(
-            (reply.status, reply.complete),
-            (200, true),
-            "{}",
-            reply.text()
-        );
+        assert_eq!((reply.status, reply.complete), (200, true), "{}", reply.text());
         assert_eq!(digest(name, &reply.body), name);
     }
 
@@ -76,9 +63,7 @@ impl Stage {
 #[tokio::test]
 async fn the_oldest_go_and_the_limit_holds() {
     let stage = Stage::set(6).await;
-    get_manifest(stage.roadstead.at(), NAME, "latest")
-        .send()
-        .await;
+    get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
     for blob in &stage.blobs {
         stage.get_right(blob).await;
         assert!(stage.used() <= LIMIT, "{} bytes", stage.used());
@@ -87,10 +72,7 @@ async fn the_oldest_go_and_the_limit_holds() {
     assert!(!stage.has(&stage.blobs[0]), "the oldest is still there");
     assert!(stage.has(&stage.blobs[4]), "the second newest is gone");
     stage.roadstead.assert_all_stored_is_right();
-    let counted = stage
-        .roadstead
-        .metric(&["roadstead_store_bytes", "used"])
-        .await;
+    let counted = stage.roadstead.metric(&["roadstead_store_bytes", "used"]).await;
     assert_eq!(counted as u64, stage.used(), "the books are wrong");
 
     // What went is fetched again, and right.
@@ -100,9 +82,7 @@ async fn the_oldest_go_and_the_limit_holds() {
 
     // Manifests outlive blobs: the tag is known, upstream or not.
     stage.hub.fault(Fault::new(Target::any(), Action::Drop));
-    let reply = get_manifest(stage.roadstead.at(), NAME, "latest")
-        .send()
-        .await;
+    let reply = get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
     assert_eq!(reply.status, 200);
 }
 
@@ -117,10 +97,7 @@ async fn what_was_read_lately_stays() {
     stage.get_right(read).await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     stage.get_right(new).await;
-    assert!(
-        stage.has(new) && stage.has(read),
-        "the one that was read last is gone"
-    );
+    assert!(stage.has(new) && stage.has(read), "the one that was read last is gone");
     assert!(!stage.has(old));
 }
 
@@ -146,10 +123,7 @@ async fn the_limit_holds_across_a_restart_with_a_smaller_one() {
     stage.get_right(&stage.blobs[0]).await;
     stage.get_right(&stage.blobs[1]).await;
     assert!(stage.roadstead.terminate().await.success());
-    stage
-        .roadstead
-        .restart_with(|setup| setup.key("store.disk", "16MiB"))
-        .await;
+    stage.roadstead.restart_with(|setup| setup.key("store.disk", "16MiB")).await;
     stage.get_right(&stage.blobs[2]).await;
     assert!(stage.used() <= 16 * MIB, "{} bytes", stage.used());
 }

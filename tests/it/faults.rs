@@ -45,11 +45,7 @@ impl Stage {
         let image = hub.push(&spec.layers(1).layer_size(SIZE));
         let setup = Setup::of(&hub).impatient();
         let roadstead = setup.with("timeouts.fetch", "5s").start().await;
-        Self {
-            hub,
-            roadstead,
-            image,
-        }
+        Self { hub, roadstead, image }
     }
 
     fn layer(&self) -> &Descriptor {
@@ -57,16 +53,12 @@ impl Stage {
     }
 
     async fn get_layer(&self) -> Reply {
-        get(self.roadstead.at(), blob_path(NAME, &self.layer().digest))
-            .send()
-            .await
+        get(self.roadstead.at(), blob_path(NAME, &self.layer().digest)).send().await
     }
 
     /// What a tag names now, if anything; its body is what it says.
     async fn tag_of(&self, name: &str) -> Option<String> {
-        let reply = get_manifest(self.roadstead.at(), name, "latest")
-            .send()
-            .await;
+        let reply = get_manifest(self.roadstead.at(), name, "latest").send().await;
         let said = reply.header("docker-content-digest")?;
         assert_eq!(hub::sha256(&reply.body), said);
         Some(said.to_owned())
@@ -78,10 +70,7 @@ impl Stage {
             let found = digest(&self.layer().digest, &reply.body);
             let right = found == self.layer().digest;
             let (length, headers) = (reply.body.len(), &reply.headers);
-            assert!(
-                right,
-                "{what}: completed with {length} wrong bytes: {headers:?}"
-            );
+            assert!(right, "{what}: completed with {length} wrong bytes: {headers:?}");
             return Expect::Right;
         }
         if reply.status == 200 {
@@ -102,19 +91,11 @@ impl Stage {
         self.hub.clear_faults();
         self.roadstead.settled().await;
         let reply = self.get_layer().await;
-        assert_eq!(
-            self.check(&reply, what),
-            Expect::Right,
-            "{what}: afterwards: {reply:?}"
-        );
+        assert_eq!(self.check(&reply, what), Expect::Right, "{what}: afterwards: {reply:?}");
         assert_eq!(reply.length(), Some(self.layer().size));
         self.roadstead.settled().await;
         self.roadstead.assert_all_stored_is_right();
-        assert!(
-            self.roadstead.partial().is_empty(),
-            "{what}: {:?}",
-            self.roadstead.partial()
-        );
+        assert!(self.roadstead.partial().is_empty(), "{what}: {:?}", self.roadstead.partial());
     }
 }
 
@@ -171,12 +152,7 @@ async fn a_body_without_length_is_as_good_as_one_with() {
 #[tokio::test]
 async fn a_body_without_length_that_ends_early_is_never_completed() {
     for offset in [0, 1, 65_536, 500_000, SIZE as u64 - 200_000] {
-        blob_fault(
-            Action::EndEarlyWithoutLength(offset),
-            FOR_EVER,
-            Expect::NotWhole,
-        )
-        .await;
+        blob_fault(Action::EndEarlyWithoutLength(offset), FOR_EVER, Expect::NotWhole).await;
     }
 }
 
@@ -187,10 +163,7 @@ async fn a_body_that_hangs_is_resumed() {
 
 #[tokio::test]
 async fn a_dripping_body_arrives() {
-    let drip = Action::Drip {
-        bytes: 16 << 10,
-        every: Duration::from_millis(10),
-    };
+    let drip = Action::Drip { bytes: 16 << 10, every: Duration::from_millis(10) };
     blob_fault(drip, FOR_EVER, Expect::Right).await;
 }
 
@@ -201,12 +174,7 @@ async fn a_login_page_is_no_blob() {
 
 #[tokio::test]
 async fn another_body_of_any_length_is_no_blob() {
-    for body in [
-        vec![7; SIZE],
-        vec![7; SIZE / 2],
-        vec![7; 2 * SIZE],
-        Vec::new(),
-    ] {
+    for body in [vec![7; SIZE], vec![7; SIZE / 2], vec![7; 2 * SIZE], Vec::new()] {
         let action = Action::Substitute(Bytes::from(body));
         blob_fault(action, FOR_EVER, Expect::NotWhole).await;
     }
@@ -214,14 +182,9 @@ async fn another_body_of_any_length_is_no_blob() {
 
 #[tokio::test]
 async fn a_wrong_digest_header_of_a_blob_does_not_matter_its_bytes_do() {
-    let options = Options {
-        redirect_blobs: false,
-        ..Options::default()
-    };
+    let options = Options { redirect_blobs: false, ..Options::default() };
     let stage = Stage::with(options).await;
-    stage
-        .hub
-        .fault(Fault::new(Target::blobs(), Action::WrongDigestHeader));
+    stage.hub.fault(Fault::new(Target::blobs(), Action::WrongDigestHeader));
     let reply = stage.get_layer().await;
     stage.check(&reply, "a wrong digest header");
     stage.check_afterwards("a wrong digest header").await;
@@ -231,9 +194,7 @@ async fn a_wrong_digest_header_of_a_blob_does_not_matter_its_bytes_do() {
 async fn a_resume_that_is_answered_with_the_whole_is_understood() {
     let stage = Stage::set().await;
     let blob = || Target::blob(&stage.layer().digest);
-    stage
-        .hub
-        .fault(Fault::new(blob(), Action::CutAfter(700_000)).times(1));
+    stage.hub.fault(Fault::new(blob(), Action::CutAfter(700_000)).times(1));
     stage.hub.fault(Fault::new(blob(), Action::IgnoreRange));
     let reply = stage.get_layer().await;
     assert_eq!(stage.check(&reply, "ignore range"), Expect::Right);
@@ -245,12 +206,8 @@ async fn a_resume_that_is_answered_with_the_whole_is_understood() {
 async fn a_resume_with_other_bytes_is_never_completed() {
     let stage = Stage::set().await;
     let blob = || Target::blob(&stage.layer().digest);
-    stage
-        .hub
-        .fault(Fault::new(blob(), Action::CutAfter(700_000)).times(1));
-    stage
-        .hub
-        .fault(Fault::new(blob(), Action::FlipByte(1000)).times(1));
+    stage.hub.fault(Fault::new(blob(), Action::CutAfter(700_000)).times(1));
+    stage.hub.fault(Fault::new(blob(), Action::FlipByte(1000)).times(1));
     let reply = stage.get_layer().await;
     assert_eq!(stage.check(&reply, "flipped resume"), Expect::NotWhole);
     stage.check_afterwards("flipped resume").await;
@@ -280,9 +237,7 @@ async fn expired_tokens_cost_one_refresh() {
     let before = stage.hub.stats().token;
     stage.hub.expire_tokens();
     for _ in 0..5 {
-        let reply = get_manifest(stage.roadstead.at(), NAME, "latest")
-            .send()
-            .await;
+        let reply = get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
         assert!(reply.cache_status().contains("fwd-status=200"), "{reply:?}");
     }
     assert_eq!(stage.hub.stats().token, before + 1);
@@ -293,10 +248,7 @@ async fn expired_tokens_cost_one_refresh() {
 /// A GET of the blob is redirected there, and must not be followed.
 async fn redirect_refused(to: &str, expected_status: u16) {
     let stage = Stage::set().await;
-    stage.hub.fault(Fault::new(
-        Target::redirect(),
-        Action::Redirect(to.to_owned()),
-    ));
+    stage.hub.fault(Fault::new(Target::redirect(), Action::Redirect(to.to_owned())));
     let reply = stage.get_layer().await;
     assert_eq!(reply.status, expected_status, "{to}: {reply:?}");
     assert_eq!(reply.error_code(), "UNAVAILABLE");
@@ -324,19 +276,10 @@ async fn redirects_to_private_places_and_without_tls_are_refused() {
 #[tokio::test]
 async fn a_redirect_loop_ends() {
     let stage = Stage::set().await;
-    let here = format!(
-        "{}{}",
-        stage.hub.registry_url(),
-        blob_path(NAME, &stage.layer().digest)
-    );
-    stage
-        .hub
-        .fault(Fault::new(Target::redirect(), Action::Redirect(here)));
+    let here = format!("{}{}", stage.hub.registry_url(), blob_path(NAME, &stage.layer().digest));
+    stage.hub.fault(Fault::new(Target::redirect(), Action::Redirect(here)));
     let reply = stage.get_layer().await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (502, "UNAVAILABLE")
-    );
+    assert_eq!((reply.status, reply.error_code().as_str()), (502, "UNAVAILABLE"));
     assert!(stage.hub.stats().blob_get < 20, "{:?}", stage.hub.stats());
     stage.check_afterwards("a loop").await;
 }
@@ -350,26 +293,15 @@ async fn manifest_fault(action: Action) {
     let what = format!("{action:?}");
     pull(stage.roadstead.at(), NAME, "latest").await;
     let moved = stage.hub.push(&ImageSpec::new(NAME).tag("latest").seed(9));
-    let other = stage
-        .hub
-        .push(&ImageSpec::new("library/busybox").tag("latest"));
-    stage
-        .hub
-        .fault(Fault::new(Target::manifests().method("GET"), action));
+    let other = stage.hub.push(&ImageSpec::new("library/busybox").tag("latest"));
+    stage.hub.fault(Fault::new(Target::manifests().method("GET"), action));
 
-    let reply = get_manifest(stage.roadstead.at(), NAME, "latest")
-        .send()
-        .await;
+    let reply = get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
     assert_eq!(reply.status, 200, "{what}: {reply:?}");
     assert_eq!(hub::sha256(&reply.body), stage.image.digest, "{what}");
-    assert!(
-        reply.cache_status().contains("; hit; detail="),
-        "{what}: {reply:?}"
-    );
+    assert!(reply.cache_status().contains("; hit; detail="), "{what}: {reply:?}");
 
-    let reply = get_manifest(stage.roadstead.at(), "library/busybox", "latest")
-        .send()
-        .await;
+    let reply = get_manifest(stage.roadstead.at(), "library/busybox", "latest").send().await;
     assert!(matches!(reply.status, 502..=504), "{what}: {reply:?}");
     assert_eq!(reply.error_code(), "UNAVAILABLE", "{what}");
     let request = get_manifest(stage.roadstead.at(), "library/busybox", &other.digest);
@@ -424,12 +356,8 @@ async fn a_manifest_without_digest_header_or_length_is_verified_all_the_same() {
 async fn a_head_that_lies_about_the_digest_fetches_nothing_wrong() {
     let stage = Stage::set().await;
     let heads = Target::manifests().method("HEAD").authorized();
-    stage
-        .hub
-        .fault(Fault::new(heads, Action::WrongDigestHeader));
-    let reply = get_manifest(stage.roadstead.at(), NAME, "latest")
-        .send()
-        .await;
+    stage.hub.fault(Fault::new(heads, Action::WrongDigestHeader));
+    let reply = get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
     // The digest that HEAD named does not exist: upstream's own 404.
     assert!(matches!(reply.status, 404 | 502), "{reply:?}");
     let path = crate::pull::manifest_path(NAME, &stage.image.digest);
@@ -440,16 +368,9 @@ async fn a_head_that_lies_about_the_digest_fetches_nothing_wrong() {
 #[tokio::test]
 async fn a_401_without_challenge_is_a_clean_error() {
     let stage = Stage::set().await;
-    stage
-        .hub
-        .fault(Fault::new(Target::manifests(), Action::MissingAuthenticate));
-    let reply = get_manifest(stage.roadstead.at(), NAME, "latest")
-        .send()
-        .await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (401, "UNAUTHORIZED")
-    );
+    stage.hub.fault(Fault::new(Target::manifests(), Action::MissingAuthenticate));
+    let reply = get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (401, "UNAUTHORIZED"));
     stage.hub.clear_faults();
     pull(stage.roadstead.at(), NAME, "latest").await;
 }
@@ -458,13 +379,8 @@ async fn a_401_without_challenge_is_a_clean_error() {
 async fn a_token_answer_that_is_no_token_is_a_clean_error() {
     let stage = Stage::set().await;
     stage.hub.fault(Fault::new(Target::token(), Action::Html));
-    let reply = get_manifest(stage.roadstead.at(), NAME, "latest")
-        .send()
-        .await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (502, "UNAVAILABLE")
-    );
+    let reply = get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (502, "UNAVAILABLE"));
     stage.hub.clear_faults();
     pull(stage.roadstead.at(), NAME, "latest").await;
 }

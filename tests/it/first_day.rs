@@ -67,10 +67,7 @@ async fn five_hundred_pulls(end: End) {
     assert_eq!(pull(roadstead.at(), NAME, "latest").await, first);
 
     let stats = hub.stats();
-    assert_eq!(
-        (stats.counted, stats.manifest_get, stats.refused_429),
-        (2, 2, 0)
-    );
+    assert_eq!((stats.counted, stats.manifest_get, stats.refused_429), (2, 2, 0));
     assert_eq!(stats.cdn_get, blobs, "a restart fetched blobs again");
     let heads = hub.manifest_heads("latest") as usize;
     assert_eq!(heads, PULLS + 2, "each pull is checked by one free HEAD");
@@ -79,10 +76,7 @@ async fn five_hundred_pulls(end: End) {
     // The tag moves: the next pull has the new image, and costs its manifests alone.
     let moved = hub.push(&spec().tag("latest").seed(7));
     assert_ne!(moved.digest, image.digest);
-    assert_eq!(
-        pull(roadstead.at(), NAME, "latest").await.digest,
-        moved.digest
-    );
+    assert_eq!(pull(roadstead.at(), NAME, "latest").await.digest, moved.digest);
     pulls(&roadstead, &moved, 10).await;
     assert_eq!(hub.stats().counted, 4);
     assert_eq!(hub.stats().refused_429, 0);

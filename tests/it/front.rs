@@ -87,10 +87,7 @@ async fn what_has_two_readings_is_refused_and_the_connection_closed() {
 #[tokio::test]
 async fn a_space_in_the_target_is_refused_as_malformed() {
     let (hub, roadstead) = stage().await;
-    for target in [
-        format!("/v2/{NAME}/tags/list?n=1 x"),
-        format!("/v2/{NAME}/tags/list?n=1\tx"),
-    ] {
+    for target in [format!("/v2/{NAME}/tags/list?n=1 x"), format!("/v2/{NAME}/tags/list?n=1\tx")] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let answer = raw(roadstead.at(), text.as_bytes(), SOON).await;
         assert_eq!(only_status(&answer), 400, "{target:?}");
@@ -214,10 +211,7 @@ async fn a_dribbled_head_is_cut_in_time() {
     let setup = Setup::of(&hub).key("downstream.head", "2s");
     let roadstead = setup.start().await;
     let mut connection = Connection::open(roadstead.at()).await.unwrap();
-    connection
-        .write(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-        .await
-        .unwrap();
+    connection.write(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
     let took = dribble(connection, &ENDLESS, Duration::from_millis(100)).await;
     assert!((1..4).contains(&took.as_secs()), "{took:?}");
 }
@@ -228,16 +222,10 @@ async fn a_dribbled_second_head_is_cut_in_time() {
     let setup = Setup::of(&hub).key("downstream.head", "2s");
     let roadstead = setup.start().await;
     let connection = Connection::open(roadstead.at()).await.unwrap();
-    let answer = connection
-        .exchange(&get(roadstead.at(), "/v2/"))
-        .await
-        .unwrap();
+    let answer = connection.exchange(&get(roadstead.at(), "/v2/")).await.unwrap();
     let (reply, mut connection) = answer.finish_and_keep().await;
     assert_eq!(reply.status, 200);
-    connection
-        .write(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-        .await
-        .unwrap();
+    connection.write(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
     let took = dribble(connection, &ENDLESS, Duration::from_millis(100)).await;
     assert!((1..4).contains(&took.as_secs()), "{took:?}");
 }
@@ -249,11 +237,7 @@ async fn a_head_that_stops_midway_is_cut_in_time() {
     let roadstead = setup.start().await;
     let begun = Instant::now();
     raw(roadstead.at(), b"GET /v2/ HTT", Duration::from_secs(4)).await;
-    assert!(
-        begun.elapsed() >= Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -267,10 +251,7 @@ async fn a_connection_serves_one_request_after_another() {
             (manifest_path(NAME, "latest"), 200),
             (blob_path(NAME, &layer), 404),
         ] {
-            let answer = connection
-                .exchange(&get(roadstead.at(), path))
-                .await
-                .unwrap();
+            let answer = connection.exchange(&get(roadstead.at(), path)).await.unwrap();
             let (reply, kept) = answer.finish_and_keep().await;
             assert_eq!((reply.status, reply.complete), (status, true));
             connection = kept;
@@ -289,10 +270,7 @@ async fn pipelined_requests_are_answered_in_order_or_not_at_all() {
     let text = String::from_utf8_lossy(&answer);
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     if let Some((_, second)) = text.split_once("{}") {
-        assert!(
-            second.is_empty() || second.starts_with("HTTP/1.1 404"),
-            "{text}"
-        );
+        assert!(second.is_empty() || second.starts_with("HTTP/1.1 404"), "{text}");
     }
 }
 
@@ -300,11 +278,7 @@ async fn pipelined_requests_are_answered_in_order_or_not_at_all() {
 async fn a_client_that_says_close_gets_it_closed() {
     let (_hub, roadstead) = stage().await;
     let layer = hub::sha256(b"absent");
-    for path in [
-        "/v2/".to_owned(),
-        manifest_path(NAME, "latest"),
-        blob_path(NAME, &layer),
-    ] {
+    for path in ["/v2/".to_owned(), manifest_path(NAME, "latest"), blob_path(NAME, &layer)] {
         let text = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let answer = raw(roadstead.at(), text.as_bytes(), SOON).await;
         let answer = String::from_utf8_lossy(&answer).to_lowercase();

@@ -35,10 +35,7 @@ async fn sixty_four_clients_pull_a_cold_image_for_the_price_of_one() {
     }
     let amd64 = &image.manifests[0].digest;
     assert_eq!(hub.manifest_gets("latest"), 0);
-    assert_eq!(
-        (hub.manifest_gets(&image.digest), hub.manifest_gets(amd64)),
-        (1, 1)
-    );
+    assert_eq!((hub.manifest_gets(&image.digest), hub.manifest_gets(amd64)), (1, 1));
     assert_eq!(hub.stats().cdn_get, 4);
     roadstead.assert_all_stored_is_right();
 }
@@ -135,10 +132,7 @@ async fn a_failing_fill_fails_all_its_readers_alike() {
     let answers = timeout(PATIENCE, clients.join_all()).await.unwrap();
     gate.open();
     for answer in answers {
-        assert!(
-            !answer.finish().await.complete,
-            "a corrupt blob was completed"
-        );
+        assert!(!answer.finish().await.complete, "a corrupt blob was completed");
     }
     // The next one is fetched anew, and right.
     let reply = get(roadstead.at(), blob_path(NAME, &layer)).send().await;

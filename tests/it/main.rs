@@ -3,11 +3,7 @@
 //! [`roadstead`] runs the server, [`client`] shows its answers byte by byte, [`pull`] does what
 //! podman does; the rest are the promises of DESIGN.md, one file each.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may panic"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 mod client;
 mod pull;

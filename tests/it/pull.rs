@@ -64,9 +64,7 @@ pub(crate) fn get_manifest(at: SocketAddr, repository: &str, reference: &str) ->
 
 /// Adds podman's `Accept`.
 pub(crate) fn accepting(request: Request) -> Request {
-    ACCEPT
-        .iter()
-        .fold(request, |request, accept| request.header("Accept", *accept))
+    ACCEPT.iter().fold(request, |request, accept| request.header("Accept", *accept))
 }
 
 /// The digest of these bytes, by the algorithm of `like`.
@@ -81,10 +79,7 @@ pub(crate) fn digest(like: &str, body: &[u8]) -> String {
 
 impl Puller {
     pub(crate) fn new(at: SocketAddr) -> Self {
-        Self {
-            at,
-            authorization: None,
-        }
+        Self { at, authorization: None }
     }
 
     /// Straight from the hub, with a token of its own.
@@ -92,18 +87,12 @@ impl Puller {
         let path = format!("/token?service=registry.docker.io&scope=repository:{repository}:pull");
         let reply = get(hub.token(), path).send().await;
         let token = reply.json()["token"].as_str().unwrap().to_owned();
-        Self {
-            at: hub.registry(),
-            authorization: Some(format!("Bearer {token}")),
-        }
+        Self { at: hub.registry(), authorization: Some(format!("Bearer {token}")) }
     }
 
     /// With this `Authorization` on each request.
     pub(crate) fn authorized(at: SocketAddr, authorization: String) -> Self {
-        Self {
-            at,
-            authorization: Some(authorization),
-        }
+        Self { at, authorization: Some(authorization) }
     }
 
     /// The whole image.
@@ -136,11 +125,7 @@ impl Puller {
             }
             None => digest.clone(),
         };
-        Ok(Pulled {
-            digest,
-            manifest,
-            blobs: Vec::new(),
-        })
+        Ok(Pulled { digest, manifest, blobs: Vec::new() })
     }
 
     /// One manifest, by tag or digest.
@@ -172,10 +157,7 @@ impl Puller {
             request = request.header("Authorization", authorization);
         }
         let what = format!("{request:?}");
-        let failed = |status, why: String| Failed {
-            status,
-            what: format!("{why}: {what}"),
-        };
+        let failed = |status, why: String| Failed { status, what: format!("{why}: {what}") };
         match request.try_send().await {
             Err(error) => Err(failed(0, error.to_string())),
             Ok(reply) if reply.status != 200 => Err(failed(reply.status, reply.text())),

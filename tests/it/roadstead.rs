@@ -54,10 +54,7 @@ pub(crate) async fn eventually(
 ) {
     let deadline = Instant::now() + patience;
     while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "still waiting after {patience:?}: {what}"
-        );
+        assert!(Instant::now() < deadline, "still waiting after {patience:?}: {what}");
         sleep(STEP).await;
     }
 }
@@ -68,12 +65,7 @@ pub(crate) fn free_address() -> SocketAddr {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let _ = NEXT.compare_exchange(
-        0,
-        fastrand::u16(1..COUNT),
-        Ordering::AcqRel,
-        Ordering::Acquire,
-    );
+    let _ = NEXT.compare_exchange(0, fastrand::u16(1..COUNT), Ordering::AcqRel, Ordering::Acquire);
     loop {
         let port = FIRST + NEXT.fetch_add(1, Ordering::AcqRel) % COUNT;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -109,10 +101,7 @@ impl Setup {
             "downstream": {},
             "shutdown": { "drain": "5s" },
         });
-        Self {
-            config,
-            levels: "warn,roadstead=debug,access=info".to_owned(),
-        }
+        Self { config, levels: "warn,roadstead=debug,access=info".to_owned() }
     }
 
     /// Sets a key of the only upstream, such as `tags.fresh_for`.
@@ -162,13 +151,7 @@ impl Setup {
     pub(crate) async fn start_until_it_says_ready(self) -> Roadstead {
         let folder = tempfile::tempdir().unwrap();
         let (child, at, admin) = launch(folder.path(), &self).await;
-        Roadstead {
-            folder,
-            setup: self,
-            child,
-            at,
-            admin,
-        }
+        Roadstead { folder, setup: self, child, at, admin }
     }
 
     fn write(&self, folder: &Path, at: SocketAddr, admin: SocketAddr) -> PathBuf {
@@ -186,11 +169,7 @@ impl Setup {
 async fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
     let (at, admin) = (free_address(), free_address());
     let config = setup.write(folder, at, admin);
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join("log"))
-        .unwrap();
+    let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
     let mut child = Command::new(BINARY)
         .args(["serve", "--config"])
         .arg(config)
@@ -257,10 +236,7 @@ impl Roadstead {
 
     /// Asks it to end, without waiting.
     pub(crate) fn signal_term(&self) {
-        let done = Command::new("kill")
-            .args(["-TERM", &self.pid().to_string()])
-            .status()
-            .unwrap();
+        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
         assert!(done.success());
     }
 
@@ -304,10 +280,7 @@ impl Drop for Roadstead {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-            eprintln!(
-                "=== the end of roadstead's log ===\n{}\n===",
-                last.join("\n")
-            );
+            eprintln!("=== the end of roadstead's log ===\n{}\n===", last.join("\n"));
         }
     }
 }
@@ -329,12 +302,7 @@ impl Roadstead {
     pub(crate) fn stored(&self) -> BTreeMap<String, u64> {
         files(&self.data().join("blobs"))
             .into_iter()
-            .map(|file| {
-                (
-                    digest_of(&file),
-                    file.metadata().map_or(0, |meta| meta.len()),
-                )
-            })
+            .map(|file| (digest_of(&file), file.metadata().map_or(0, |meta| meta.len())))
             .collect()
     }
 
@@ -387,9 +355,8 @@ impl Roadstead {
     /// The sum of the samples whose name and labels contain all of these.
     pub(crate) async fn metric(&self, parts: &[&str]) -> f64 {
         let metrics = self.metrics().await;
-        let matching = metrics
-            .iter()
-            .filter(|(name, _)| parts.iter().all(|part| name.contains(part)));
+        let matching =
+            metrics.iter().filter(|(name, _)| parts.iter().all(|part| name.contains(part)));
         matching.map(|(_, value)| value).sum()
     }
 }
@@ -400,15 +367,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths
-        .flat_map(|path| {
-            if path.is_dir() {
-                files(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// `blobs/<algorithm>/<2 hex>/<hex>` as a digest.

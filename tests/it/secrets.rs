@@ -85,14 +85,8 @@ async fn redirect_targets_see_no_credentials() {
     let (url, heads) = stranger().await;
     let roadstead = setup(&hub).start().await;
     let elsewhere = Action::Redirect(format!("{url}/elsewhere"));
-    hub.fault(Fault::new(
-        Target::redirect().authorized(),
-        elsewhere.clone(),
-    ));
-    hub.fault(Fault::new(
-        Target::manifests().authorized(),
-        elsewhere.clone(),
-    ));
+    hub.fault(Fault::new(Target::redirect().authorized(), elsewhere.clone()));
+    hub.fault(Fault::new(Target::manifests().authorized(), elsewhere.clone()));
     hub.fault(Fault::new(Target::tags().authorized(), elsewhere));
     let blob = hub::sha256(b"absent");
     for path in [
@@ -111,10 +105,7 @@ async fn a_token_server_that_redirects_takes_no_password_along() {
     let hub = hub().await;
     let (url, heads) = stranger().await;
     let roadstead = setup(&hub).start().await;
-    hub.fault(Fault::new(
-        Target::token(),
-        Action::Redirect(format!("{url}/token")),
-    ));
+    hub.fault(Fault::new(Target::token(), Action::Redirect(format!("{url}/token"))));
     let reply = get_manifest(roadstead.at(), NAME, "latest").send().await;
     assert_ne!(reply.status, 200);
     assert_no_credentials(&heads);
@@ -128,10 +119,7 @@ async fn bearer(hub: &Hub, password: Option<&str>) -> String {
         let basic = STANDARD.encode(format!("alice:{password}"));
         request = request.header("Authorization", format!("Basic {basic}"));
     }
-    let token = request.send().await.json()["token"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let token = request.send().await.json()["token"].as_str().unwrap().to_owned();
     format!("Bearer {token}")
 }
 
@@ -176,12 +164,7 @@ async fn busy_log(levels: &str) -> String {
     get_as_client(format!("/v2/{NAME}/tags/list")).send().await;
     hub.expire_tokens();
     get_as_client(manifest_path(NAME, "latest")).send().await;
-    for action in [
-        Action::Status(500),
-        Action::Status(401),
-        Action::Abuse,
-        Action::Drop,
-    ] {
+    for action in [Action::Status(500), Action::Status(401), Action::Abuse, Action::Drop] {
         hub.clear_faults();
         hub.expire_tokens();
         hub.fault(Fault::new(Target::manifests().authorized(), action.clone()));
@@ -196,12 +179,7 @@ async fn busy_log(levels: &str) -> String {
 
 fn assert_silent(log: &str) {
     let pair = STANDARD.encode(format!("alice:{PASSWORD}"));
-    for secret in [
-        PASSWORD,
-        &pair,
-        "Y2xpZW50OmNsaWVudC1zZWNyZXQ=",
-        "client-secret",
-    ] {
+    for secret in [PASSWORD, &pair, "Y2xpZW50OmNsaWVudC1zZWNyZXQ=", "client-secret"] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "a secret is logged");
     }

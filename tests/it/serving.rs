@@ -30,19 +30,13 @@ impl Stage {
         let hub = Hub::start().await;
         let image = hub.push(&spec);
         let roadstead = Roadstead::start(&hub).await;
-        Self {
-            hub,
-            roadstead,
-            image,
-        }
+        Self { hub, roadstead, image }
     }
 
     /// A blob of these bytes, cached already.
     async fn warm(&self, body: &Bytes) -> String {
         let digest = self.hub.put_blob(NAME, body.clone());
-        let reply = get(self.roadstead.at(), blob_path(NAME, &digest))
-            .send()
-            .await;
+        let reply = get(self.roadstead.at(), blob_path(NAME, &digest)).send().await;
         assert_eq!((reply.status, reply.complete), (200, true));
         assert_eq!(&reply.body, body, "the first answer");
         self.roadstead.settled().await;
@@ -64,10 +58,7 @@ fn object_headers(reply: &Reply, digest: &str) {
     assert_eq!(reply.header("docker-content-digest"), Some(digest));
     assert_eq!(reply.header("etag"), Some(format!("\"{digest}\"").as_str()));
     assert!(reply.cache_status().starts_with("roadstead; "), "{reply:?}");
-    assert_eq!(
-        reply.header("docker-distribution-api-version"),
-        Some("registry/2.0")
-    );
+    assert_eq!(reply.header("docker-distribution-api-version"), Some("registry/2.0"));
 }
 
 // === manifests ===
@@ -100,11 +91,7 @@ async fn head_and_get_of_a_manifest_are_alike() {
                 object_headers(reply, &stage.image.digest);
                 assert_eq!(reply.header("content-type"), Some(&*stage.image.media_type));
                 assert_eq!(reply.length(), Some(got.body.len() as u64));
-                let expected = if reference == "latest" {
-                    "no-cache"
-                } else {
-                    IMMUTABLE
-                };
+                let expected = if reference == "latest" { "no-cache" } else { IMMUTABLE };
                 assert_eq!(reply.header("cache-control"), Some(expected));
             }
         }
@@ -121,10 +108,7 @@ async fn a_head_of_what_is_not_cached_spends_nothing() {
         assert_eq!(reply.status, 200);
         object_headers(&reply, &stage.image.digest);
     }
-    assert_eq!(
-        (stage.hub.stats().counted, stage.hub.stats().manifest_get),
-        (0, 0)
-    );
+    assert_eq!((stage.hub.stats().counted, stage.hub.stats().manifest_get), (0, 0));
 }
 
 #[tokio::test]
@@ -140,11 +124,7 @@ async fn a_client_that_has_it_gets_a_304() {
     ];
     for (path, digest) in &paths {
         for method in ["GET", "HEAD"] {
-            for tags in [
-                format!("\"{digest}\""),
-                format!("W/\"x\", W/\"{digest}\""),
-                "*".into(),
-            ] {
+            for tags in [format!("\"{digest}\""), format!("W/\"x\", W/\"{digest}\""), "*".into()] {
                 let ask = accepting(request(stage.roadstead.at(), method, path));
                 let reply = ask.header("If-None-Match", &tags).send().await;
                 assert_eq!((reply.status, reply.body.len()), (304, 0), "{path} {tags}");
@@ -172,9 +152,7 @@ async fn an_old_client_gets_the_manifest_for_linux_amd64() {
         }
     }
     // Whoever accepts the list gets it, in whatever order and lines it says so.
-    let reply = get_manifest(stage.roadstead.at(), NAME, "latest")
-        .send()
-        .await;
+    let reply = get_manifest(stage.roadstead.at(), NAME, "latest").send().await;
     object_headers(&reply, &stage.image.digest);
 }
 
@@ -195,13 +173,9 @@ async fn a_manifest_above_the_limit_is_refused_with_its_size() {
     let mut body = br#"{"schemaVersion":2,"layers":[],"annotations":{"a":""#.to_vec();
     body.resize(4 * MIB + 1, b'x');
     body.extend(b"\"}}");
-    let big = stage
-        .hub
-        .put_manifest(NAME, Some("big"), media_type, body.into());
+    let big = stage.hub.put_manifest(NAME, Some("big"), media_type, body.into());
     for reference in ["big", &big] {
-        let reply = get_manifest(stage.roadstead.at(), NAME, reference)
-            .send()
-            .await;
+        let reply = get_manifest(stage.roadstead.at(), NAME, reference).send().await;
         assert_eq!(reply.error_code(), "SIZE_INVALID", "{reply:?}");
         assert!((400..600).contains(&reply.status));
     }
@@ -212,10 +186,7 @@ async fn a_manifest_above_the_limit_is_refused_with_its_size() {
 #[tokio::test]
 async fn the_namespace_is_echoed() {
     let stage = Stage::set().await;
-    for path in [
-        manifest_path(NAME, "latest"),
-        blob_path(NAME, &stage.image.layers[0].digest),
-    ] {
+    for path in [manifest_path(NAME, "latest"), blob_path(NAME, &stage.image.layers[0].digest)] {
         let path = format!("{path}?ns=docker.io");
         let reply = accepting(get(stage.roadstead.at(), path)).send().await;
         assert_eq!(reply.status, 200);
@@ -223,10 +194,7 @@ async fn the_namespace_is_echoed() {
     }
     let path = format!("{}?ns=example.com", manifest_path(NAME, "latest"));
     let reply = get(stage.roadstead.at(), path).send().await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (404, "NAME_UNKNOWN")
-    );
+    assert_eq!((reply.status, reply.error_code().as_str()), (404, "NAME_UNKNOWN"));
 }
 
 #[tokio::test]
@@ -255,10 +223,7 @@ async fn head_and_get_of_a_blob_are_alike() {
             object_headers(reply, &layer.digest);
             assert_eq!(reply.length(), Some(layer.size));
             assert_eq!(reply.header("accept-ranges"), Some("bytes"));
-            assert_eq!(
-                reply.header("content-type"),
-                Some("application/octet-stream")
-            );
+            assert_eq!(reply.header("content-type"), Some("application/octet-stream"));
             assert_eq!(reply.header("cache-control"), Some(IMMUTABLE));
         }
         stage.roadstead.settled().await;
@@ -270,9 +235,7 @@ async fn head_and_get_of_a_blob_are_alike() {
 async fn a_head_of_a_cold_blob_fetches_nothing() {
     let stage = Stage::of(ImageSpec::new(NAME).layers(1).layer_size(4 * MIB)).await;
     let layer = &stage.image.layers[0];
-    let reply = head(stage.roadstead.at(), blob_path(NAME, &layer.digest))
-        .send()
-        .await;
+    let reply = head(stage.roadstead.at(), blob_path(NAME, &layer.digest)).send().await;
     assert_eq!((reply.status, reply.length()), (200, Some(layer.size)));
     let requests = stage.hub.requests();
     let gets = requests.iter().filter(|one| one.kind == hub::Kind::CdnGet);
@@ -287,24 +250,12 @@ async fn a_head_of_a_cold_blob_fetches_nothing() {
 async fn blobs_of_every_awkward_size_arrive() {
     let stage = Stage::set().await;
     let held_back = 64 << 10;
-    for size in [
-        0,
-        1,
-        held_back - 1,
-        held_back,
-        held_back + 1,
-        2 * held_back,
-        MIB + 1,
-    ] {
+    for size in [0, 1, held_back - 1, held_back, held_back + 1, 2 * held_back, MIB + 1] {
         let body = numbers(size);
         let digest = stage.warm(&body).await;
         let path = blob_path(NAME, &digest);
         let reply = get(stage.roadstead.at(), &path).send().await;
-        assert_eq!(
-            (reply.status, reply.length()),
-            (200, Some(size as u64)),
-            "{size}"
-        );
+        assert_eq!((reply.status, reply.length()), (200, Some(size as u64)), "{size}");
         assert_eq!(reply.body, body, "{size}");
         assert_eq!(reply.cache_status(), "roadstead; hit", "{size}");
         let reply = head(stage.roadstead.at(), &path).send().await;
@@ -359,10 +310,7 @@ async fn single_ranges_of_a_blob() {
         for range in [format!("bytes={size}-"), "bytes=-0".to_owned()] {
             let reply = stage.range(&digest, &range).await;
             assert_eq!((reply.status, reply.body.len()), (416, 0), "{range}");
-            assert_eq!(
-                reply.header("content-range"),
-                Some(format!("bytes */{size}").as_str())
-            );
+            assert_eq!(reply.header("content-range"), Some(format!("bytes */{size}").as_str()));
         }
         // What is no range of bytes is ignored (RFC 9110 §14.2).
         for range in ["bytes=5-2", "lines=1-2", "bytes=a-b", "bytes"] {
@@ -381,9 +329,7 @@ async fn several_ranges_of_a_blob() {
     assert_eq!(reply.status, 206);
     assert_eq!(reply.length(), Some(reply.body.len() as u64));
     let content_type = reply.header("content-type").unwrap().to_owned();
-    let boundary = content_type
-        .strip_prefix("multipart/byteranges; boundary=")
-        .unwrap();
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
     let expected = [(0, 10), (1000, 2000), (MIB - 5, MIB)];
     let parts: BTreeMap<_, _> = parts(&reply.body, boundary.trim_matches('"'));
     assert_eq!(parts.len(), 3);
@@ -426,17 +372,9 @@ async fn if_range_makes_a_range_void_where_the_blob_is_another() {
         ("Tue, 24 Nov 2026 00:00:00 GMT".to_owned(), 200),
     ] {
         let ask = get(stage.roadstead.at(), blob_path(NAME, &digest));
-        let reply = ask
-            .header("Range", "bytes=10-19")
-            .header("If-Range", &tag)
-            .send()
-            .await;
+        let reply = ask.header("Range", "bytes=10-19").header("If-Range", &tag).send().await;
         assert_eq!(reply.status, status, "{tag}");
-        let expected = if status == 206 {
-            body.slice(10..20)
-        } else {
-            body.clone()
-        };
+        let expected = if status == 206 { body.slice(10..20) } else { body.clone() };
         assert_eq!(reply.body, expected, "{tag}");
     }
 }
@@ -453,10 +391,7 @@ async fn ranges_of_a_running_fill_wait_for_their_bytes() {
 
     // What is there is served while the rest is held back.
     let reply = stage.range(&digest, "bytes=1000-1999").await;
-    assert_eq!(
-        (reply.status, reply.body.as_slice()),
-        (206, &body[1000..2000])
-    );
+    assert_eq!((reply.status, reply.body.as_slice()), (206, &body[1000..2000]));
     let size = 2 * MIB;
     let later = format!("bytes={}-{}", size - 1000, size - 1);
     let ask = get(stage.roadstead.at(), &path).header("Range", later);
@@ -468,10 +403,7 @@ async fn ranges_of_a_running_fill_wait_for_their_bytes() {
     assert!(!waiting.is_finished(), "bytes that upstream has not sent");
     gate.open();
     let reply = waiting.await.unwrap();
-    assert_eq!(
-        (reply.status, reply.body.as_slice()),
-        (206, &body[size - 1000..])
-    );
+    assert_eq!((reply.status, reply.body.as_slice()), (206, &body[size - 1000..]));
     assert_eq!(whole.await.unwrap().body, body);
     assert_eq!(stage.hub.blob_gets(&digest), 1);
 }
@@ -528,9 +460,7 @@ async fn a_blob_known_elsewhere_costs_a_free_head_and_never_leaks() {
 async fn a_manifest_known_elsewhere_costs_a_free_head() {
     let stage = Stage::set().await;
     pull(stage.roadstead.at(), NAME, "latest").await;
-    stage
-        .hub
-        .push(&ImageSpec::new("team/copy").tag("latest").seed(3));
+    stage.hub.push(&ImageSpec::new("team/copy").tag("latest").seed(3));
     let shared = ImageSpec::new("team/one").tag("latest").seed(5);
     let one = stage.hub.push(&shared);
     let copy = ImageSpec::new("team/two").tag("latest").seed(5);
@@ -539,18 +469,10 @@ async fn a_manifest_known_elsewhere_costs_a_free_head() {
     pull(stage.roadstead.at(), "team/one", "latest").await;
     let counted = stage.hub.stats().counted;
     let child = &one.manifests[0].digest;
-    let reply = get_manifest(stage.roadstead.at(), "team/two", child)
-        .send()
-        .await;
+    let reply = get_manifest(stage.roadstead.at(), "team/two", child).send().await;
     assert_eq!(reply.status, 200);
-    assert_eq!(
-        stage.hub.stats().counted,
-        counted,
-        "the child was fetched again"
-    );
-    let reply = get_manifest(stage.roadstead.at(), "team/copy", child)
-        .send()
-        .await;
+    assert_eq!(stage.hub.stats().counted, counted, "the child was fetched again");
+    let reply = get_manifest(stage.roadstead.at(), "team/copy", child).send().await;
     assert_eq!(reply.status, 404);
 }
 
@@ -577,36 +499,18 @@ async fn a_private_repository_is_pulled_with_the_configured_account() {
     assert_eq!(pulled.digest, image.digest);
     assert_eq!(hub.stats().remaining.get("alice"), Some(&198));
     let requests = hub.requests();
-    let leaked = requests
-        .iter()
-        .filter(|one| one.path.starts_with("/registry-v2/"));
+    let leaked = requests.iter().filter(|one| one.path.starts_with("/registry-v2/"));
     assert!(leaked.clone().count() > 0);
-    assert_eq!(
-        leaked.filter(|one| one.authorization).count(),
-        0,
-        "the CDN saw a credential"
-    );
-    let reply = get_manifest(roadstead.at(), "acme/secret", &image.digest)
-        .send()
-        .await;
-    assert!(
-        reply
-            .header("cache-control")
-            .unwrap()
-            .starts_with("private")
-    );
+    assert_eq!(leaked.filter(|one| one.authorization).count(), 0, "the CDN saw a credential");
+    let reply = get_manifest(roadstead.at(), "acme/secret", &image.digest).send().await;
+    assert!(reply.header("cache-control").unwrap().starts_with("private"));
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_a_clear_401() {
     let (_hub, _, roadstead) = private("battery staple").await;
-    let reply = get_manifest(roadstead.at(), "acme/secret", "latest")
-        .send()
-        .await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (401, "UNAUTHORIZED")
-    );
+    let reply = get_manifest(roadstead.at(), "acme/secret", "latest").send().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (401, "UNAUTHORIZED"));
     assert!(reply.text().contains("alice"), "{}", reply.text());
     assert!(!reply.text().contains("battery"), "{}", reply.text());
 }
@@ -620,10 +524,7 @@ async fn a_client_s_own_authorization_goes_nowhere() {
         format!("/v2/{NAME}/tags/list"),
     ] {
         let ask = accepting(get(stage.roadstead.at(), path));
-        let reply = ask
-            .header("Authorization", "Basic YWxpY2U6Y29ycmVjdA==")
-            .send()
-            .await;
+        let reply = ask.header("Authorization", "Basic YWxpY2U6Y29ycmVjdA==").send().await;
         assert_eq!(reply.status, 200);
     }
     // The hub's token server answers 401 to a password it does not know.
@@ -635,9 +536,7 @@ async fn a_client_s_own_authorization_goes_nowhere() {
 #[tokio::test]
 async fn tag_lists_and_referrers_pass_through() {
     let stage = Stage::set().await;
-    let reply = get(stage.roadstead.at(), format!("/v2/{NAME}/tags/list"))
-        .send()
-        .await;
+    let reply = get(stage.roadstead.at(), format!("/v2/{NAME}/tags/list")).send().await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.json()["tags"], serde_json::json!(["latest"]));
     let path = format!("/v2/{NAME}/referrers/{}", stage.image.digest);

@@ -55,12 +55,7 @@ impl Stage {
         pull(roadstead.at(), KNOWN, "latest").await;
         roadstead.settled().await;
         hub.reset_stats();
-        Self {
-            hub,
-            roadstead,
-            known,
-            unseen,
-        }
+        Self { hub, roadstead, known, unseen }
     }
 
     fn break_it(&self, action: Action) {
@@ -68,9 +63,7 @@ impl Stage {
     }
 
     async fn get_known(&self) -> Reply {
-        get_manifest(self.roadstead.at(), KNOWN, "latest")
-            .send()
-            .await
+        get_manifest(self.roadstead.at(), KNOWN, "latest").send().await
     }
 
     async fn head_known(&self) -> Reply {
@@ -79,9 +72,7 @@ impl Stage {
     }
 
     async fn get_unseen(&self) -> Reply {
-        get_manifest(self.roadstead.at(), UNSEEN, "latest")
-            .send()
-            .await
+        get_manifest(self.roadstead.at(), UNSEEN, "latest").send().await
     }
 
     fn assert_stale(&self, reply: &Reply, detail: &str) {
@@ -103,14 +94,7 @@ impl Row {
             429 => "TOOMANYREQUESTS",
             _ => "UNAVAILABLE",
         };
-        Self {
-            faults,
-            gone: false,
-            detail,
-            status,
-            code,
-            retry_after: None,
-        }
+        Self { faults, gone: false, detail, status, code, retry_after: None }
     }
 
     fn any(action: Action, detail: &'static str, status: u16) -> Self {
@@ -131,19 +115,12 @@ impl Row {
     async fn check(self) {
         self.check_known().await;
         self.check_unseen(|_| manifest_path(UNSEEN, "latest")).await;
-        self.check_unseen(|unseen| manifest_path(UNSEEN, &unseen.digest))
-            .await;
-        self.check_unseen(|unseen| blob_path(UNSEEN, &unseen.layers[0].digest))
-            .await;
+        self.check_unseen(|unseen| manifest_path(UNSEEN, &unseen.digest)).await;
+        self.check_unseen(|unseen| blob_path(UNSEEN, &unseen.layers[0].digest)).await;
     }
 
     async fn begin(&self) -> (Roadstead, Option<Hub>, Image, Image) {
-        let Stage {
-            hub,
-            roadstead,
-            known,
-            unseen,
-        } = Stage::set().await;
+        let Stage { hub, roadstead, known, unseen } = Stage::set().await;
         hub.expire_tokens();
         for fault in &self.faults {
             hub.fault(fault.clone());
@@ -192,12 +169,7 @@ impl Row {
         let (roadstead, hub, _, unseen) = self.begin().await;
         let path = path(&unseen);
         let reply = accepting(get(roadstead.at(), &path)).send().await;
-        assert_eq!(
-            reply.status,
-            self.status,
-            "{path}: {} {reply:?}",
-            reply.text()
-        );
+        assert_eq!(reply.status, self.status, "{path}: {} {reply:?}", reply.text());
         assert_eq!(reply.error_code(), self.code, "{path}");
         let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
         match self.retry_after {
@@ -212,9 +184,7 @@ impl Row {
 
 #[tokio::test]
 async fn upstream_hangs() {
-    Row::any(Action::Hang, "upstream-timeout", 504)
-        .check()
-        .await;
+    Row::any(Action::Hang, "upstream-timeout", 504).check().await;
 }
 
 #[tokio::test]
@@ -225,23 +195,17 @@ async fn upstream_is_gone() {
 
 #[tokio::test]
 async fn upstream_drops_connections() {
-    Row::any(Action::Drop, "upstream-unreachable", 502)
-        .check()
-        .await;
+    Row::any(Action::Drop, "upstream-unreachable", 502).check().await;
 }
 
 #[tokio::test]
 async fn upstream_answers_500() {
-    Row::any(Action::Status(500), "upstream-5xx", 502)
-        .check()
-        .await;
+    Row::any(Action::Status(500), "upstream-5xx", 502).check().await;
 }
 
 #[tokio::test]
 async fn upstream_answers_502() {
-    Row::any(Action::Status(502), "upstream-5xx", 502)
-        .check()
-        .await;
+    Row::any(Action::Status(502), "upstream-5xx", 502).check().await;
 }
 
 #[tokio::test]
@@ -252,25 +216,17 @@ async fn upstream_answers_503_and_says_when_to_retry() {
         content_type: "text/plain".to_owned(),
         body: "down for maintenance".to_owned(),
     };
-    Row::any(action, "upstream-5xx", 503)
-        .retry_after(7)
-        .check()
-        .await;
+    Row::any(action, "upstream-5xx", 503).retry_after(7).check().await;
 }
 
 #[tokio::test]
 async fn upstream_s_budget_is_spent() {
-    Row::any(Action::RateLimited, "upstream-429", 429)
-        .check()
-        .await;
+    Row::any(Action::RateLimited, "upstream-429", 429).check().await;
 }
 
 #[tokio::test]
 async fn upstream_s_abuse_limit_is_reached() {
-    Row::any(Action::Abuse, "upstream-429", 429)
-        .retry_after(60)
-        .check()
-        .await;
+    Row::any(Action::Abuse, "upstream-429", 429).retry_after(60).check().await;
 }
 
 #[tokio::test]
@@ -301,10 +257,7 @@ async fn the_budget_of_the_hub_is_spent_for_unseen_images_only() {
     let stage = Stage::set().await;
     stage.hub.set_budget(None, 0);
     let reply = stage.get_unseen().await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (429, "TOOMANYREQUESTS")
-    );
+    assert_eq!((reply.status, reply.error_code().as_str()), (429, "TOOMANYREQUESTS"));
     assert!(reply.header("retry-after").is_some());
     let reply = stage.get_known().await;
     assert_eq!(reply.cache_status(), "roadstead; fwd=stale; fwd-status=200");
@@ -315,13 +268,8 @@ async fn a_hanging_cdn_fails_the_unseen_blob_alone() {
     let stage = Stage::set().await;
     let layer = &stage.unseen.layers[0].digest;
     stage.hub.fault(Fault::new(Target::cdn(), Action::Hang));
-    let reply = get(stage.roadstead.at(), blob_path(UNSEEN, layer))
-        .send()
-        .await;
-    assert_eq!(
-        (reply.status, reply.error_code().as_str()),
-        (504, "UNAVAILABLE")
-    );
+    let reply = get(stage.roadstead.at(), blob_path(UNSEEN, layer)).send().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (504, "UNAVAILABLE"));
     let reply = stage.get_unseen().await;
     assert_eq!(reply.status, 200, "the registry answers all the while");
     let reply = stage.get_known().await;
@@ -399,11 +347,7 @@ async fn a_herd_before_a_hanging_upstream_waits_no_longer_than_one() {
     for reply in clients.join_all().await {
         assert_eq!(reply.status, 200);
     }
-    assert!(
-        begun.elapsed() <= Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 // === afterwards ===
@@ -484,9 +428,7 @@ async fn a_tag_too_old_to_be_served_stale_is_as_good_as_unseen() {
     assert_eq!(refused.error_code(), "UNAVAILABLE");
     // Pulling by digest goes on.
     let digest = stage.known.digest.clone();
-    let reply = get_manifest(stage.roadstead.at(), KNOWN, &digest)
-        .send()
-        .await;
+    let reply = get_manifest(stage.roadstead.at(), KNOWN, &digest).send().await;
     assert_eq!(reply.status, 200);
 }
 
