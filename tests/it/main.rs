@@ -14,6 +14,7 @@ mod answers;
 mod command;
 mod crash;
 mod eviction;
+mod extension;
 mod faults;
 mod first_day;
 mod front;

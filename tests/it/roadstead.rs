@@ -34,6 +34,8 @@ const STEP: Duration = Duration::from_millis(10);
 pub(crate) struct Setup {
     config: Value,
     levels: String,
+    /// The program and what stands before `--config`.
+    program: (PathBuf, &'static [&'static str]),
 }
 
 /// A running server; ended when dropped, its log printed if the test failed.
@@ -101,7 +103,8 @@ impl Setup {
             "downstream": {},
             "shutdown": { "drain": "5s" },
         });
-        Self { config, levels: "warn,roadstead=debug,access=info".to_owned() }
+        let levels = "warn,roadstead=debug,access=info".to_owned();
+        Self { config, levels, program: (BINARY.into(), &["serve"]) }
     }
 
     /// Sets a key of the only upstream, such as `tags.fresh_for`.
@@ -118,6 +121,12 @@ impl Setup {
         };
         let parent = self.config.pointer_mut(&pointer).unwrap();
         parent[last] = value.into();
+        self
+    }
+
+    /// Another program that serves with `--config FILE`.
+    pub(crate) fn program(mut self, program: PathBuf) -> Self {
+        self.program = (program, &[]);
         self
     }
 
@@ -170,8 +179,10 @@ async fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr)
     let (at, admin) = (free_address(), free_address());
     let config = setup.write(folder, at, admin);
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
-    let mut child = Command::new(BINARY)
-        .args(["serve", "--config"])
+    let (program, arguments) = &setup.program;
+    let mut child = Command::new(program)
+        .args(*arguments)
+        .arg("--config")
         .arg(config)
         .env("RUST_LOG", &setup.levels)
         .env("NO_COLOR", "1")
