@@ -3,6 +3,8 @@
 //! `cargo bench --bench hit_path`. Figures are for comparing one change with another on one
 //! machine; side by side with other caches is the bench `side_by_side`.
 
+#![expect(missing_docs, reason = "criterion's macros write functions without any")]
+
 use std::{
     hint::black_box,
     sync::Arc,

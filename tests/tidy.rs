@@ -1,5 +1,7 @@
 //! The floors of `lib.rs`, held: who may use whom, and where `pingora` and `unsafe` stand.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -33,19 +33,24 @@ pub enum Error {
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
     /// The bytes are not what their name says.
-    #[error("upstream sent bytes with the digest {found} for {expected}")]
-    Mismatch {
-        /// What was asked for.
-        expected: Digest,
-        /// What came.
-        found: Digest,
-    },
+    #[error(transparent)]
+    Mismatch(Box<DigestMismatch>),
     /// The disk failed.
     #[error(transparent)]
     Store(Arc<store::Error>),
     /// The fill ended without a word: the server is stopping.
     #[error("the fill was given up")]
     Lost,
+}
+
+/// Upstream sent other bytes than were asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("upstream sent bytes with the digest {found} for {expected}")]
+pub struct DigestMismatch {
+    /// What was asked for.
+    pub expected: Digest,
+    /// What came.
+    pub found: Digest,
 }
 
 /// Who asks for which blob of which repository.
@@ -328,6 +333,12 @@ impl Ask {
 }
 
 // === impl Error ===
+
+impl Error {
+    pub(super) fn mismatch(expected: Digest, found: Digest) -> Self {
+        Self::Mismatch(Box::new(DigestMismatch { expected, found }))
+    }
+}
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {

@@ -10,7 +10,7 @@ mod receive;
 mod serving;
 mod writer;
 
-pub use blobs::{Ask, Blobs, Error, Outcome, Served, Source};
+pub use blobs::{Ask, Blobs, DigestMismatch, Error, Outcome, Served, Source};
 pub use fill::{HELD_BACK_BYTES, Reader};
 pub use passing::Passing;
 pub use serving::{Part, Stream};

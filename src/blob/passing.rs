@@ -87,7 +87,7 @@ impl Passing {
         }
         let found = self.hasher.clone().finish();
         if found != self.expected {
-            return Err(Error::Mismatch { expected: self.expected, found });
+            return Err(Error::mismatch(self.expected, found));
         }
         let whole = self.position + self.waiting.len() as u64;
         if self.total.is_some_and(|total| total != whole) {

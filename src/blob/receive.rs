@@ -73,7 +73,7 @@ pub(super) async fn run(blobs: Arc<Blobs>, ask: Ask, fill: Arc<Fill>) {
     let word = match &ending {
         Ending::Committed => "committed",
         Ending::Abandoned => "abandoned",
-        Ending::Failed(Error::Mismatch { .. }) => "mismatch",
+        Ending::Failed(Error::Mismatch(_)) => "mismatch",
         Ending::Failed(_) => "failed",
     };
     metrics::FILLS.with_label_values(&[word]).inc();

@@ -98,7 +98,7 @@ fn write(
                 if found != digest {
                     staging.discard();
                     // The receiver may be gone with the runtime; then nobody is left to tell.
-                    let _ = done.send(Err(Error::Mismatch { expected: digest, found }));
+                    let _ = done.send(Err(Error::mismatch(digest, found)));
                     return Ok(());
                 }
                 fill.verified();

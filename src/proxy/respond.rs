@@ -116,7 +116,7 @@ fn blob(error: &blob::Error, route: Option<&Route>) -> Told {
     let text = error.to_string();
     match error {
         blob::Error::Upstream(error) => upstream(error, route),
-        blob::Error::Mismatch { .. } => {
+        blob::Error::Mismatch(_) => {
             Told::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, text)
         }
         blob::Error::Store(error) => {

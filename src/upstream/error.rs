@@ -100,7 +100,7 @@ pub enum Failure {
     },
     /// The token service failed.
     #[error("no token could be had: {0}")]
-    Token(Box<Failure>),
+    Token(Box<Self>),
     /// Upstream's answer breaks the protocol or what its digest promises.
     #[error("upstream's answer is not usable: {problem}")]
     Invalid {

@@ -89,7 +89,7 @@ pub struct Forward {
 /// The means to exchange requests with the hosts of one upstream.
 pub(super) struct Exchange {
     /// For the probes, which outlive the request that started them.
-    this: Weak<Exchange>,
+    this: Weak<Self>,
     upstream: Arc<str>,
     connector: Arc<Connector>,
     resolver: Resolver,

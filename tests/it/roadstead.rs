@@ -229,10 +229,6 @@ impl Roadstead {
         self.at
     }
 
-    /// Where the operator connects.
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
-    }
 
     /// The process.
     pub(crate) fn pid(&self) -> u32 {
