@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hub::{Hub, ImageSpec, Target};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::client::get;
-use crate::pull::{Puller, blob_path, digest};
+use crate::pull::{Puller, blob_path, digest, get_manifest};
 use crate::roadstead::Roadstead;
 
 const NAME: &str = "library/alpine";
@@ -111,6 +111,65 @@ async fn a_slow_reader_slows_nobody() {
     assert!(!slow.is_finished(), "a reader at 64 KiB/s has read 16 MiB");
     assert_eq!(hub.blob_gets(&layer), 1);
     slow.abort();
+}
+
+/// Looking into the store and joining the fill are two steps; a fill that ends in between must
+/// not lead to another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_as_a_fill_ends_asks_nobody_again() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new(NAME).tag("latest"));
+    let roadstead = Roadstead::start(&hub).await;
+    let mut twice = Vec::new();
+    for round in 0..60u8 {
+        let blob = hub.put_blob(NAME, vec![round; 100_000].into());
+        let mut clients = JoinSet::new();
+        for client in 0..24 {
+            let request = get(roadstead.at(), blob_path(NAME, &blob));
+            clients.spawn(async move {
+                // Spread over the few milliseconds that a fill takes.
+                sleep(Duration::from_micros(250 * client)).await;
+                request.send().await
+            });
+        }
+        for reply in clients.join_all().await {
+            assert_eq!((reply.status, reply.complete), (200, true));
+        }
+        if hub.blob_gets(&blob) != 1 {
+            twice.push(round);
+        }
+    }
+    assert!(twice.is_empty(), "fetched more than once: {twice:?}");
+}
+
+/// The same of manifests, where the second fetch is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_as_a_manifest_arrives_asks_nobody_again() {
+    let hub = Hub::start_with(hub::Options {
+        limit: None,
+        ..hub::Options::default()
+    });
+    let hub = hub.await.unwrap();
+    let roadstead = Roadstead::start(&hub).await;
+    let mut twice = Vec::new();
+    for round in 0..60u64 {
+        let image = hub.push(&ImageSpec::new(NAME).tag("latest").seed(round + 1).single());
+        let mut clients = JoinSet::new();
+        for client in 0..24 {
+            let request = get_manifest(roadstead.at(), NAME, &image.digest);
+            clients.spawn(async move {
+                sleep(Duration::from_micros(250 * client)).await;
+                request.send().await
+            });
+        }
+        for reply in clients.join_all().await {
+            assert_eq!(reply.status, 200);
+        }
+        if hub.manifest_gets(&image.digest) != 1 {
+            twice.push(round);
+        }
+    }
+    assert!(twice.is_empty(), "fetched more than once: {twice:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
