@@ -36,8 +36,6 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// False if the connection ended before the body did.
     pub(crate) complete: bool,
-    /// From the request to the answer's head.
-    pub(crate) head_after: Duration,
     /// From the request to the end.
     pub(crate) took: Duration,
 }
@@ -56,7 +54,6 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(String, String)>,
     framing: Framing,
     started: Instant,
-    head_after: Duration,
     /// Bytes of the body read so far.
     pub(crate) got: u64,
 }
@@ -214,7 +211,6 @@ impl Connection {
             headers,
             framing,
             started,
-            head_after: started.elapsed(),
             got: 0,
         })
     }
@@ -367,7 +363,6 @@ impl Answer {
             headers: self.headers,
             body,
             complete,
-            head_after: self.head_after,
             took: self.started.elapsed(),
         };
         (reply, self.connection)

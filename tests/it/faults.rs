@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{Reply, get};
 use crate::pull::{accepting, blob_path, digest, get_manifest, pull};
-use crate::roadstead::{Roadstead, Setup};
+use crate::roadstead::{Roadstead, Setup, together};
 
 const NAME: &str = "library/alpine";
 const MIB: usize = 1 << 20;
@@ -114,9 +114,9 @@ const FOR_EVER: u32 = u32::MAX;
 #[tokio::test]
 async fn a_blob_cut_anywhere_once_is_resumed() {
     let size = Stage::set().await.layer().size;
-    for offset in [0, 1, 65_535, 65_536, 500_000, size - 65_537, size - 1] {
-        blob_fault(Action::CutAfter(offset), 1, Expect::Right).await;
-    }
+    let offsets = [0, 1, 65_535, 65_536, 500_000, size - 65_537, size - 1];
+    let case = |offset| blob_fault(Action::CutAfter(offset), 1, Expect::Right);
+    together(offsets.map(case)).await;
 }
 
 #[tokio::test]
@@ -132,16 +132,14 @@ async fn a_blob_that_never_comes_is_given_up() {
 #[tokio::test]
 async fn a_flipped_byte_is_never_completed() {
     let size = Stage::set().await.layer().size;
-    for offset in [0, size / 2, size - 1] {
-        blob_fault(Action::FlipByte(offset), FOR_EVER, Expect::NotWhole).await;
-    }
+    let case = |offset| blob_fault(Action::FlipByte(offset), FOR_EVER, Expect::NotWhole);
+    together([0, size / 2, size - 1].map(case)).await;
 }
 
 #[tokio::test]
 async fn a_wrong_length_is_never_completed() {
-    for off in [-1, -70_000, 1, 70_000] {
-        blob_fault(Action::Length(off), FOR_EVER, Expect::NotWhole).await;
-    }
+    let case = |off| blob_fault(Action::Length(off), FOR_EVER, Expect::NotWhole);
+    together([-1, -70_000, 1, 70_000].map(case)).await;
 }
 
 #[tokio::test]
@@ -151,9 +149,9 @@ async fn a_body_without_length_is_as_good_as_one_with() {
 
 #[tokio::test]
 async fn a_body_without_length_that_ends_early_is_never_completed() {
-    for offset in [0, 1, 65_536, 500_000, SIZE as u64 - 200_000] {
-        blob_fault(Action::EndEarlyWithoutLength(offset), FOR_EVER, Expect::NotWhole).await;
-    }
+    let action = Action::EndEarlyWithoutLength;
+    let case = |offset| blob_fault(action(offset), FOR_EVER, Expect::NotWhole);
+    together([0, 1, 65_536, 500_000, SIZE as u64 - 200_000].map(case)).await;
 }
 
 #[tokio::test]
@@ -174,10 +172,9 @@ async fn a_login_page_is_no_blob() {
 
 #[tokio::test]
 async fn another_body_of_any_length_is_no_blob() {
-    for body in [vec![7; SIZE], vec![7; SIZE / 2], vec![7; 2 * SIZE], Vec::new()] {
-        let action = Action::Substitute(Bytes::from(body));
-        blob_fault(action, FOR_EVER, Expect::NotWhole).await;
-    }
+    let action = |length| Action::Substitute(Bytes::from(vec![7; length]));
+    let case = |length| blob_fault(action(length), FOR_EVER, Expect::NotWhole);
+    together([SIZE, SIZE / 2, 2 * SIZE, 0].map(case)).await;
 }
 
 #[tokio::test]
@@ -246,18 +243,18 @@ async fn expired_tokens_cost_one_refresh() {
 // === redirects ===
 
 /// A GET of the blob is redirected there, and must not be followed.
-async fn redirect_refused(to: &str, expected_status: u16) {
+async fn redirect_refused(to: &'static str) {
     let stage = Stage::set().await;
     stage.hub.fault(Fault::new(Target::redirect(), Action::Redirect(to.to_owned())));
     let reply = stage.get_layer().await;
-    assert_eq!(reply.status, expected_status, "{to}: {reply:?}");
+    assert_eq!(reply.status, 502, "{to}: {reply:?}");
     assert_eq!(reply.error_code(), "UNAVAILABLE");
     stage.check_afterwards(to).await;
 }
 
 #[tokio::test]
 async fn redirects_to_private_places_and_without_tls_are_refused() {
-    for to in [
+    let targets = [
         "http://10.0.0.1/blob",
         "http://169.254.169.254/latest/meta-data",
         "http://192.168.1.1/blob",
@@ -268,9 +265,8 @@ async fn redirects_to_private_places_and_without_tls_are_refused() {
         "ftp://example.com/blob",
         "file:///etc/passwd",
         "http://user:password@127.0.0.1/blob",
-    ] {
-        redirect_refused(to, 502).await;
-    }
+    ];
+    together(targets.map(redirect_refused)).await;
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hub::{Hub, ImageSpec, Target};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::client::get;
-use crate::pull::{Puller, blob_path, digest};
+use crate::client::{Request, get};
+use crate::pull::{Puller, blob_path, digest, get_manifest};
 use crate::roadstead::Roadstead;
 
 const NAME: &str = "library/alpine";
@@ -108,6 +108,67 @@ async fn a_slow_reader_slows_nobody() {
     assert!(!slow.is_finished(), "a reader at 64 KiB/s has read 16 MiB");
     assert_eq!(hub.blob_gets(&layer), 1);
     slow.abort();
+}
+
+/// Asks again and again, from before a fill until after it.
+async fn ask_until_hit(request: Request) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reply = request.clone().send().await;
+        assert!(matches!(reply.status, 200 | 206), "{reply:?}");
+        if reply.cache_status() == "roadstead; hit" {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "never a hit: {}",
+            reply.cache_status()
+        );
+    }
+}
+
+/// Looking into the store and joining the fill are two steps; a fill that ends in between must
+/// not lead to another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_as_a_fill_ends_asks_nobody_again() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new(NAME).tag("latest"));
+    let roadstead = Roadstead::start(&hub).await;
+    let mut twice = Vec::new();
+    for round in 0..40u8 {
+        let blob = hub.put_blob(NAME, vec![round; 200_000].into());
+        let request = get(roadstead.at(), blob_path(NAME, &blob)).header("Range", "bytes=0-0");
+        let mut clients = JoinSet::new();
+        (0..12).for_each(|_| drop(clients.spawn(ask_until_hit(request.clone()))));
+        clients.join_all().await;
+        if hub.blob_gets(&blob) != 1 {
+            twice.push(round);
+        }
+    }
+    assert!(twice.is_empty(), "fetched more than once: {twice:?}");
+}
+
+/// The same of manifests, where the second fetch is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_as_a_manifest_arrives_asks_nobody_again() {
+    let hub = Hub::start_with(hub::Options {
+        limit: None,
+        ..hub::Options::default()
+    });
+    let hub = hub.await.unwrap();
+    let roadstead = Roadstead::start(&hub).await;
+    let mut twice = Vec::new();
+    for round in 0..40u64 {
+        let image = hub.push(&ImageSpec::new(NAME).tag("latest").seed(round + 1).single());
+        let request = get_manifest(roadstead.at(), NAME, &image.digest);
+        let mut clients = JoinSet::new();
+        (0..12).for_each(|_| drop(clients.spawn(ask_until_hit(request.clone()))));
+        clients.join_all().await;
+        if hub.manifest_gets(&image.digest) != 1 {
+            twice.push(round);
+        }
+    }
+    assert!(twice.is_empty(), "fetched more than once: {twice:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -30,8 +30,10 @@ pub(crate) struct Pulled {
 /// Why it did not.
 #[derive(Debug, Clone)]
 pub(crate) struct Failed {
+    /// 0 if there was no answer.
     pub(crate) status: u16,
-    pub(crate) what: String,
+    #[expect(dead_code, reason = "read by `Debug`")]
+    what: String,
 }
 
 /// A client with or without a header for its rights.

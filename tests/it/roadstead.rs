@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::client;
@@ -59,6 +60,14 @@ pub(crate) async fn eventually(
         assert!(Instant::now() < deadline, "still waiting after {patience:?}: {what}");
         sleep(STEP).await;
     }
+}
+
+/// Runs cases side by side; each of them mostly waits.
+pub(crate) async fn together<F>(cases: impl IntoIterator<Item = F>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    cases.into_iter().collect::<JoinSet<()>>().join_all().await;
 }
 
 /// A loopback address that nobody listens on. It lies below the ports that outgoing connections
