@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
     sync::{
@@ -50,6 +50,9 @@ const READ_BUFFER_BYTES: usize = 4096;
 /// bodies pass the buffer by.
 const WRITE_BUFFER_BYTES: usize = 4096;
 
+/// How often a start looks whether clients are accepted.
+const LISTEN_STEP: Duration = Duration::from_millis(5);
+
 /// How often a drain looks whether requests are still under way.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 
@@ -85,18 +88,18 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let store = Arc::new(store);
     let chain = chain(config, &store, extra)?;
     let proxy = Proxy::new(chain, config.downstream.clone());
-    let draining = Arc::new(AtomicBool::new(false));
+    let ready = Arc::new(AtomicBool::new(false));
     let stop =
-        Stop { draining: Arc::clone(&draining), active: proxy.active(), store: Arc::clone(&store) };
+        Stop { ready: Arc::clone(&ready), active: proxy.active(), store: Arc::clone(&store) };
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(proxy_service(config, &server.configuration, proxy)?);
-    let mut admin = Service::new("admin".to_owned(), Admin::new(draining));
+    let mut admin = Service::new("admin".to_owned(), Admin::new(Arc::clone(&ready)));
     admin.threads = Some(1);
     admin.add_tcp(&config.admin.address.to_string());
     server.add_service(admin);
-    announce(config);
+    announce_when_listening(config.clone(), ready);
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     store.close();
     tracing::info!("stopped");
@@ -222,6 +225,24 @@ fn check_unix(path: &Path) -> Result<(), StartError> {
     Err(StartError::Listen { key, address, problem: problem.to_owned(), remedy })
 }
 
+/// Pingora does not say when its listeners are open; a connection does.
+fn announce_when_listening(config: Config, ready: Arc<AtomicBool>) {
+    let listens = |listen: &Listen| match &listen.address {
+        Address::Tcp(address) => TcpStream::connect(address).is_ok(),
+        Address::Unix(path) => UnixStream::connect(path).is_ok(),
+    };
+    let wait = move || {
+        while !config.listen.iter().all(listens) {
+            std::thread::sleep(LISTEN_STEP);
+        }
+        announce(&config);
+        ready.store(true, Ordering::Release);
+    };
+    if let Err(error) = std::thread::Builder::new().name("ready".to_owned()).spawn(wait) {
+        tracing::error!(%error, "/readyz will not say when clients are accepted");
+    }
+}
+
 fn announce(config: &Config) {
     for listen in &config.listen {
         let tls = listen.tls.is_some();
@@ -239,7 +260,7 @@ fn announce(config: &Config) {
 
 /// What ends the server.
 struct Stop {
-    draining: Arc<AtomicBool>,
+    ready: Arc<AtomicBool>,
     active: Arc<AtomicUsize>,
     store: Arc<Store>,
 }
@@ -250,7 +271,7 @@ impl Stop {
     /// Ends the process once no request is under way. Pingora itself waits the whole of its grace
     /// period, even when there is nothing to wait for, and then cuts what is left.
     fn end_when_idle(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.ready.store(false, Ordering::Release);
         let (active, store) = (Arc::clone(&self.active), Arc::clone(&self.store));
         tracing::info!(requests = active.load(Ordering::Acquire), "stopping; requests may end");
         let watch = move || {

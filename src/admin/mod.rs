@@ -14,16 +14,16 @@ use crate::metrics;
 /// The admin service.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    /// Set when the server has begun to stop.
-    draining: Arc<AtomicBool>,
+    /// True from when the server accepts clients until it begins to stop.
+    ready: Arc<AtomicBool>,
 }
 
 // === impl Admin ===
 
 impl Admin {
-    /// Not ready once `draining` is set.
-    pub fn new(draining: Arc<AtomicBool>) -> Self {
-        Self { draining }
+    /// Ready while `ready` is.
+    pub fn new(ready: Arc<AtomicBool>) -> Self {
+        Self { ready }
     }
 
     fn page(&self, method: &Method, path: &str) -> (StatusCode, &'static str, String) {
@@ -34,10 +34,13 @@ impl Admin {
         }
         match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" if self.draining.load(Ordering::Acquire) => {
-                (StatusCode::SERVICE_UNAVAILABLE, TEXT, "stopping\n".to_owned())
+            "/readyz" if self.ready.load(Ordering::Acquire) => {
+                (StatusCode::OK, TEXT, "ready\n".to_owned())
             }
-            "/readyz" => (StatusCode::OK, TEXT, "ready\n".to_owned()),
+            "/readyz" => {
+                let state = "starting or stopping\n".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, TEXT, state)
+            }
             "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", metrics::page()),
             _ => {
                 let known = "there are /healthz, /readyz and /metrics\n".to_owned();
@@ -67,12 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_stops_is_alive_but_not_ready() {
-        let draining = Arc::new(AtomicBool::new(false));
-        let admin = Admin::new(Arc::clone(&draining));
-        assert_eq!(admin.page(&Method::GET, "/readyz").0, StatusCode::OK);
-        draining.store(true, Ordering::Release);
+    fn a_server_that_starts_or_stops_is_alive_but_not_ready() {
+        let ready = Arc::new(AtomicBool::new(false));
+        let admin = Admin::new(Arc::clone(&ready));
         assert_eq!(admin.page(&Method::GET, "/readyz").0, StatusCode::SERVICE_UNAVAILABLE);
+        ready.store(true, Ordering::Release);
+        assert_eq!(admin.page(&Method::GET, "/readyz").0, StatusCode::OK);
         assert_eq!(admin.page(&Method::GET, "/healthz").0, StatusCode::OK);
         assert_eq!(admin.page(&Method::GET, "/").0, StatusCode::NOT_FOUND);
         assert_eq!(admin.page(&Method::POST, "/metrics").0, StatusCode::METHOD_NOT_ALLOWED);

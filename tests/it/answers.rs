@@ -163,12 +163,7 @@ async fn never_asked_by_get(action: Action) {
 #[tokio::test]
 async fn a_head_in_trouble_is_never_followed_by_a_get() {
     let statuses = [400, 401, 403, 404, 408, 418, 429, 500, 502, 503, 504];
-    let others = [
-        Action::RateLimited,
-        Action::Abuse,
-        Action::Hang,
-        Action::Drop,
-    ];
+    let others = [Action::RateLimited, Action::Abuse, Action::Hang, Action::Drop];
     let actions = statuses.map(Action::Status).into_iter().chain(others);
     together(actions.map(never_asked_by_get)).await;
 }

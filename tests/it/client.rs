@@ -205,14 +205,7 @@ impl Connection {
             .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
             .collect();
         let framing = framing(to_head, status, &headers);
-        Ok(Answer {
-            connection: self,
-            status,
-            headers,
-            framing,
-            started,
-            got: 0,
-        })
+        Ok(Answer { connection: self, status, headers, framing, started, got: 0 })
     }
 
     async fn head(&mut self) -> io::Result<String> {

@@ -119,11 +119,7 @@ async fn ask_until_hit(request: Request) {
         if reply.cache_status() == "roadstead; hit" {
             return;
         }
-        assert!(
-            Instant::now() < deadline,
-            "never a hit: {}",
-            reply.cache_status()
-        );
+        assert!(Instant::now() < deadline, "never a hit: {}", reply.cache_status());
     }
 }
 
@@ -151,10 +147,7 @@ async fn who_comes_as_a_fill_ends_asks_nobody_again() {
 /// The same of manifests, where the second fetch is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_as_a_manifest_arrives_asks_nobody_again() {
-    let hub = Hub::start_with(hub::Options {
-        limit: None,
-        ..hub::Options::default()
-    });
+    let hub = Hub::start_with(hub::Options { limit: None, ..hub::Options::default() });
     let hub = hub.await.unwrap();
     let roadstead = Roadstead::start(&hub).await;
     let mut twice = Vec::new();

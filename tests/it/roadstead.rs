@@ -238,7 +238,6 @@ impl Roadstead {
         self.at
     }
 
-
     /// The process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
