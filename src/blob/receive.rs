@@ -16,11 +16,14 @@ use super::{
 use crate::{
     metrics,
     store::{Link, Staging},
-    upstream::{self, BlobBody, Failure},
+    upstream::{self, BlobBody, Body, Failure},
 };
 
-/// Bytes read from upstream before they are handed on.
-const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes read from upstream at the most before they are handed on; one read brings up to 64 KiB.
+const PIECE_BYTES: usize = 512 * 1024;
+
+/// What a buffer begins with; it grows with what is there.
+const FIRST_BYTES: usize = 64 * 1024;
 
 /// How a fill ended, for the metrics.
 #[derive(Debug)]
@@ -160,15 +163,9 @@ async fn take(
     // An upstream that ignores the range starts at 0: what is there already is passed over.
     let mut pass_over = sent.saturating_sub(start);
     loop {
-        let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
-        match body.append_to(&mut buffer).await {
-            Ok(0) if pass_over > 0 => {
-                return Ok(Received::Cut(Failure::invalid("the body is shorter than before")));
-            }
-            Ok(0) => return Ok(Received::Whole),
-            Ok(_) => {}
-            Err(failure) => return Ok(Received::Cut(failure)),
-        }
+        let mut buffer = BytesMut::with_capacity(FIRST_BYTES);
+        let cut = gather(&mut body, &mut buffer).await.err();
+        let is_end = buffer.is_empty() && cut.is_none();
         let skip = pass_over.min(buffer.len() as u64);
         pass_over -= skip;
         let piece = buffer.split_off(usize::try_from(skip).unwrap_or(usize::MAX)).freeze();
@@ -176,10 +173,30 @@ async fn take(
             *sent += piece.len() as u64;
             pipe.write(piece).await?;
         }
-        if blobs.is_abandoned(fill) {
-            return Ok(Received::Abandoned);
+        match cut {
+            Some(failure) => return Ok(Received::Cut(failure)),
+            None if is_end && pass_over > 0 => {
+                return Ok(Received::Cut(Failure::invalid("the body is shorter than before")));
+            }
+            None if is_end => return Ok(Received::Whole),
+            None if blobs.is_abandoned(fill) => return Ok(Received::Abandoned),
+            None => {}
         }
     }
+}
+
+/// Waits for the next bytes and takes what else is there already: fewer, larger pieces wake writer
+/// and readers less often. An empty buffer is the end; bytes may come with a failure.
+async fn gather(body: &mut Body, buffer: &mut BytesMut) -> Result<(), Failure> {
+    let mut count = body.append_to(buffer).await?;
+    while count > 0 && buffer.len() < PIECE_BYTES {
+        count = tokio::select! {
+            biased;
+            count = body.append_to(buffer) => count?,
+            () = std::future::ready(()) => return Ok(()),
+        };
+    }
+    Ok(())
 }
 
 /// Asks again from where the body was cut, with patience that ends; `None` if nobody waits for it

@@ -14,8 +14,8 @@ use crate::{
     store::{Kind, Staging, Store},
 };
 
-/// Pieces on their way from the receiver to the writer; a piece has up to 64 KiB.
-const QUEUE: usize = 32;
+/// Pieces on their way from the receiver to the writer; a piece has up to about 512 KiB.
+const QUEUE: usize = 4;
 
 /// What the receiver tells the writer.
 enum Message {
@@ -82,12 +82,29 @@ fn write(
     let digest = fill.digest();
     let mut hasher = Hasher::new(digest.algorithm());
     staging.rehash(&mut hasher)?;
-    while let Some(message) = messages.blocking_recv() {
+    let mut next = messages.blocking_recv();
+    while let Some(message) = next {
+        next = None;
         match message {
             Message::Piece(piece) => {
-                staging.append(&piece)?;
+                let mut batch = vec![piece];
+                // What has queued up is written in one go: readers are woken once for all of it.
+                while let Ok(message) = messages.try_recv() {
+                    match message {
+                        Message::Piece(piece) => batch.push(piece),
+                        other => {
+                            next = Some(other);
+                            break;
+                        }
+                    }
+                }
+                for piece in &batch {
+                    staging.append(piece)?;
+                }
                 fill.advance(staging.len());
-                hasher.update(&piece);
+                for piece in &batch {
+                    hasher.update(piece);
+                }
             }
             Message::Discard => {
                 staging.discard();
@@ -106,6 +123,9 @@ fn write(
                 let _ = done.send(published.map_err(|error| Error::Store(Arc::new(error))));
                 return Ok(());
             }
+        }
+        if next.is_none() {
+            next = messages.blocking_recv();
         }
     }
     Ok(())

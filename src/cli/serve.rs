@@ -47,7 +47,15 @@ impl Serve {
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_LEVELS));
         // Pingora logs through `log`, which the subscriber bridges. Below these levels it prints
         // heads as they are on the wire, credentials included.
-        for quiet in ["pingora_core=warn", "pingora_proxy=warn", "h2=warn", "rustls=warn"] {
+        // Its connectors call every pooled connection that upstream has closed an error.
+        let quiet = [
+            "pingora_core=warn",
+            "pingora_core::connectors=off",
+            "pingora_proxy=warn",
+            "h2=warn",
+            "rustls=warn",
+        ];
+        for quiet in quiet {
             levels = levels.add_directive(quiet.parse().expect("a constant directive parses"));
         }
         let log = tracing_subscriber::fmt()

@@ -99,6 +99,9 @@ impl FromStr for Algorithm {
     }
 }
 
+/// The longest digest as text: `sha512:` and its hex.
+const MAX_TEXT_BYTES: usize = 7 + 128;
+
 // === impl Digest ===
 
 impl Digest {
@@ -162,8 +165,20 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.algorithm().as_str();
+        let text = name.bytes().chain(*b":").chain(self.as_bytes().iter().flat_map(|byte| {
+            let [high, low] = [byte >> 4, byte & 0xf].map(hex_digit);
+            [high as u8, low as u8]
+        }));
+        let mut buffer = [0_u8; MAX_TEXT_BYTES];
+        let mut len = 0;
+        for (place, byte) in buffer.iter_mut().zip(text) {
+            *place = byte;
+            len += 1;
+        }
+        let text = buffer.get(..len).and_then(|text| std::str::from_utf8(text).ok());
         // `pad` keeps width and alignment working in tables and logs.
-        f.pad(&format!("{}:{}", self.algorithm().as_str(), self.hex()))
+        f.pad(text.unwrap_or_default())
     }
 }
 
