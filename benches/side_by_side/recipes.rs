@@ -51,11 +51,12 @@ pub(crate) fn nginx_origin(
     nginx(home, &http)
 }
 
-/// nginx as the measured cache: one upstream request for many clients, kept connections, sendfile, no access log.
+/// nginx as the measured cache: one upstream request for many clients, kept connections, sendfile, and a line of
+/// access log per request, as Debian's own configuration has it and as Roadstead writes one.
 pub(crate) fn nginx_cache(address: SocketAddr, upstream: SocketAddr, home: &Path) -> String {
     let http = format!(
         r#"
-    access_log off;
+    access_log "{log}" combined;
     proxy_cache_path "{cache}" levels=1:2 keys_zone=registry:16m max_size=100g inactive=7d use_temp_path=off;
     upstream registry {{ server {upstream}; keepalive 32; }}
     server {{
@@ -78,6 +79,7 @@ pub(crate) fn nginx_cache(address: SocketAddr, upstream: SocketAddr, home: &Path
         location ~ "^/v2/.+/blobs/" {{ proxy_pass http://registry; proxy_cache_valid 200 30d; }}
     }}"#,
         cache = home.join("cache").display(),
+        log = home.join("access.log").display(),
     );
     nginx(home, &http)
 }
@@ -86,7 +88,7 @@ pub(crate) fn nginx_cache(address: SocketAddr, upstream: SocketAddr, home: &Path
 pub(crate) fn registry_proxy(address: SocketAddr, upstream: SocketAddr, home: &Path) -> String {
     format!(
         r#"version: 0.1
-log: {{ level: error, accesslog: {{ disabled: true }} }}
+log: {{ level: error, accesslog: {{ disabled: false }} }}
 storage:
   filesystem: {{ rootdirectory: "{storage}" }}
   cache: {{ blobdescriptor: inmemory }}

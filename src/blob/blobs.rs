@@ -262,6 +262,7 @@ impl Blobs {
         if fill.has_readers() {
             return false;
         }
+        // It stands there until it ends, and ends right after this.
         fills.remove(&fill.digest());
         true
     }
