@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
+use tokio::task::JoinHandle;
 
 use super::{
     Ask, Blobs, Error,
@@ -107,7 +108,7 @@ async fn receive(blobs: &Arc<Blobs>, ask: &Ask, fill: &Arc<Fill>) -> Result<Endi
         staging = blobs.stage(digest).await?;
         body = get(ask, 0).await?;
     }
-    blobs.link(ask, Link { media_type: None }).await;
+    let linking = link(blobs, ask);
     let total = body.total;
     let staging = prepared(staging, total).await?;
     let mut sent = staging.len();
@@ -135,7 +136,16 @@ async fn receive(blobs: &Arc<Blobs>, ask: &Ask, fill: &Arc<Fill>) -> Result<Endi
         }
     }
     pipe.finish().await.map_err(|WriterGone| fill.failure())??;
+    // It reports for itself; here it is only waited for.
+    let _ = linking.await;
     Ok(Ending::Committed)
+}
+
+/// Remembers that the repository has the blob, beside the stream: the index's disk is slower than
+/// the first bytes.
+fn link(blobs: &Arc<Blobs>, ask: &Ask) -> JoinHandle<()> {
+    let (blobs, ask) = (Arc::clone(blobs), ask.clone());
+    tokio::spawn(async move { blobs.link(&ask, Link { media_type: None }).await })
 }
 
 async fn get(ask: &Ask, from: u64) -> Result<BlobBody, Error> {
