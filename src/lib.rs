@@ -32,6 +32,7 @@
 
 pub mod collapse;
 pub mod protocol;
+mod sync;
 
 pub mod config;
 pub mod metrics;

@@ -102,9 +102,70 @@ pub static FILLS: Lazy<IntCounterVec> = Lazy::new(|| {
 pub static FILLS_ACTIVE: Lazy<IntGauge> =
     Lazy::new(|| gauge("roadstead_fills_active", "Fills of blobs under way."));
 
-/// The store's bytes: used and capacity.
+/// The store's bytes: used (published, staged, index and quarantine), and the capacity.
 pub static STORE_BYTES: Lazy<IntGaugeVec> = Lazy::new(|| {
-    gauges("roadstead_store_bytes", "Bytes of the store: used, and its capacity.", &["state"])
+    gauges(
+        "roadstead_store_bytes",
+        "Bytes of the store: used, which is published + staged + index + quarantine, and its capacity.",
+        &["state"],
+    )
+});
+
+/// 1 while the disk takes what is written.
+pub static STORE_HEALTHY: Lazy<IntGauge> = Lazy::new(|| {
+    let healthy =
+        gauge("roadstead_store_healthy", "1 while the disk takes what is written, else 0.");
+    healthy.set(1);
+    healthy
+});
+
+/// Operations of the store that the disk failed.
+pub static STORE_ERRORS: Lazy<IntCounter> = Lazy::new(|| {
+    counter("roadstead_store_errors_total", "Operations of the store that the disk failed.")
+});
+
+/// Bytes of published files that were read again to check them.
+pub static SCRUBBED_BYTES: Lazy<IntCounter> = Lazy::new(|| {
+    counter("roadstead_store_scrubbed_bytes_total", "Bytes of stored objects that were read again to check them.")
+});
+
+/// Published files that were found bad and set aside.
+pub static QUARANTINED: Lazy<IntCounter> = Lazy::new(|| {
+    counter(
+        "roadstead_store_quarantined_total",
+        "Stored objects that were not what their digest says any more, and were set aside.",
+    )
+});
+
+/// Files that the index missed and that were verified and adopted.
+pub static ADOPTED: Lazy<IntCounter> = Lazy::new(|| {
+    counter(
+        "roadstead_store_adopted_total",
+        "Files that the index missed, verified and adopted.",
+    )
+});
+
+/// Fills that went on without being stored.
+pub static FILLS_UNSTORED: Lazy<IntCounterVec> = Lazy::new(|| {
+    counters(
+        "roadstead_fills_unstored_total",
+        "Fills that were streamed without being stored: full, disk, slow, handover.",
+        &["why"],
+    )
+});
+
+/// Bytes of fills in memory, on their way to the disk or to readers.
+pub static FILL_MEMORY: Lazy<IntGauge> = Lazy::new(|| {
+    gauge("roadstead_fill_memory_bytes", "Bytes of fills that are in memory.")
+});
+
+/// Requests that found a limit reached, by what was limited.
+pub static LIMITED: Lazy<IntCounterVec> = Lazy::new(|| {
+    counters(
+        "roadstead_limited_total",
+        "Requests that were refused with 503 because a limit was reached: fills, readers, connections.",
+        &["limit"],
+    )
 });
 
 /// Objects evicted.
@@ -138,6 +199,8 @@ pub fn register_all() {
         &PULLS_SAVED,
         &STALE_ANSWERS,
         &FILLS,
+        &FILLS_UNSTORED,
+        &LIMITED,
     ] {
         Lazy::force(family);
     }
@@ -145,10 +208,14 @@ pub fn register_all() {
         Lazy::force(family);
     }
     Lazy::force(&REQUEST_SECONDS);
-    Lazy::force(&FILLS_ACTIVE);
-    Lazy::force(&CONNECTIONS);
-    Lazy::force(&EVICTIONS);
-    Lazy::force(&EVICTED_BYTES);
+    for family in [&FILLS_ACTIVE, &FILL_MEMORY, &CONNECTIONS, &STORE_HEALTHY] {
+        Lazy::force(family);
+    }
+    for family in
+        [&EVICTIONS, &EVICTED_BYTES, &STORE_ERRORS, &SCRUBBED_BYTES, &QUARANTINED, &ADOPTED]
+    {
+        Lazy::force(family);
+    }
 }
 
 /// The page that Prometheus scrapes, in its text format 0.0.4.

@@ -86,6 +86,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let store = Store::open(&config.store)
         .map_err(|error| StartError::Config(format!("store.directory: {error}")))?;
     let store = Arc::new(store);
+    store.keep().map_err(|error| StartError::Config(format!("store.directory: {error}")))?;
     let chain = chain(config, &store, extra)?;
     let proxy = Proxy::new(chain, config.downstream.clone());
     let ready = Arc::new(AtomicBool::new(false));

@@ -4,27 +4,44 @@
 //! repositories and upstreams it is asked for under.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use moka::sync::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Passing,
+    Feed,
     fill::{Fill, Origin, Reader},
+    lane::PERMIT_BYTES,
+    passing::Passing,
     receive,
+    table::{Shared, Table},
+    window::Interest,
 };
 use crate::{
-    config,
-    protocol::{Digest, Repository},
+    config, metrics,
+    protocol::{
+        Digest, Repository, Requested,
+        range::{Asked, asked, resolve},
+    },
     store::{self, Lease, Link, LinkKey, SMALL_BYTES, Staging, Store},
     upstream::{self, Caller, Failure, Upstream},
 };
 
-/// Fills at the same time. Each has a thread for its hash and disk.
-const MAX_FILLS: usize = 128;
+/// How long a digest whose chunks did not match is only fetched whole.
+const WHOLE_ONLY_FOR: Duration = Duration::from_secs(600);
+
+/// How many such digests are remembered.
+const WHOLE_ONLY: u64 = 10_000;
+
+/// How often a request begins anew where a fill can't go on.
+const ATTEMPTS: u32 = 4;
+
+/// How long a hand-over waits for staged files to be let go of.
+const LET_GO: Duration = Duration::from_secs(5);
 
 /// Why a blob can't be served. Cheap to clone: one failure is told to all readers.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,6 +52,12 @@ pub enum Error {
     /// The bytes are not what their name says.
     #[error(transparent)]
     Mismatch(Box<DigestMismatch>),
+    /// A limit is reached and stayed so for as long as a client may wait.
+    #[error("too many {0}; try again in a moment")]
+    Busy(&'static str),
+    /// The bytes can't be had from this fill any more, for reasons of our own; another has them.
+    #[error("the fill can't go on")]
+    Moved,
     /// The disk failed.
     #[error(transparent)]
     Store(Arc<store::Error>),
@@ -68,14 +91,14 @@ pub struct Ask {
 
 /// Where a blob's bytes come from.
 #[derive(Debug)]
-pub enum Source {
+pub(super) enum Source {
     /// A small one, in memory.
     Memory(Bytes),
     /// A stored one.
     Stored(Lease),
     /// One that is being filled.
     Filling(Reader),
-    /// One that is not kept.
+    /// One that this answer fetches by itself.
     Passing(Box<Passing>),
 }
 
@@ -106,7 +129,7 @@ struct Place {
 #[derive(Debug)]
 pub struct Served {
     /// Its bytes.
-    pub source: Source,
+    pub feed: Feed,
     /// Its length, where it is known by now.
     pub size: Option<u64>,
     /// How it came about.
@@ -118,9 +141,13 @@ pub struct Served {
 pub struct Blobs {
     store: Arc<Store>,
     settings: config::Fill,
-    fills: Mutex<HashMap<Digest, Arc<Fill>>>,
+    fills: Table<Digest, Fill>,
     /// Places for fills that talk to upstream; others wait.
     places: Semaphore,
+    /// Memory for all fills together.
+    memory: Arc<Semaphore>,
+    /// Digests whose chunks, put together, did not match.
+    whole_only: Cache<Digest, ()>,
 }
 
 // === impl Blobs ===
@@ -128,52 +155,82 @@ pub struct Blobs {
 impl Blobs {
     /// Blobs kept in `store`, filled under `settings`.
     pub fn new(store: Arc<Store>, settings: config::Fill) -> Self {
-        Self { store, settings, fills: Mutex::default(), places: Semaphore::new(MAX_FILLS) }
+        let permits = usize::try_from(settings.memory / PERMIT_BYTES).unwrap_or(usize::MAX);
+        Self {
+            store,
+            fills: Table::default(),
+            places: Semaphore::new(settings.max_active.min(Semaphore::MAX_PERMITS)),
+            memory: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            whole_only: Cache::builder()
+                .max_capacity(WHOLE_ONLY)
+                .time_to_live(WHOLE_ONLY_FOR)
+                .build(),
+            settings,
+        }
     }
 
-    /// The blob for a GET, with its first bytes there or none to come: whatever went wrong before
-    /// is an error that can still be told. The length is waited for if it `must_be_known`.
-    pub async fn open(self: &Arc<Self>, ask: &Ask, must_be_known: bool) -> Result<Served, Error> {
+    /// The blob for a GET with this `Range` header, with the first of its bytes there or none to
+    /// come: whatever went wrong before is an error that can still be told. The length is waited
+    /// for if it `must_be_known`.
+    pub async fn open(
+        self: &Arc<Self>,
+        ask: &Ask,
+        range: Option<&str>,
+        must_be_known: bool,
+    ) -> Result<Served, Error> {
         self.admit(ask).await?;
-        match self.stored(ask.digest).await {
-            Ok(Some((source, size))) => {
-                return Ok(Served { source, size: Some(size), outcome: Outcome::Hit });
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, digest = %ask.digest, "the store could not be read");
-                return self.pass_through(ask).await;
-            }
+        if let Some((source, size)) = self.stored(ask.digest).await {
+            let feed = self.feed(ask, source);
+            return Ok(Served { feed, size: Some(size), outcome: Outcome::Hit });
         }
+        let mut attempts = 0;
         loop {
-            let place = self.join(ask);
-            match started(ask, place.reader, must_be_known).await {
+            attempts += 1;
+            let place = self.join(ask, asked(range))?;
+            let (is_foreign, collapsed) = (place.is_foreign, place.collapsed);
+            match started(ask, place.reader, range, must_be_known).await {
                 Ok((source, size)) => {
-                    let outcome = Outcome::Fetched { collapsed: place.collapsed };
-                    return Ok(Served { source, size, outcome });
+                    let outcome = Outcome::Fetched { collapsed };
+                    return Ok(Served { feed: self.feed(ask, source), size, outcome });
                 }
                 // Another repository's, upstream's or caller's fill failed for reasons of its own.
-                Err(Error::Upstream(_)) if place.is_foreign => {}
-                Err(Error::Store(_)) => return self.pass_through(ask).await,
+                Err(Error::Upstream(_)) if is_foreign => {}
+                // What did not match was put together from pieces; now it is fetched whole.
+                Err(Error::Moved) if attempts < ATTEMPTS => {}
+                Err(Error::Mismatch(_))
+                    if attempts == 1 && self.whole_only.contains_key(&ask.digest) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    async fn pass_through(&self, ask: &Ask) -> Result<Served, Error> {
-        tracing::info!(digest = %ask.digest, "passed through without being stored");
-        let passing = Box::new(Passing::open(ask).await?);
-        let size = passing.total();
-        Ok(Served { source: Source::Passing(passing), size, outcome: Outcome::Passed })
+    fn feed(self: &Arc<Self>, ask: &Ask, source: Source) -> Feed {
+        Feed { source, blobs: Arc::clone(self), ask: ask.clone(), replaced: 0 }
+    }
+
+    /// Another source for an answer that has begun.
+    pub(super) async fn source(
+        self: &Arc<Self>,
+        ask: &Ask,
+        interest: Interest,
+    ) -> Result<Source, Error> {
+        if let Some((source, _)) = self.stored(ask.digest).await {
+            return Ok(source);
+        }
+        let asked = match interest {
+            Interest { is_whole: true, .. } => Asked::Whole,
+            Interest { at, until, .. } => Asked::From(at, until),
+        };
+        Ok(Source::Filling(self.join(ask, asked)?.reader))
     }
 
     /// The blob's length for a HEAD, which never fetches it.
     pub async fn describe(self: &Arc<Self>, ask: &Ask) -> Result<(u64, Outcome), Error> {
         self.admit(ask).await?;
-        if let Some((_, size)) = self.stored(ask.digest).await? {
+        if let Some((_, size)) = self.stored(ask.digest).await {
             return Ok((size, Outcome::Hit));
         }
-        let filling = self.fills().get(&ask.digest).and_then(|fill| fill.progress().total);
+        let filling = self.fills.get(&ask.digest).and_then(|fill| fill.total());
         if let Some(size) = filling {
             return Ok((size, Outcome::Fetched { collapsed: true }));
         }
@@ -188,15 +245,16 @@ impl Blobs {
     /// this repository has it too, and has it for this caller.
     async fn admit(&self, ask: &Ask) -> Result<(), Error> {
         let authorised = ask.upstream.is_authorised(&ask.caller, &ask.repository);
-        if authorised && self.is_linked(ask).await? {
+        if authorised && self.is_linked(ask).await {
             return Ok(());
         }
-        let filling = self.fills().get(&ask.digest).cloned();
+        let filling = self.fills.get(&ask.digest);
         let same_origin = filling.as_ref().is_some_and(|fill| fill.is_from(&ask.origin()));
         if authorised && same_origin {
             return Ok(());
         }
-        let known = filling.is_some() || self.store.contains(ask.digest).await?;
+        let known =
+            filling.is_some() || self.store.contains(ask.digest).await.unwrap_or_default();
         if known || !authorised {
             self.head_upstream(ask).await?;
             ask.upstream.authorise(&ask.caller, &ask.repository);
@@ -209,62 +267,77 @@ impl Blobs {
         Ok(ask.upstream.head_blob(&ask.repository, &ask.digest, &ask.caller).await?)
     }
 
-    async fn is_linked(&self, ask: &Ask) -> Result<bool, Error> {
-        Ok(self.store.linked(ask.link_key()).await?.is_some())
+    /// A store that can't be read knows nothing: it costs a free HEAD.
+    async fn is_linked(&self, ask: &Ask) -> bool {
+        matches!(self.store.linked(ask.link_key()).await, Ok(Some(_)))
     }
 
-    async fn stored(&self, digest: Digest) -> Result<Option<(Source, u64)>, Error> {
+    /// The stored blob. A store that can't be read has nothing.
+    async fn stored(&self, digest: Digest) -> Option<(Source, u64)> {
         let small = |body: Bytes| {
             let size = body.len() as u64;
             (Source::Memory(body), size)
         };
         if let Some(body) = self.store.in_memory(&digest) {
-            return Ok(Some(small(body)));
+            return Some(small(body));
         }
-        let Some(lease) = self.store.get(digest).await? else { return Ok(None) };
+        let logged = |error: store::Error| {
+            tracing::warn!(%error, %digest, "the store could not be read");
+        };
+        let lease = self.store.get(digest).await.map_err(logged).ok()??;
         if lease.len() > SMALL_BYTES {
             let size = lease.len();
-            return Ok(Some((Source::Stored(lease), size)));
+            return Some((Source::Stored(lease), size));
         }
         // Reading it checks it; a small blob that went bad on disk is absent from here on.
-        Ok(self.store.read(digest, SMALL_BYTES).await?.map(small))
+        self.store.read(digest, SMALL_BYTES).await.map_err(logged).ok()?.map(small)
     }
 
     /// A place at the blob's fill, which is started if there is none.
-    fn join(self: &Arc<Self>, ask: &Ask) -> Place {
-        let mut fills = self.fills();
-        if let Some(fill) = fills.get(&ask.digest) {
+    fn join(self: &Arc<Self>, ask: &Ask, asked: Asked) -> Result<Place, Error> {
+        let interest = match asked {
+            Asked::Whole => Interest { at: 0, until: None, is_whole: true },
+            Asked::From(at, until) => Interest { at, until, is_whole: false },
+            // Until it is known what is wanted, nothing is.
+            Asked::Unsized => Interest { at: 0, until: Some(0), is_whole: false },
+        };
+        let limit = self.settings.max_readers;
+        let join = |fill: &Arc<Fill>| {
+            // A late reader of a fill that is not stored would be alone; together with those who
+            // come now it is not.
+            if !fill.can_serve(interest.at) {
+                return Err(());
+            }
             let is_foreign = !fill.is_from(&ask.origin());
-            return Place { reader: fill.reader(), collapsed: true, is_foreign };
-        }
-        let fill = Fill::new(ask.digest, ask.origin());
-        let reader = fill.reader();
-        fills.insert(ask.digest, Arc::clone(&fill));
-        tokio::spawn(receive::run(Arc::clone(self), ask.clone(), fill));
-        Place { reader, collapsed: false, is_foreign: false }
+            Ok((fill.reader(interest, limit), is_foreign))
+        };
+        let make = || {
+            let fill = Fill::new(ask.digest, ask.origin());
+            let reader = fill.reader(interest, limit);
+            tokio::spawn(receive::run(Arc::clone(self), ask.clone(), Arc::clone(&fill), asked));
+            (fill, (reader, false))
+        };
+        let ((reader, is_foreign), collapsed) = self.fills.join_or_make(ask.digest, join, make);
+        let Some(reader) = reader else {
+            return Err(busy("readers", "clients of one blob"));
+        };
+        Ok(Place { reader, collapsed, is_foreign })
     }
 
     /// Removes an ended fill from the table.
     pub(super) fn forget(&self, fill: &Arc<Fill>) {
-        let mut fills = self.fills();
-        if fills.get(&fill.digest()).is_some_and(|present| Arc::ptr_eq(present, fill)) {
-            fills.remove(&fill.digest());
-        }
+        self.fills.forget(&fill.digest(), fill);
     }
 
     /// True if all readers have left a fill that is not worth going on with; it is then out of the
     /// table, so that nobody joins what is about to stop.
     pub(super) fn is_abandoned(&self, fill: &Arc<Fill>) -> bool {
-        if fill.has_readers() || self.is_worth_finishing(fill) {
-            return false;
-        }
-        let mut fills = self.fills();
-        if fill.has_readers() {
-            return false;
-        }
-        // It stands there until it ends, and ends right after this.
-        fills.remove(&fill.digest());
-        true
+        !fill.has_readers() && !self.is_worth_finishing(fill) && self.is_left(fill)
+    }
+
+    /// True if all readers have left; nobody joins it from then on.
+    pub(super) fn is_left(&self, fill: &Arc<Fill>) -> bool {
+        self.fills.forget_unused(&fill.digest(), fill)
     }
 
     fn is_worth_finishing(&self, fill: &Fill) -> bool {
@@ -272,14 +345,26 @@ impl Blobs {
         let Some(total) = progress.total else {
             return false;
         };
-        let left = total.saturating_sub(progress.written);
+        let received = progress.received.len();
         let percent = u64::from(self.settings.finish_above_percent);
-        left <= self.settings.finish_below
-            || progress.written.saturating_mul(100) >= total.saturating_mul(percent)
+        total.saturating_sub(received) <= self.settings.finish_below
+            || received.saturating_mul(100) >= total.saturating_mul(percent)
+    }
+
+    /// Has every fill leave its staged file to another process, and waits until they have. What is
+    /// under way goes on in memory.
+    pub async fn let_go(&self) {
+        self.fills.all().iter().for_each(|fill| fill.let_go());
+        let deadline = Instant::now() + LET_GO;
+        while self.fills.all().iter().any(|fill| fill.window().is_stored())
+            && Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The staged file of `digest`, once its last writer has let go of it.
-    pub(super) async fn stage(&self, digest: Digest) -> Result<Staging, Error> {
+    pub(super) async fn stage(&self, digest: Digest) -> Result<Staging, store::Error> {
         let store = Arc::clone(&self.store);
         store.unclaimed(&digest).await;
         blocking(move || store.stage(digest)).await
@@ -300,6 +385,19 @@ impl Blobs {
         self.places.acquire().await.map_err(|_| Error::Lost)
     }
 
+    pub(super) fn memory(&self) -> &Arc<Semaphore> {
+        &self.memory
+    }
+
+    /// True if the chunks of `digest` did not match a while ago.
+    pub(super) fn is_whole_only(&self, digest: &Digest) -> bool {
+        self.whole_only.contains_key(digest)
+    }
+
+    pub(super) fn fetch_only_whole(&self, digest: Digest) {
+        self.whole_only.insert(digest, ());
+    }
+
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.store
     }
@@ -307,9 +405,11 @@ impl Blobs {
     pub(super) fn settings(&self) -> &config::Fill {
         &self.settings
     }
+}
 
-    fn fills(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
-        self.fills.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared for Fill {
+    fn is_in_use(&self) -> bool {
+        self.has_readers()
     }
 }
 
@@ -351,16 +451,33 @@ impl From<store::Error> for Error {
 async fn started(
     ask: &Ask,
     mut reader: Reader,
+    range: Option<&str>,
     must_be_known: bool,
 ) -> Result<(Source, Option<u64>), Error> {
     let wait = async {
-        match reader.start().await? {
-            None if must_be_known => reader.total().await.map(Some),
-            size => Ok(size),
+        if range.is_none() {
+            return match reader.ready(0, None).await? {
+                None if must_be_known => reader.total().await.map(Some),
+                size => Ok(size),
+            };
         }
+        let size = reader.total().await?;
+        match resolve(range, size) {
+            Requested::Whole => reader.ready(0, None).await?,
+            Requested::Single(range) => reader.ready(range.start, Some(range.end)).await?,
+            Requested::Multiple(ranges) => match ranges.first() {
+                Some(range) => reader.ready(range.start, Some(range.end)).await?,
+                None => Some(size),
+            },
+            // Of an empty blob there is nothing to wait for but the word that it is right.
+            Requested::Unsatisfiable if size == 0 => reader.ready(0, None).await?,
+            Requested::Unsatisfiable => Some(size),
+        };
+        Ok(Some(size))
     };
     match tokio::time::timeout(ask.upstream.config().timeouts.fetch, wait).await {
         Ok(size) => Ok((Source::Filling(reader), size?)),
+        Err(_) if reader.is_waiting() => Err(busy("fills", "downloads at the same time")),
         Err(_) => {
             let host = Arc::clone(ask.upstream.name());
             let failure = Failure::Timeout { host, waiting_for: "the first bytes of a blob" };
@@ -369,9 +486,13 @@ async fn started(
     }
 }
 
+fn busy(limit: &'static str, what: &'static str) -> Error {
+    metrics::LIMITED.with_label_values(&[limit]).inc();
+    Error::Busy(what)
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|_| Error::Lost)?;
-    Ok(done?)
+) -> Result<T, store::Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| store::Error::Closed)?
 }

@@ -1,21 +1,24 @@
-//! One fill: a single upstream body feeding the store and every waiting reader.
+//! One fill: what upstream sends of a blob, feeding the store and every waiting reader.
 //!
-//! Readers see what is written, all but the last [`HELD_BACK_BYTES`] until the
-//! digest is verified, and either the whole verified blob or an error. They
-//! read at their own pace from the staged file's map; none waits for another.
+//! Readers see what has come, all but the last [`HELD_BACK_BYTES`] to come
+//! until the digest is verified, and either the whole verified blob or an
+//! error. They read at their own pace; none waits for another.
 
 use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
-use super::Error;
+use super::{
+    Error,
+    window::{Found, Frontier, Interest, Window},
+};
 use crate::{
-    protocol::{Digest, Repository},
-    store::Staged,
+    protocol::{ByteRange, Coverage, Digest, Hasher, Repository},
+    store::Map,
 };
 
 /// The piece that waits for the digest: no client ever holds a complete blob that is not what
@@ -29,10 +32,15 @@ pub(super) struct Fill {
     /// Upstream and repository that it comes from: their clients need no other leave.
     origin: Origin,
     progress: watch::Sender<Progress>,
-    /// Set once, before the first bytes are announced.
-    staged: OnceLock<Staged>,
-    /// Readers now. Changed under the lock of the fills' table only when it grows from zero.
-    readers: AtomicUsize,
+    window: Mutex<Window>,
+    /// Counts the writers that this fill has had: what an earlier one says no longer counts.
+    writer: AtomicU64,
+    /// Set once the staged file is to be left to another process.
+    lets_go: AtomicBool,
+    /// Wakes who plans what to fetch: a reader has come, gone, or gone on.
+    pub(super) changed: Notify,
+    /// Wakes who waits for memory.
+    pub(super) freed: Notify,
 }
 
 /// Where a fill comes from, and on whose behalf.
@@ -49,13 +57,17 @@ pub(super) struct Progress {
     pub(super) phase: Phase,
     /// The blob's length, once upstream has said it or the body has ended.
     pub(super) total: Option<u64>,
-    /// Bytes written; they never change and this only grows.
-    pub(super) written: u64,
+    /// What has come; the bytes never change and this only grows.
+    pub(super) received: Coverage,
+    /// What of it readers may have.
+    visible: Coverage,
 }
 
 /// A fill's life, in order; it ends in one of the last two.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
+    /// For its turn.
+    Waiting,
     Asking,
     Receiving,
     Verified,
@@ -66,20 +78,45 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub struct Reader {
     fill: Arc<Fill>,
+    id: u64,
+    interest: Interest,
     progress: watch::Receiver<Progress>,
 }
 
-// === impl Fill ===
+/// What a read brought.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Bytes(Bytes),
+    /// The blob ends here, verified.
+    End,
+    /// The bytes had to make room: the reader goes on by itself.
+    Left {
+        /// From here: the hash of all before.
+        from: Frontier,
+        total: Option<u64>,
+    },
+}
+
+// === impl Fill: making ===
 
 impl Fill {
     pub(super) fn new(digest: Digest, origin: Origin) -> Arc<Self> {
-        let start = Progress { phase: Phase::Asking, total: None, written: 0 };
+        let start = Progress {
+            phase: Phase::Waiting,
+            total: None,
+            received: Coverage::default(),
+            visible: Coverage::default(),
+        };
+        let frontier = Frontier { at: 0, hasher: Hasher::new(digest.algorithm()) };
         Arc::new(Self {
             digest,
             origin,
             progress: watch::Sender::new(start),
-            staged: OnceLock::new(),
-            readers: AtomicUsize::new(0),
+            window: Mutex::new(Window::new(frontier)),
+            writer: AtomicU64::new(0),
+            lets_go: AtomicBool::new(false),
+            changed: Notify::new(),
+            freed: Notify::new(),
         })
     }
 
@@ -91,47 +128,145 @@ impl Fill {
         self.origin == *origin
     }
 
-    pub(super) fn reader(self: &Arc<Self>) -> Reader {
-        self.readers.fetch_add(1, Ordering::AcqRel);
-        Reader { fill: Arc::clone(self), progress: self.progress.subscribe() }
+    /// A place for one more; `None` if there are `limit` already.
+    pub(super) fn reader(self: &Arc<Self>, interest: Interest, limit: usize) -> Option<Reader> {
+        let mut window = self.window();
+        if window.count_readers() >= limit {
+            return None;
+        }
+        let id = window.join(interest);
+        drop(window);
+        self.changed.notify_one();
+        let progress = self.progress.subscribe();
+        Some(Reader { fill: Arc::clone(self), id, interest, progress })
     }
 
     pub(super) fn has_readers(&self) -> bool {
-        self.readers.load(Ordering::Acquire) > 0
+        self.window().count_readers() > 0
+    }
+
+    /// True if a reader that comes now can have the bytes from `start` on.
+    pub(super) fn can_serve(&self, start: u64) -> bool {
+        let received = self.progress.borrow().received.end_of(start);
+        self.window().can_serve(start, received)
     }
 
     pub(super) fn progress(&self) -> Progress {
         self.progress.borrow().clone()
     }
 
-    /// The staged file is there, with `written` bytes of an earlier life.
-    pub(super) fn begin(&self, staged: Staged, total: Option<u64>, written: u64) {
-        // Set only here, once in a fill's life.
-        let _ = self.staged.set(staged);
+    pub(super) fn total(&self) -> Option<u64> {
+        self.progress.borrow().total
+    }
+
+    pub(super) fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Fill: filling ===
+
+impl Fill {
+    pub(super) fn asking(&self) {
+        self.progress.send_modify(|progress| progress.phase = Phase::Asking);
+    }
+
+    /// It has a staged file with the bytes of `present`, and stores what comes.
+    pub(super) fn store(&self, map: Map, present: Coverage) {
+        self.window().store(map, present.clone());
+        self.progress.send_modify(|progress| progress.received = present);
+    }
+
+    /// Bytes may come; the length is known unless upstream does not say it.
+    pub(super) fn begin(&self, total: Option<u64>) {
         self.progress.send_modify(|progress| {
             progress.phase = Phase::Receiving;
             progress.total = total;
-            progress.written = written;
+            for range in progress.received.ranges().to_vec() {
+                progress.show(range);
+            }
         });
     }
 
-    pub(super) fn advance(&self, written: u64) {
-        self.progress.send_modify(|progress| progress.written = written);
+    /// Takes bytes that have come. They must not have come before.
+    pub(super) fn receive(&self, start: u64, bytes: Bytes, permit: Option<OwnedSemaphorePermit>) {
+        let range = ByteRange::new(start, start + bytes.len() as u64);
+        // The bytes are there before anybody is told.
+        self.window().insert(start, bytes, permit);
+        self.progress.send_modify(|progress| {
+            progress.received.add(range);
+            progress.show(range);
+        });
+    }
+
+    /// The missing parts of `bytes`, which begin at `start`.
+    pub(super) fn missing(&self, start: u64, bytes: &Bytes) -> Vec<(u64, Bytes)> {
+        let progress = self.progress.borrow();
+        let end = start + bytes.len() as u64;
+        let mut parts = Vec::new();
+        let mut at = start;
+        while let Some(gap) = progress.received.gap(ByteRange::new(at, end)) {
+            let place = |position: u64| usize::try_from(position - start).unwrap_or(usize::MAX);
+            parts.push((gap.start, bytes.slice(place(gap.start)..place(gap.end))));
+            at = gap.end;
+        }
+        parts
+    }
+
+    /// The number of a new writer; the ones before are not heard any more.
+    pub(super) fn next_writer(&self) -> u64 {
+        self.writer.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The writer `number` says that these pieces are on disk.
+    pub(super) fn written(&self, number: u64, pieces: &[(u64, u64)], frontier: Frontier) {
+        let mut window = self.window();
+        if self.is_heard(number) {
+            window.written(pieces, frontier);
+        }
+        drop(window);
+        self.freed.notify_one();
+    }
+
+    /// The writer `number` says that all before `frontier` is hashed and not stored.
+    pub(super) fn hashed(&self, number: u64, frontier: Frontier) {
+        let mut window = self.window();
+        if self.is_heard(number) {
+            window.hashed(frontier);
+        }
+    }
+
+    /// The writer `number` can't store what comes from now on.
+    pub(super) fn stop_storing(&self, number: u64) {
+        let mut window = self.window();
+        if self.is_heard(number) && window.is_stored() {
+            window.stop_storing();
+        }
+        drop(window);
+        self.freed.notify_one();
+        self.changed.notify_one();
+    }
+
+    fn is_heard(&self, number: u64) -> bool {
+        self.writer.load(Ordering::Acquire) == number
+    }
+
+    /// The staged file is to be left to another process.
+    pub(super) fn let_go(&self) {
+        self.lets_go.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn lets_go(&self) -> bool {
+        self.lets_go.load(Ordering::Acquire)
     }
 
     pub(super) fn verified(&self) {
         self.progress.send_modify(|progress| {
-            progress.total = Some(progress.written);
+            progress.total = Some(progress.received.end_of(0));
+            progress.visible = progress.received.clone();
             progress.phase = Phase::Verified;
         });
-    }
-
-    /// What a fill that ended without its receiver's doing has failed with.
-    pub(super) fn failure(&self) -> Error {
-        match self.progress().phase {
-            Phase::Failed(error) => error,
-            _ => Error::Lost,
-        }
     }
 
     pub(super) fn fail(&self, error: Error) {
@@ -146,13 +281,30 @@ impl Fill {
 // === impl Progress ===
 
 impl Progress {
-    /// How many bytes readers may have.
-    fn visible(&self) -> u64 {
-        match (&self.phase, self.total) {
-            (Phase::Verified, _) => self.written,
-            (_, Some(total)) => self.written.min(total.saturating_sub(HELD_BACK_BYTES)),
-            (_, None) => self.written.saturating_sub(HELD_BACK_BYTES),
+    /// Lets readers have `range`, all but what would leave less than [`HELD_BACK_BYTES`] of the
+    /// blob hidden.
+    fn show(&mut self, range: ByteRange) {
+        if matches!(self.phase, Phase::Verified) {
+            self.visible.add(range);
+            return;
         }
+        match self.total {
+            Some(total) => {
+                let may_be_seen = total.saturating_sub(HELD_BACK_BYTES);
+                let left = may_be_seen.saturating_sub(self.visible.len());
+                self.visible.add(ByteRange::new(range.start, range.start + range.len().min(left)));
+            }
+            // Of unknown length: it comes from front to back.
+            None => {
+                let end = self.received.end_of(0).saturating_sub(HELD_BACK_BYTES);
+                self.visible = Coverage::prefix(end);
+            }
+        }
+    }
+
+    /// True if so little is missing that what is there may be held back for it.
+    pub(super) fn is_nearly_complete(&self) -> bool {
+        self.total.is_some_and(|total| self.received.len() + HELD_BACK_BYTES >= total)
     }
 
     fn is_over(&self) -> bool {
@@ -163,17 +315,6 @@ impl Progress {
 // === impl Reader ===
 
 impl Reader {
-    /// Waits until the first bytes may be read, so that whatever goes wrong before can still be
-    /// told with a status; answers the blob's length, which is known by then or at its end.
-    pub async fn start(&mut self) -> Result<Option<u64>, Error> {
-        let ready = |progress: &Progress| progress.visible() > 0 || progress.is_over();
-        let progress = self.wait(ready).await?;
-        match progress.phase {
-            Phase::Failed(error) => Err(error),
-            _ => Ok(progress.total),
-        }
-    }
-
     /// Waits for the blob's length.
     pub async fn total(&mut self) -> Result<u64, Error> {
         let progress = self.wait(|progress| progress.total.is_some() || progress.is_over()).await?;
@@ -184,35 +325,79 @@ impl Reader {
         }
     }
 
-    /// The next bytes from `start` on, at most `limit`; waits for them. `None` at the end of a
-    /// verified blob.
-    pub async fn read(&mut self, start: u64, limit: u64) -> Result<Option<Bytes>, Error> {
-        let progress =
-            self.wait(|progress| progress.visible() > start || progress.is_over()).await?;
-        let visible = progress.visible();
-        if visible > start {
-            let staged = self.fill.staged.get().ok_or(Error::Lost)?;
-            return Ok(Some(staged.map.slice(start, (visible - start).min(limit))));
-        }
+    /// Waits until the byte `start` may be read, so that whatever goes wrong before can still be
+    /// told with a status; answers the blob's length, which is known by then or at its end.
+    pub async fn ready(&mut self, start: u64, until: Option<u64>) -> Result<Option<u64>, Error> {
+        self.declare(start, until);
+        let there = move |progress: &Progress| progress.visible.end_of(start) > start;
+        let progress = self.wait(|progress| there(progress) || progress.is_over()).await?;
         match progress.phase {
-            Phase::Failed(error) => Err(error),
-            _ => Ok(None),
+            Phase::Failed(error) if !there(&progress) => Err(error),
+            _ => Ok(progress.total),
         }
     }
 
-    async fn wait(&mut self, ready: impl FnMut(&Progress) -> bool) -> Result<Progress, Error> {
+    /// The next bytes from `start` on, at most `limit`; waits for them. `until` says where the
+    /// reader will stop, if it is not the end.
+    pub(super) async fn read(
+        &mut self,
+        start: u64,
+        until: Option<u64>,
+        limit: u64,
+    ) -> Result<Piece, Error> {
+        self.declare(start, until);
+        let end_of = |progress: &Progress| progress.visible.end_of(start);
+        let waited = self.progress.wait_for(|p| end_of(p) > start || p.is_over()).await;
         // The sender lives in the fill that this reader holds.
-        self.progress
-            .wait_for(ready)
-            .await
-            .map(|progress| progress.clone())
-            .map_err(|_| Error::Lost)
+        let progress = waited.map_err(|_| Error::Lost)?;
+        let (visible, total) = (end_of(&progress), progress.total);
+        if visible == start {
+            return match &progress.phase {
+                Phase::Failed(error) => Err(error.clone()),
+                _ => Ok(Piece::End),
+            };
+        }
+        drop(progress);
+        let window = self.fill.window();
+        match window.read(start, (visible - start).min(limit)) {
+            Found::Here(bytes) => Ok(Piece::Bytes(bytes)),
+            Found::Gone => {
+                let from = window.mark(start).ok_or(Error::Lost)?;
+                Ok(Piece::Left { from, total })
+            }
+        }
+    }
+
+    /// Says where the reader is. A whole reader stays one.
+    fn declare(&mut self, at: u64, until: Option<u64>) {
+        let is_whole = self.interest.is_whole && until.is_none();
+        let interest = Interest { at, until, is_whole };
+        if interest != self.interest {
+            self.interest = interest;
+            self.fill.window().moved(self.id, interest);
+            if !interest.is_whole {
+                self.fill.changed.notify_one();
+            }
+            self.fill.freed.notify_one();
+        }
+    }
+
+    /// True while the fill waits for its turn.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.progress.borrow().phase, Phase::Waiting)
+    }
+
+    async fn wait(&mut self, ready: impl FnMut(&Progress) -> bool) -> Result<Progress, Error> {
+        let progress = self.progress.wait_for(ready).await;
+        progress.map(|progress| progress.clone()).map_err(|_| Error::Lost)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.fill.readers.fetch_sub(1, Ordering::AcqRel);
+        self.fill.window().leave(self.id);
+        self.fill.changed.notify_one();
+        self.fill.freed.notify_one();
     }
 }
 
@@ -220,17 +405,38 @@ impl Drop for Reader {
 mod tests {
     use super::*;
 
-    fn progress(phase: Phase, total: Option<u64>, written: u64) -> u64 {
-        Progress { phase, total, written }.visible()
+    const MIB: u64 = 1 << 20;
+
+    fn shown(total: Option<u64>, pieces: &[(u64, u64)]) -> Coverage {
+        let mut progress = Progress {
+            phase: Phase::Receiving,
+            total,
+            received: Coverage::default(),
+            visible: Coverage::default(),
+        };
+        for (start, end) in pieces {
+            progress.received.add(ByteRange::new(*start, *end));
+            progress.show(ByteRange::new(*start, *end));
+        }
+        progress.visible
     }
 
     #[test]
     fn the_last_piece_waits_for_the_digest() {
-        let mib = 1 << 20;
-        assert_eq!(progress(Phase::Receiving, Some(mib), mib), mib - HELD_BACK_BYTES);
-        assert_eq!(progress(Phase::Receiving, Some(mib), 10), 10);
-        assert_eq!(progress(Phase::Receiving, Some(HELD_BACK_BYTES), HELD_BACK_BYTES), 0);
-        assert_eq!(progress(Phase::Receiving, None, mib), mib - HELD_BACK_BYTES);
-        assert_eq!(progress(Phase::Verified, Some(mib), mib), mib);
+        let all_but_the_last = Coverage::prefix(MIB - HELD_BACK_BYTES);
+        assert_eq!(shown(Some(MIB), &[(0, MIB)]), all_but_the_last);
+        assert_eq!(shown(Some(MIB), &[(0, 10), (10, MIB - 1), (MIB - 1, MIB)]), all_but_the_last);
+        assert_eq!(shown(Some(MIB), &[(0, 10)]), Coverage::prefix(10));
+        assert!(shown(Some(HELD_BACK_BYTES), &[(0, HELD_BACK_BYTES)]).is_empty());
+        assert_eq!(shown(None, &[(0, MIB)]), all_but_the_last);
+    }
+
+    #[test]
+    fn the_last_piece_is_whichever_comes_last() {
+        // The end first, as lazy pullers do, then the rest: the beginning is held back.
+        let visible = shown(Some(4 * MIB), &[(3 * MIB, 4 * MIB), (MIB, 3 * MIB), (0, MIB)]);
+        assert_eq!(visible.len(), 4 * MIB - HELD_BACK_BYTES);
+        assert!(visible.covers(ByteRange::new(MIB, 4 * MIB)));
+        assert!(!visible.covers(ByteRange::new(MIB - 1, MIB)));
     }
 }

@@ -1,12 +1,12 @@
-//! A blob that passes through: verified like any other, but not kept.
+//! A blob that one reader fetches by itself: verified like any other, but not kept.
 //!
-//! For blobs that the store has no room for, or while its disk fails: the cache
-//! is then a plain proxy, never an error. Each reader has an upstream body of
-//! its own, in order, with the last piece held back until the digest is right.
+//! For a reader that fell behind a fill which is not stored: what it needs next
+//! has left memory. It asks upstream anew from there, with the hash of all
+//! before, and the last piece is held back until the digest is right.
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Ask, Error, HELD_BACK_BYTES};
+use super::{Ask, Error, HELD_BACK_BYTES, window::Frontier};
 use crate::{
     protocol::{Digest, Hasher},
     upstream::{self, BlobBody, Failure},
@@ -14,14 +14,16 @@ use crate::{
 
 /// One reader's own upstream body.
 #[derive(Debug)]
-pub struct Passing {
+pub(super) struct Passing {
     expected: Digest,
     total: Option<u64>,
     body: upstream::Body,
     hasher: Hasher,
+    /// Bytes of the body that the hash has seen already.
+    skip: u64,
     /// Received and not yet handed out.
     waiting: BytesMut,
-    /// Bytes handed out or passed over.
+    /// Where in the blob `waiting` begins.
     position: u64,
     is_verified: bool,
 }
@@ -29,27 +31,36 @@ pub struct Passing {
 // === impl Passing ===
 
 impl Passing {
-    pub(super) async fn open(ask: &Ask) -> Result<Self, Error> {
-        let get = ask.upstream.get_blob(&ask.repository, &ask.digest, 0, &ask.caller);
-        let BlobBody { total, body, .. } = get.await?;
+    /// Asks for what comes behind `from`.
+    pub(super) async fn open(ask: &Ask, from: Frontier, total: Option<u64>) -> Result<Self, Error> {
+        let upstream = &ask.upstream;
+        let get = upstream.get_blob(&ask.repository, &ask.digest, from.at, None, &ask.caller);
+        let body = get.await?;
+        if let (Some(before), Some(now)) = (total, body.total)
+            && before != now
+        {
+            return Err(length_changed());
+        }
+        let BlobBody { start, total: told, body } = body;
         Ok(Self {
             expected: ask.digest,
-            total,
+            total: total.or(told),
             body,
-            hasher: Hasher::new(ask.digest.algorithm()),
+            hasher: from.hasher,
+            skip: from.at.saturating_sub(start),
             waiting: BytesMut::new(),
-            position: 0,
+            position: from.at,
             is_verified: false,
         })
     }
 
-    /// The blob's length, where upstream says it.
-    pub fn total(&self) -> Option<u64> {
-        self.total
+    /// Where it is: it goes only forward.
+    pub(super) fn position(&self) -> u64 {
+        self.position
     }
 
-    /// The next bytes from `start` on, at most `limit`; `None` at the end. It goes only forward.
-    pub async fn read(&mut self, start: u64, limit: u64) -> Result<Option<Bytes>, Error> {
+    /// The next bytes from `start` on, at most `limit`; `None` at the end.
+    pub(super) async fn read(&mut self, start: u64, limit: u64) -> Result<Option<Bytes>, Error> {
         loop {
             let visible = self.visible();
             let pass_over = start.saturating_sub(self.position).min(visible as u64);
@@ -79,10 +90,14 @@ impl Passing {
     }
 
     async fn receive(&mut self) -> Result<(), Error> {
-        let before = self.waiting.len();
-        let received = self.body.append_to(&mut self.waiting).await;
-        if received.map_err(upstream::Error::from)? > 0 {
-            self.hasher.update(self.waiting.get(before..).unwrap_or_default());
+        let mut received = BytesMut::new();
+        let count = self.body.append_to(&mut received).await.map_err(upstream::Error::from)?;
+        if count > 0 {
+            let skip = self.skip.min(count as u64);
+            self.skip -= skip;
+            let new = received.split_off(usize::try_from(skip).unwrap_or(usize::MAX));
+            self.hasher.update(&new);
+            self.waiting.unsplit(new);
             return Ok(());
         }
         let found = self.hasher.clone().finish();
@@ -91,10 +106,14 @@ impl Passing {
         }
         let whole = self.position + self.waiting.len() as u64;
         if self.total.is_some_and(|total| total != whole) {
-            let failure = Failure::invalid("the blob's length is not what upstream had said");
-            return Err(upstream::Error::from(failure).into());
+            return Err(length_changed());
         }
         self.is_verified = true;
         Ok(())
     }
+}
+
+fn length_changed() -> Error {
+    let failure = Failure::invalid("the blob's length is not what upstream had said");
+    upstream::Error::from(failure).into()
 }

@@ -158,6 +158,27 @@ impl Scope<'_> {
         self.scalar(field, raw, default, parse_size)
     }
 
+    /// The size at `field` in bytes, within `range`.
+    pub(super) fn size_within(
+        &self,
+        field: &str,
+        raw: Option<&Scalar>,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        self.scalar(field, raw, default, |text| {
+            let size = parse_size(text)?;
+            if range.contains(&size) {
+                return Ok(size);
+            }
+            let (least, most) = (print_size(*range.start()), print_size(*range.end()));
+            Err(Refusal::new(
+                format!("{} is out of range", quoted(text)),
+                format!("write a size from {least} to {most}, such as {}", print_size(default)),
+            ))
+        })
+    }
+
     /// The whole number at `field`, within `range`.
     pub(super) fn count<N>(
         &self,

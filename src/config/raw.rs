@@ -124,6 +124,9 @@ pub(super) struct RawStore {
     pub(super) directory: Option<String>,
     pub(super) disk: Option<Scalar>,
     pub(super) memory: Option<Scalar>,
+    pub(super) evict_above_percent: Option<Scalar>,
+    pub(super) evict_to_percent: Option<Scalar>,
+    pub(super) scrub_rate: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -133,6 +136,10 @@ pub(super) struct RawFill {
     pub(super) finish_above_percent: Option<Scalar>,
     pub(super) retries: Option<Scalar>,
     pub(super) retry_backoff: Option<Scalar>,
+    pub(super) chunk: Option<Scalar>,
+    pub(super) max_active: Option<Scalar>,
+    pub(super) max_readers: Option<Scalar>,
+    pub(super) memory: Option<Scalar>,
     pub(super) max_manifest: Option<Scalar>,
 }
 

@@ -145,12 +145,12 @@ impl Cache {
         let wanted = range_header(request, &digest);
         // A client that knows no chunks can't tell a body of unknown length from one that was cut.
         let must_be_known = wanted.is_some() || request.version < Version::HTTP_11;
-        let served = self.blobs.open(&ask, must_be_known).await?;
+        let served = self.blobs.open(&ask, wanted, must_be_known).await?;
         let (word, status) = blob_status(served.outcome);
         context.cache = word;
         let answer =
             self.object(context, target, digest, &status).with(header::ACCEPT_RANGES, BYTES);
-        Ok(ranged(wanted, answer, served.source, served.size))
+        Ok(ranged(wanted, answer, served.feed, served.size))
     }
 
     fn described(

@@ -4,7 +4,7 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 
 use super::{Answer, Body};
 use crate::{
-    blob::{Source, Stream},
+    blob::{Feed, Stream},
     protocol::{
         Digest, Requested,
         conditional::if_range,
@@ -29,23 +29,19 @@ pub(super) fn range_header<'a>(request: &'a Parts, digest: &Digest) -> Option<&'
 pub(super) fn ranged(
     wanted: Option<&str>,
     answer: Answer,
-    source: Source,
+    feed: Feed,
     size: Option<u64>,
 ) -> Answer {
     let Some(size) = size else {
-        return answer.with(header::CONTENT_TYPE, OCTETS).body(blob(Stream::whole(source), None));
+        return answer.with(header::CONTENT_TYPE, OCTETS).body(blob(Stream::whole(feed), None));
     };
     match resolve(wanted, size) {
         // An empty blob has no range that could be satisfied, and clients that always send
         // `bytes=0-` want it all the same.
         Requested::Unsatisfiable if size > 0 => unsatisfiable(answer, size),
-        // What passes through is there once, from front to back.
-        Requested::Multiple(_) if matches!(source, Source::Passing(_)) => {
-            whole(answer, source, size)
-        }
-        Requested::Whole | Requested::Unsatisfiable => whole(answer, source, size),
+        Requested::Whole | Requested::Unsatisfiable => whole(answer, feed, size),
         Requested::Single(range) => {
-            let body = blob(Stream::range(source, range), Some(range.len()));
+            let body = blob(Stream::range(feed, range), Some(range.len()));
             let answer = answer
                 .with(header::CONTENT_TYPE, OCTETS)
                 .with_text(header::CONTENT_RANGE, &content_range(range, size))
@@ -57,7 +53,7 @@ pub(super) fn ranged(
             let boundary = format!("{:032x}", fastrand::u128(..));
             let multipart = Multipart::new(&boundary, "application/octet-stream", size);
             let length = multipart.content_length(&ranges);
-            let stream = Stream::multipart(source, &ranges, &multipart);
+            let stream = Stream::multipart(feed, &ranges, &multipart);
             let answer = answer
                 .with_text(header::CONTENT_TYPE, &multipart.content_type())
                 .body(blob(stream, Some(length)));
@@ -66,8 +62,8 @@ pub(super) fn ranged(
     }
 }
 
-fn whole(answer: Answer, source: Source, size: u64) -> Answer {
-    answer.with(header::CONTENT_TYPE, OCTETS).body(blob(Stream::whole(source), Some(size)))
+fn whole(answer: Answer, feed: Feed, size: u64) -> Answer {
+    answer.with(header::CONTENT_TYPE, OCTETS).body(blob(Stream::whole(feed), Some(size)))
 }
 
 fn unsatisfiable(mut answer: Answer, size: u64) -> Answer {

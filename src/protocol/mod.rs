@@ -7,6 +7,7 @@ pub mod accept;
 pub mod cache_status;
 pub mod challenge;
 pub mod conditional;
+pub mod coverage;
 pub mod digest;
 pub mod error;
 mod inspect;
@@ -20,6 +21,7 @@ pub mod ratelimit;
 pub mod reference;
 pub mod route;
 
+pub use coverage::Coverage;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::ErrorCode;
 pub use name::Repository;

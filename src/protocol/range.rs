@@ -31,6 +31,17 @@ pub enum Requested {
     Unsatisfiable,
 }
 
+/// What a `Range` header asks for, as far as that can be said before the size is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// All of it.
+    Whole,
+    /// One range from this byte on, up to and not including the second, or to the end.
+    From(u64, Option<u64>),
+    /// Something that counts from the end, or several ranges: only the size tells.
+    Unsized,
+}
+
 /// One element of a `Range` header, positions as sent.
 #[derive(Clone, Copy)]
 enum Spec {
@@ -67,7 +78,7 @@ impl ByteRange {
         self.start <= other.end && other.start <= self.end
     }
 
-    fn cover(self, other: Self) -> Self {
+    pub(super) fn cover(self, other: Self) -> Self {
         Self { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 }
@@ -88,6 +99,18 @@ pub fn resolve(range_header: Option<&str>, size: u64) -> Requested {
         [] => Requested::Unsatisfiable,
         [range] => Requested::Single(*range),
         ranges => Requested::Multiple(ranges.to_vec()),
+    }
+}
+
+/// What a `Range` header asks for before the size is known; one that [`resolve`] ignores asks for
+/// the whole.
+pub fn asked(range_header: Option<&str>) -> Asked {
+    match range_header.and_then(parse_specs).as_deref() {
+        None => Asked::Whole,
+        Some([Spec::From { first, last }]) => {
+            Asked::From(*first, last.map(|last| last.saturating_add(1)))
+        }
+        Some(_) => Asked::Unsized,
     }
 }
 
@@ -222,6 +245,16 @@ mod tests {
 
     fn of_1000(header: &str) -> Requested {
         resolve(Some(header), 1000)
+    }
+
+    #[test]
+    fn what_is_asked_before_the_size_is_known() {
+        assert_eq!(asked(None), Asked::Whole);
+        assert_eq!(asked(Some("bytes=9-5")), Asked::Whole);
+        assert_eq!(asked(Some("bytes=7-")), Asked::From(7, None));
+        assert_eq!(asked(Some("bytes=7-9")), Asked::From(7, Some(10)));
+        assert_eq!(asked(Some("bytes=-9")), Asked::Unsized);
+        assert_eq!(asked(Some("bytes=0-1,5-6")), Asked::Unsized);
     }
 
     #[test]

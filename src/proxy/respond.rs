@@ -126,8 +126,12 @@ fn blob(error: &blob::Error, route: Option<&Route>) -> Told {
             };
             Told::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, what).retry(RETRY)
         }
-        blob::Error::Lost => {
+        blob::Error::Lost | blob::Error::Moved => {
             Told::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, text).retry(RETRY)
+        }
+        blob::Error::Busy(_) => {
+            Told::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::TooManyRequests, text)
+                .retry(RETRY)
         }
     }
 }

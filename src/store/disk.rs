@@ -1,272 +1,290 @@
-//! Staged files: bytes on their way to being published.
-//!
-//! A [`Staging`] is the one writer of one digest's staged file; readers follow
-//! through its map. Dropped without [`Store::publish`] or [`Staging::discard`]
-//! the file stays, counted, and the next fill of the digest resumes it.
+//! The store's life on its disk: opening, closing, failing, and working again.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::FileExt,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    io,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{Error, Map, Store, layout::Layout};
-use tokio::sync::Notify;
+use moka::sync::Cache;
+use rustix::fs::statvfs;
+use tokio::sync::Semaphore;
 
-use crate::protocol::{Digest, Hasher};
+use super::{
+    Error, LINKS, LOOKUPS, Store,
+    eviction::{self, Goal},
+    health::{Health, Trouble},
+    index::{Index, OpenError},
+    keeper::Keeper,
+    layout::{Layout, remove_if_there},
+    memory::Memory,
+    object::OpenObjects,
+    recovery,
+    space::Space,
+};
+use crate::config;
 
-/// How much address space a body of unknown length gets; the largest such body.
-const UNKNOWN_RESERVE_BYTES: u64 = 64 << 30;
+/// Left free on the file system, for what is not counted.
+const MARGIN_BYTES: u64 = 1 << 20;
 
-/// Room is held in steps of this size where the length is unknown.
-const HOLD_STEP_BYTES: u64 = 16 << 20;
+/// What a probe writes.
+const PROBE_BYTES: usize = 64 * 1024;
 
-/// The writer of one staged file.
-#[derive(Debug)]
-pub struct Staging {
-    store: Arc<Store>,
-    digest: Digest,
-    file: File,
-    path: PathBuf,
-    /// Bytes in the file; it only grows.
-    len: u64,
-    /// Bytes of the store's capacity that are held for this file.
-    held: u64,
-    /// Set by [`Staging::prepare`].
-    staged: Option<Staged>,
-    ending: Ending,
-}
+/// A probe that takes longer shows a disk that is still slow.
+const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What readers of a staged file need. They keep to the bytes that the writer
-/// says are there.
-#[derive(Debug, Clone)]
-pub struct Staged {
-    /// The file's map, as long as the body will be.
-    pub map: Map,
-}
+/// How long a closed index may still be read by those who were at it.
+const LET_GO: Duration = Duration::from_secs(5);
 
-/// What happens to the file when its writer is dropped.
-#[derive(Debug, PartialEq, Eq)]
-enum Ending {
-    Keep,
-    Discard,
-    Committed,
-}
+// === impl Store: its life ===
 
-/// Staged files that have no writer now, and those that have.
-#[derive(Debug, Default)]
-pub(super) struct Partials {
-    states: Mutex<HashMap<Digest, PartialState>>,
-    /// Wakes who waits for a writer to let go.
-    released: Notify,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum PartialState {
-    /// A [`Staging`] writes it.
-    Claimed,
-    /// It was left with this many bytes.
-    Left(u64),
-}
-
-// === impl Staging ===
-
-impl Staging {
-    pub(super) fn open(store: &Arc<Store>, digest: Digest) -> Result<Self, Error> {
-        let left = store.partials.claim(digest)?;
-        let path = store.layout.partial(&digest);
-        let opened = (|| {
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
-            Ok::<_, io::Error>((file.metadata()?.len(), file))
-        })();
-        let (len, file) = opened.inspect_err(|_| store.partials.release(digest, left))?;
-        // The books may be wrong about a file that was touched by hand; it is what it is.
-        store.space.correct(left, len);
-        let store = Arc::clone(store);
-        Ok(Self { store, digest, file, path, len, held: len, staged: None, ending: Ending::Keep })
+impl Store {
+    /// Opens or creates the store in `config.directory`. Blocks.
+    pub fn open(config: &config::Store) -> Result<Self, Error> {
+        let layout = Layout::prepare(&config.directory)?;
+        let (space, health) = (Arc::new(Space::new(config)), Arc::new(Health::default()));
+        let index = open_index(&layout, &space, &health)?;
+        let partials = recovery::scan_partials(&layout, &index)?;
+        space.publish(0, index.totals()?.bytes, false);
+        space.found(partials.left_bytes());
+        let store = Self {
+            layout,
+            index: RwLock::new(Some(Arc::new(index))),
+            memory: Memory::new(config.memory),
+            open: OpenObjects::default(),
+            space,
+            partials,
+            links: Cache::new(LINKS),
+            health,
+            evicting: Mutex::default(),
+            adopting: Mutex::default(),
+            lookups: Semaphore::new(LOOKUPS),
+            keeper: Keeper::default(),
+            scrub_rate: config.scrub_rate,
+        };
+        eviction::bound_quarantine(&store)?;
+        Ok(store)
     }
 
-    /// Makes room for `total` bytes, or for as many as will come, and maps them. Blocks.
-    pub fn prepare(&mut self, total: Option<u64>) -> Result<(), Error> {
-        let wanted = total.unwrap_or(self.len + HOLD_STEP_BYTES);
-        if wanted > self.held {
-            self.store.reserve(wanted - self.held)?;
-            self.held = wanted;
+    /// Has the store looked after from now on: eviction between the watermarks, a disk that works
+    /// again, the scrub.
+    pub fn keep(self: &Arc<Self>) -> io::Result<()> {
+        self.keeper.start(self)
+    }
+
+    /// Writes what is still pending, at the end of the process. Blocks.
+    pub fn close(&self) {
+        self.keeper.stop();
+        if let Ok(index) = self.index() {
+            index.close();
         }
-        let map = Map::new(&self.file, total.unwrap_or(UNKNOWN_RESERVE_BYTES).max(self.len))?;
-        self.staged = Some(Staged { map });
+    }
+
+    /// Lets the index go, for another process to take over: what is pending is written, and its
+    /// lock is free when this ends. From then on published files are served without it and nothing
+    /// is staged. Blocks.
+    pub fn release(&self) {
+        self.keeper.stop();
+        self.close_index();
+    }
+
+    /// Takes the index back after [`Store::release`]. Blocks.
+    pub fn reopen(self: &Arc<Self>) -> Result<(), Error> {
+        self.open_index_again()?;
+        Ok(self.keep()?)
+    }
+
+    /// What is wrong with the disk, in a sentence.
+    pub fn trouble(&self) -> Option<String> {
+        self.health.trouble().map(|trouble| trouble.to_string())
+    }
+
+    /// True while nothing is staged, because the disk fails or the index was let go.
+    pub fn is_unavailable(&self) -> bool {
+        self.health.is_failing() || self.index().is_err()
+    }
+
+    /// A write took too long: nothing is staged until the disk is faster.
+    pub fn report_slow(&self) {
+        self.health.slow("be written");
+    }
+
+    /// Bytes counted against the limit now.
+    pub fn used_bytes(&self) -> u64 {
+        self.space.used()
+    }
+
+    pub(super) fn index(&self) -> Result<Arc<Index>, Error> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.clone().ok_or(Error::Closed)
+    }
+
+    /// Notes that the disk failed, and hands the error on.
+    pub(super) fn failed(&self, what: &'static str, error: io::Error) -> io::Error {
+        self.health.failed(what, &error);
+        error
+    }
+
+    fn close_index(&self) {
+        let Some(index) = self.index.write().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        index.close();
+        // Its file's lock is free once the last reader is done.
+        let deadline = Instant::now() + LET_GO;
+        while Arc::strong_count(&index) > 1 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn open_index_again(&self) -> Result<(), Error> {
+        self.close_index();
+        self.layout.make_folders()?;
+        self.layout.check_format()?;
+        let index = open_index(&self.layout, &self.space, &self.health)?;
+        let (before, now) = (self.space.published(), index.totals()?.bytes);
+        self.space.unpublish(before);
+        self.space.publish(0, now, false);
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
         Ok(())
     }
-
-    /// The digest that the bytes are to have.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// Bytes in the file now, those of an earlier life included.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// True while nothing has been written.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// What readers need; there once [`Staging::prepare`] has been called.
-    pub fn staged(&self) -> Result<Staged, Error> {
-        let unprepared = || io::Error::other("the staged file is not prepared");
-        Ok(self.staged.clone().ok_or_else(unprepared)?)
-    }
-
-    /// Hashes what an earlier life left in the file. Blocks on the disk.
-    pub fn rehash(&self, hasher: &mut Hasher) -> io::Result<()> {
-        let mut left = File::open(&self.path)?.take(self.len);
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let read = left.read(&mut buffer)?;
-            if read == 0 {
-                return Ok(());
-            }
-            hasher.update(buffer.get(..read).unwrap_or_default());
-        }
-    }
-
-    /// Writes `bytes` behind those that are there. Blocks on the disk.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let end = self.len + bytes.len() as u64;
-        if self.staged.as_ref().is_some_and(|staged| end > staged.map.len()) {
-            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
-        }
-        if end > self.held {
-            let step = HOLD_STEP_BYTES.max(end - self.held);
-            self.store.reserve(step)?;
-            self.held += step;
-        }
-        self.file.write_all_at(bytes, self.len)?;
-        self.len = end;
-        Ok(())
-    }
-
-    /// Drops the file and what it holds.
-    pub fn discard(mut self) {
-        self.ending = Ending::Discard;
-    }
-
-    /// Makes the bytes durable where they are.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
-
-    /// Gives synced bytes their final name; answers what was held.
-    pub(super) fn commit(mut self, layout: &Layout) -> io::Result<u64> {
-        layout.publish(&self.digest)?;
-        self.ending = Ending::Committed;
-        Ok(self.held)
-    }
 }
 
-impl Drop for Staging {
-    fn drop(&mut self) {
-        let (partials, space) = (&self.store.partials, &self.store.space);
-        match self.ending {
-            Ending::Committed => partials.release(self.digest, 0),
-            Ending::Keep if self.len > 0 => {
-                space.release(self.held.saturating_sub(self.len));
-                partials.release(self.digest, self.len);
+/// Opens the index; one that can't be read is set aside, and the files adopted into a new one.
+fn open_index(
+    layout: &Layout,
+    space: &Arc<Space>,
+    health: &Arc<Health>,
+) -> Result<Index, Error> {
+    let path = layout.index();
+    let open = || {
+        let (space, health, path) = (Arc::clone(space), Arc::clone(health), path.clone());
+        let committed = Box::new(move |error: Option<&Error>| {
+            if let Ok(metadata) = std::fs::metadata(&path) {
+                space.set_index(metadata.len());
             }
-            Ending::Keep | Ending::Discard => {
-                if let Err(error) = fs::remove_file(&self.path)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    tracing::warn!(path = %self.path.display(), %error, "could not remove a staged file");
-                }
-                space.release(self.held);
-                partials.release(self.digest, 0);
+            if let Some(error) = error {
+                health.failed("write the index", &io::Error::other(error.to_string()));
             }
-        }
-    }
-}
-
-// === impl Partials ===
-
-impl Partials {
-    pub(super) fn new(left: impl IntoIterator<Item = (Digest, u64)>) -> Self {
-        let states = left.into_iter().map(|(d, len)| (d, PartialState::Left(len))).collect();
-        Self { states: Mutex::new(states), released: Notify::new() }
-    }
-
-    pub(super) fn total_bytes(&self) -> u64 {
-        self.lock().values().map(PartialState::bytes).sum()
-    }
-
-    /// Takes the digest for one writer; answers the bytes that lie there already.
-    fn claim(&self, digest: Digest) -> Result<u64, Error> {
-        match self.lock().insert(digest, PartialState::Claimed) {
-            Some(PartialState::Claimed) => {
-                Err(io::Error::new(io::ErrorKind::ResourceBusy, "another fill writes it").into())
-            }
-            Some(PartialState::Left(len)) => Ok(len),
-            None => Ok(0),
-        }
-    }
-
-    fn release(&self, digest: Digest, left: u64) {
-        let mut states = self.lock();
-        if left == 0 {
-            states.remove(&digest);
-        } else {
-            states.insert(digest, PartialState::Left(left));
-        }
-        drop(states);
-        self.released.notify_waiters();
-    }
-
-    /// True while somebody writes or publishes `digest`.
-    pub(super) fn is_claimed(&self, digest: &Digest) -> bool {
-        matches!(self.lock().get(digest), Some(PartialState::Claimed))
-    }
-
-    /// Waits until nobody writes `digest`.
-    pub(super) async fn unclaimed(&self, digest: &Digest) {
-        loop {
-            let released = self.released.notified();
-            if !self.is_claimed(digest) {
-                return;
-            }
-            released.await;
-        }
-    }
-
-    /// Removes one left-over from the books, for eviction; never one that is being written.
-    pub(super) fn take_left(&self) -> Option<(Digest, u64)> {
-        let mut states = self.lock();
-        let found = states.iter().find_map(|(digest, state)| match state {
-            PartialState::Left(len) => Some((*digest, *len)),
-            PartialState::Claimed => None,
         });
-        if let Some((digest, _)) = found {
-            states.remove(&digest);
+        Index::open(layout, committed)
+    };
+    let opened = match open() {
+        Err(OpenError::Damaged(problem)) => {
+            tracing::error!(
+                path = %path.display(), problem,
+                "the index can't be read; it is set aside, and the files are verified and adopted anew"
+            );
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            layout.set_aside_as(&path, &format!("index-{}.redb", since.as_millis()))?;
+            open()
         }
-        found
+        opened => opened,
+    };
+    let index = opened.map_err(|error| match error {
+        OpenError::InUse => Error::InUse { path: path.clone() },
+        OpenError::Damaged(problem) => Error::Unusable {
+            path: path.clone(),
+            problem,
+            remedy: "move the file away to start with an empty index",
+        },
+        OpenError::Failed(error) => error,
+    })?;
+    space.set_index(std::fs::metadata(&path)?.len());
+    Ok(index)
+}
+
+// === impl Store: room ===
+
+impl Store {
+    /// Makes room for `wanted` more bytes and counts them as held. Blocks.
+    pub(super) fn reserve(&self, wanted: u64) -> Result<(), Error> {
+        if self.missing_on_disk(wanted) == 0 && self.space.try_hold(wanted) {
+            return Ok(());
+        }
+        let _one = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
+        eviction::make_room(self, wanted)?;
+        let missing = self.missing_on_disk(wanted);
+        if missing > 0 {
+            self.health.full(wanted);
+            let target = self.space.used().saturating_sub(missing);
+            eviction::evict(self, Goal { target, must: target })?;
+        }
+        if self.missing_on_disk(wanted) == 0 && self.space.try_hold(wanted) {
+            return Ok(());
+        }
+        Err(Error::Full { wanted, capacity: self.space.capacity() })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, PartialState>> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How many bytes the file system itself is short of, for `wanted` more; what is held and not
+    /// yet written is spoken for.
+    fn missing_on_disk(&self, wanted: u64) -> u64 {
+        let Ok(system) = statvfs(self.layout.root()) else {
+            // Whoever writes finds out.
+            return 0;
+        };
+        let free = system.f_bavail.saturating_mul(system.f_frsize);
+        let needed = wanted + self.space.promised() + self.space.index() + MARGIN_BYTES;
+        needed.saturating_sub(free)
     }
 }
 
-// === impl PartialState ===
+// === impl Store: working again ===
 
-impl PartialState {
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Claimed => 0,
-            Self::Left(len) => *len,
+impl Store {
+    /// Finds out whether a disk that failed works again, and whether the files are still there.
+    pub(super) fn look_at_disk(&self) {
+        let trouble = self.health.trouble();
+        if trouble.is_none() && self.index_is_in_place() {
+            return;
         }
+        match self.probe(trouble.as_ref()) {
+            Ok(true) => self.health.recovered(),
+            Ok(false) => {}
+            Err(Error::Io(error)) => self.health.failed("write a probe", &error),
+            Err(error) => {
+                let problem = io::Error::other(error.to_string());
+                self.health.failed("open the index again", &problem);
+            }
+        }
+    }
+
+    /// True if the index that is open is the one that lies in the directory.
+    fn index_is_in_place(&self) -> bool {
+        self.index().is_ok_and(|index| index.is_at(&self.layout.index()))
+    }
+
+    fn probe(&self, trouble: Option<&Trouble>) -> Result<bool, Error> {
+        if let Some(Trouble::Full { wanted }) = trouble {
+            let enough = (*wanted).max(PROBE_BYTES as u64);
+            return Ok(self.missing_on_disk(enough) == 0);
+        }
+        let started = Instant::now();
+        self.layout.make_folders()?;
+        self.write_probe()?;
+        if started.elapsed() > PROBE_PATIENCE {
+            return Ok(false);
+        }
+        if !self.index_is_in_place() || self.index_failed() {
+            tracing::info!("the store's index is opened again");
+            self.open.clear();
+            self.open_index_again()?;
+        }
+        Ok(true)
+    }
+
+    fn write_probe(&self) -> io::Result<()> {
+        let path = self.layout.probe();
+        let written = std::fs::File::create(&path).and_then(|mut file| {
+            io::Write::write_all(&mut file, &[0; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        let removed = remove_if_there(&path);
+        written.and(removed)
+    }
+
+    /// True if the index can't be written any more: redb wants to be opened again after an error.
+    fn index_failed(&self) -> bool {
+        self.index().is_ok_and(|index| index.check().is_err())
     }
 }

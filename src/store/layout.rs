@@ -1,8 +1,9 @@
 //! Where things lie on disk, described once.
 //!
 //! `<directory>/{FORMAT, index.redb, blobs/<algorithm>/<2 hex>/<hex>,
-//! partial/<algorithm>-<hex>, quarantine/}`. A file below `blobs/` is complete
-//! and never changes; one below `partial/` only grows.
+//! partial/<algorithm>-<hex>[.map], quarantine/}`. A file below `blobs/` is
+//! complete and never changes. In one below `partial/` each byte is written
+//! once; its `.map` says which are there, and without one it grows from the front.
 
 use std::{
     fs::{self, File},
@@ -16,10 +17,25 @@ use crate::protocol::{Algorithm, Digest};
 /// The version of this layout. A store with a higher one is refused.
 const FORMAT: u32 = 1;
 
+/// What the name of a staged file's journal ends with.
+const MAP: &str = ".map";
+
+/// Folders of each algorithm below `blobs/`: one for each first byte of a digest.
+const SHARDS: u32 = 256;
+
 /// The store's folder and the names in it.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     root: PathBuf,
+}
+
+/// What a name below `partial/` stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PartialName {
+    /// A staged file.
+    Body(Digest),
+    /// The journal of one.
+    Map(Digest),
 }
 
 // === impl Layout ===
@@ -28,14 +44,13 @@ impl Layout {
     /// Creates what is missing below `root` and checks the format's version.
     pub(super) fn prepare(root: &Path) -> Result<Self, Error> {
         let layout = Self { root: root.to_owned() };
-        for folder in [layout.partials(), layout.quarantine()] {
-            make_folder(&folder)?;
-        }
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            make_folder(&layout.blobs(algorithm))?;
-        }
+        layout.make_folders()?;
         layout.check_format()?;
         Ok(layout)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn index(&self) -> PathBuf {
@@ -53,13 +68,37 @@ impl Layout {
     }
 
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
-        self.partials().join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()))
+        self.partials().join(flat_name(digest))
     }
 
-    /// The digest that a file name below `partial/` stands for.
-    pub(super) fn partial_digest(name: &str) -> Option<Digest> {
-        let (algorithm, hex) = name.split_once('-')?;
-        Digest::parse(&format!("{algorithm}:{hex}")).ok()
+    /// The journal beside a staged file.
+    pub(super) fn map(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(flat_name(digest) + MAP)
+    }
+
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// A file that shows whether the disk takes writes.
+    pub(super) fn probe(&self) -> PathBuf {
+        self.root.join("probe")
+    }
+
+    /// What a name below `partial/` stands for; `None` if it is none of ours.
+    pub(super) fn parse_partial(name: &str) -> Option<PartialName> {
+        match name.strip_suffix(MAP) {
+            Some(name) => parse_flat(name).map(PartialName::Map),
+            None => parse_flat(name).map(PartialName::Body),
+        }
+    }
+
+    /// The folders below `blobs/` in which published files lie, whether they are there or not.
+    pub(super) fn shards(&self) -> impl Iterator<Item = (Algorithm, PathBuf)> {
+        [Algorithm::Sha256, Algorithm::Sha512].into_iter().flat_map(|algorithm| {
+            let folder = self.blobs(algorithm);
+            (0..SHARDS).map(move |shard| (algorithm, folder.join(format!("{shard:02x}"))))
+        })
     }
 
     /// Moves a staged file into place and makes both folders' entries durable.
@@ -71,29 +110,48 @@ impl Layout {
             sync_folder(&self.blobs(digest.algorithm()))?;
         }
         fs::rename(self.partial(digest), &target)?;
+        remove_if_there(&self.map(digest))?;
         sync_folder(folder)?;
         sync_folder(&self.partials())
     }
 
-    /// Moves a published file that went bad out of the way, for the operator to look at.
-    pub(super) fn set_aside(&self, digest: &Digest) -> io::Result<()> {
-        let target =
-            self.quarantine().join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()));
-        match fs::rename(self.blob(digest), target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+    /// Removes a staged file and its journal.
+    pub(super) fn discard(&self, digest: &Digest) -> io::Result<()> {
+        // The journal goes last: a staged file without one would read as a beginning.
+        remove_if_there(&self.partial(digest))?;
+        remove_if_there(&self.map(digest))
+    }
+
+    /// Moves a published file that went bad out of the way, for the operator to look at; answers
+    /// its length.
+    pub(super) fn set_aside(&self, digest: &Digest) -> io::Result<u64> {
+        self.set_aside_as(&self.blob(digest), &flat_name(digest))
+    }
+
+    /// The same of any file.
+    pub(super) fn set_aside_as(&self, path: &Path, name: &str) -> io::Result<u64> {
+        let target = self.quarantine().join(name);
+        let len = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            found => found?.len(),
+        };
+        fs::rename(path, target)?;
+        Ok(len)
+    }
+
+    /// Makes the folders that are missing.
+    pub(super) fn make_folders(&self) -> Result<(), Error> {
+        for folder in [self.partials(), self.quarantine()] {
+            make_folder(&folder)?;
         }
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            make_folder(&self.blobs(algorithm))?;
+        }
+        Ok(())
     }
 
-    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
-        self.root.join("blobs").join(algorithm.as_str())
-    }
-
-    fn quarantine(&self) -> PathBuf {
-        self.root.join("quarantine")
-    }
-
-    fn check_format(&self) -> Result<(), Error> {
+    /// Refuses a store of another version; writes ours where there is none.
+    pub(super) fn check_format(&self) -> Result<(), Error> {
         let path = self.root.join("FORMAT");
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -116,6 +174,20 @@ impl Layout {
             }),
         }
     }
+
+    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str())
+    }
+}
+
+/// A digest as a name of one folder.
+fn flat_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().as_str(), digest.hex())
+}
+
+fn parse_flat(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('-')?;
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
 }
 
 fn write_format(root: &Path, path: &Path) -> io::Result<()> {
@@ -135,6 +207,13 @@ fn unusable(path: &Path, error: &io::Error) -> Error {
         path: path.to_owned(),
         problem: error.to_string(),
         remedy: "store.directory must be a directory that this user may write",
+    }
+}
+
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 
@@ -161,9 +240,11 @@ mod tests {
     fn partial_names_are_read_back() {
         let layout = Layout { root: PathBuf::from("/x") };
         let digest = Digest::of(Algorithm::Sha512, b"x");
-        let path = layout.partial(&digest);
-        let name = path.file_name().unwrap().to_str().unwrap();
-        assert_eq!(Layout::partial_digest(name), Some(digest));
-        assert_eq!(Layout::partial_digest("sha256-zz"), None);
+        let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let body = Layout::parse_partial(&name(layout.partial(&digest)));
+        assert_eq!(body, Some(PartialName::Body(digest)));
+        let map = Layout::parse_partial(&name(layout.map(&digest)));
+        assert_eq!(map, Some(PartialName::Map(digest)));
+        assert_eq!(Layout::parse_partial("sha256-zz"), None);
     }
 }

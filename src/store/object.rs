@@ -18,7 +18,7 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::{Map, Staged, layout::Layout};
+use super::{Map, layout::Layout};
 use crate::protocol::Digest;
 
 /// Objects kept open without a reader.
@@ -103,11 +103,6 @@ impl Lease {
         &self.object.map
     }
 
-    /// What a fill's readers need of it.
-    pub fn staged(&self) -> Staged {
-        Staged { map: self.object.map.clone() }
-    }
-
     /// Some of the object's bytes, without a copy.
     pub fn slice(&self, start: u64, len: u64) -> Bytes {
         self.object.map.slice(start, len)
@@ -178,10 +173,21 @@ impl OpenObjects {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }
 
-    /// True while somebody reads the object.
-    pub(super) fn is_read(&self, digest: &Digest) -> bool {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Forgets the object unless somebody reads it; true if nobody does.
+    pub(super) fn retire(&self, digest: &Digest) -> bool {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let object = live.get(digest).and_then(Weak::upgrade);
-        object.is_some_and(|object| object.leases.load(Ordering::Acquire) > 0)
+        if object.is_some_and(|object| object.leases.load(Ordering::Acquire) > 0) {
+            return false;
+        }
+        live.remove(digest);
+        self.idle.invalidate(digest);
+        true
+    }
+
+    /// Forgets all objects; those that are being read live on with their readers.
+    pub(super) fn clear(&self) {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.idle.invalidate_all();
     }
 }

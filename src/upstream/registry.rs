@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config,
     protocol::{
-        Algorithm, Digest, ErrorCode, Reference, Repository, Route,
+        Algorithm, ByteRange, Digest, ErrorCode, Reference, Repository, Route,
         media_type::{NotAManifest, inspect},
     },
 };
@@ -212,21 +212,27 @@ impl Upstream {
         self.talk.detached(self.config.timeouts.fetch, work).await
     }
 
-    /// GET of a blob from the byte `from` on. An upstream that ignores the range starts at 0.
+    /// GET of a blob from the byte `from` on, up to and not including `until`, or to its end. An
+    /// upstream that ignores the range starts at 0. A bounded range that begins behind the blob's
+    /// end is [`Error::Refused`] with 416.
     pub async fn get_blob(
         &self,
         repository: &Repository,
         digest: &Digest,
         from: u64,
+        until: Option<u64>,
         caller: &Caller,
     ) -> Result<BlobBody, Error> {
         let mut ask = Ask::blob(Method::GET, repository, digest, caller);
-        ask.range = (from > 0).then(|| format!("bytes={from}-"));
+        ask.range = match until {
+            Some(until) => ByteRange::new(from, until).header(),
+            None => (from > 0).then(|| format!("bytes={from}-")),
+        };
         let talk = Arc::clone(&self.talk);
         let work = async move {
             let mut reply = talk.ask(&ask).await?;
             // Nothing is left behind what we have: the whole is what there is.
-            if reply.status == StatusCode::RANGE_NOT_SATISFIABLE && from > 0 {
+            if reply.status == StatusCode::RANGE_NOT_SATISFIABLE && from > 0 && until.is_none() {
                 ask.range = None;
                 reply = talk.ask(&ask).await?;
             }
@@ -238,7 +244,8 @@ impl Upstream {
             let (range, total) = content_range(&reply.headers)
                 .filter(|(range, _)| range.start == from)
                 .ok_or_else(|| Failure::invalid("a 206 with another range than was asked for"))?;
-            let total = total.or(Some(range.end));
+            // Where the whole rest was asked for, its end is the blob's.
+            let total = total.or(if until.is_none() { Some(range.end) } else { None });
             Ok(BlobBody { start: from, total, body: reply.body })
         };
         self.talk.detached(self.config.timeouts.fetch, work).await

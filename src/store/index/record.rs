@@ -11,11 +11,23 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::protocol::{Algorithm, Digest, Repository, Tag};
 
 /// The version that every value written now begins with.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-/// The first byte of a blob's row in the recency table, and of a manifest's.
-const BLOB_FIRST: u8 = 0;
-const MANIFEST_FIRST: u8 = 1;
+/// The version before: a blob's record ended after `used_ms`, the others were the same.
+const VERSION_BEFORE: u8 = 1;
+
+/// In which order objects go; the first byte of a row in the recency table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::store) enum Class {
+    /// Blobs that were read while they came in, and not since.
+    Probation,
+    /// Blobs that were read again later.
+    Protected,
+    /// Manifests: small, and one costs a counted request to get back.
+    Manifest,
+    /// What the operator pinned never goes.
+    Pinned,
+}
 
 /// What a published file is; blobs are evicted before manifests, which are
 /// small and cost a counted request to get back.
@@ -36,7 +48,14 @@ pub(in crate::store) struct BlobRecord {
     pub(in crate::store) kind: Kind,
     /// When it was last read, in milliseconds since the epoch.
     pub(in crate::store) used_ms: u64,
+    /// It was read again after it had come in.
+    pub(in crate::store) reread: bool,
+    /// A pin names it.
+    pub(in crate::store) pinned: bool,
 }
+
+/// A blob's record in the version before.
+type BlobRowBefore = (u64, Kind, u64);
 
 /// Where a digest was seen: the repository of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,11 +106,29 @@ type TagRow = (String, Option<String>, u64, u64);
 
 impl BlobRecord {
     pub(super) fn new(size: u64, kind: Kind, now: SystemTime) -> Self {
-        Self { size, kind, used_ms: millis(now) }
+        Self { size, kind, used_ms: millis(now), reread: false, pinned: false }
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        decode(bytes)
+        let (version, rest) = bytes.split_first()?;
+        if *version != VERSION_BEFORE {
+            return decode(bytes);
+        }
+        let (size, kind, used_ms) = postcard::from_bytes::<BlobRowBefore>(rest).ok()?;
+        Some(Self { size, kind, used_ms, reread: false, pinned: false })
+    }
+
+    pub(in crate::store) fn class(&self) -> Class {
+        match (self.pinned, self.kind, self.reread) {
+            (true, _, _) => Class::Pinned,
+            (false, Kind::Manifest, _) => Class::Manifest,
+            (false, Kind::Blob, true) => Class::Protected,
+            (false, Kind::Blob, false) => Class::Probation,
+        }
+    }
+
+    pub(in crate::store) fn used(&self) -> SystemTime {
+        time(self.used_ms).unwrap_or(UNIX_EPOCH)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -101,19 +138,24 @@ impl BlobRecord {
     /// The row of the recency table that belongs to this record.
     pub(super) fn recency_key(&self, digest: &Digest) -> Vec<u8> {
         let mut key = Vec::with_capacity(80);
-        key.push(match self.kind {
-            Kind::Blob => BLOB_FIRST,
-            Kind::Manifest => MANIFEST_FIRST,
-        });
+        key.push(self.class().first_byte());
         key.extend(self.used_ms.to_be_bytes());
         key.extend(digest_key(digest));
         key
     }
 }
 
-/// Whether a row of the recency table is a manifest's.
-pub(in crate::store) fn is_manifest(key: &[u8]) -> bool {
-    key.first() == Some(&MANIFEST_FIRST)
+// === impl Class ===
+
+impl Class {
+    pub(super) fn first_byte(self) -> u8 {
+        match self {
+            Self::Probation => 0,
+            Self::Protected => 1,
+            Self::Manifest => 2,
+            Self::Pinned => 3,
+        }
+    }
 }
 
 /// The digest of a row of the recency table.
@@ -132,7 +174,7 @@ pub(super) fn digest_key(digest: &Digest) -> Vec<u8> {
     key
 }
 
-fn parse_digest_key(key: &[u8]) -> Option<Digest> {
+pub(super) fn parse_digest_key(key: &[u8]) -> Option<Digest> {
     let (algorithm, bytes) = key.split_first()?;
     let algorithm = match algorithm {
         1 => Algorithm::Sha256,
@@ -150,11 +192,33 @@ impl LinkKey {
         key.extend(digest_key(&self.digest));
         key
     }
+
+    /// The key that `bytes` were encoded from.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut parts = bytes.splitn(3, |byte| *byte == 0);
+        let upstream = std::str::from_utf8(parts.next()?).ok()?;
+        let repository = std::str::from_utf8(parts.next()?).ok()?;
+        Some(Self {
+            upstream: upstream.into(),
+            repository: Repository::parse(repository).ok()?,
+            digest: parse_digest_key(parts.next()?)?,
+        })
+    }
 }
 
 impl TagKey {
     pub(super) fn encode(&self) -> Vec<u8> {
         join(&[&self.upstream, self.repository.as_str(), self.tag.as_str()])
+    }
+
+    /// The key that `bytes` were encoded from.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(bytes).ok()?.split('\0');
+        Some(Self {
+            upstream: parts.next()?.into(),
+            repository: Repository::parse(parts.next()?).ok()?,
+            tag: Tag::parse(parts.next()?).ok()?,
+        })
     }
 }
 
@@ -192,13 +256,13 @@ impl TagRecord {
     }
 }
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     postcard::to_extend(value, vec![VERSION]).expect("records of plain values serialize")
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (version, rest) = bytes.split_first()?;
-    if *version != VERSION {
+    if ![VERSION, VERSION_BEFORE].contains(version) {
         return None;
     }
     postcard::from_bytes(rest).ok()
@@ -241,10 +305,39 @@ mod tests {
 
     #[test]
     fn recency_orders_blobs_by_age_and_before_manifests() {
-        let key = |kind, used_ms| BlobRecord { size: 1, kind, used_ms }.recency_key(&digest("a"));
+        let record = BlobRecord::new(1, Kind::Blob, UNIX_EPOCH);
+        let key =
+            |kind, used_ms| BlobRecord { kind, used_ms, ..record }.recency_key(&digest("a"));
         assert!(key(Kind::Blob, 1) < key(Kind::Blob, 256));
         assert!(key(Kind::Blob, u64::MAX) < key(Kind::Manifest, 0));
+        let reread = BlobRecord { reread: true, ..record }.recency_key(&digest("a"));
+        assert!(key(Kind::Blob, u64::MAX) < reread && reread < key(Kind::Manifest, 0));
+        let pinned = BlobRecord { pinned: true, ..record }.recency_key(&digest("a"));
+        assert!(key(Kind::Manifest, u64::MAX) < pinned);
         assert_eq!(parse_recency_key(&key(Kind::Blob, 7)), Some(digest("a")));
+    }
+
+    #[test]
+    fn a_record_of_the_version_before_is_understood() {
+        let row: BlobRowBefore = (7, Kind::Manifest, 9);
+        let bytes = postcard::to_extend(&row, vec![VERSION_BEFORE]).unwrap();
+        let record = BlobRecord::decode(&bytes).unwrap();
+        assert_eq!((record.size, record.kind, record.used_ms), (7, Kind::Manifest, 9));
+        assert_eq!(BlobRecord::decode(&record.encode()), Some(record));
+    }
+
+    #[test]
+    fn keys_are_read_back() {
+        let tag = TagKey {
+            upstream: "docker.io".into(),
+            repository: Repository::parse("library/alpine").unwrap(),
+            tag: Tag::parse("3.20").unwrap(),
+        };
+        assert_eq!(TagKey::decode(&tag.encode()), Some(tag.clone()));
+        // A digest's bytes may hold the separator.
+        let digest = Digest::from_bytes(Algorithm::Sha256, &[0; 32]).unwrap();
+        let link = LinkKey { upstream: tag.upstream, repository: tag.repository, digest };
+        assert_eq!(LinkKey::decode(&link.encode()), Some(link));
     }
 
     #[test]

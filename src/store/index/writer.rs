@@ -1,23 +1,24 @@
 //! The one thread that writes the index.
 //!
 //! Operations that arrive together share a commit. Those that need not be
-//! durable at once wait up to [`LAZY_DELAY`] for company.
+//! durable at once wait up to [`LAZY_DELAY`] for company. What an operation
+//! does to the tables is said in `change`.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::Database;
 use tokio::sync::oneshot;
 
 use super::{
-    BLOBS, LINKS, RECENCY, TAGS, TOTALS,
-    record::{BlobRecord, Link, LinkKey, TagKey, TagRecord, digest_key, millis},
+    change::{self, Operation},
+    record::digest_key,
 };
-use crate::{protocol::Digest, store::Error};
+use crate::store::Error;
 
 /// How long a lazy operation may wait for its commit.
 const LAZY_DELAY: Duration = Duration::from_secs(1);
@@ -28,19 +29,11 @@ const BATCH: usize = 1024;
 /// Operations waiting for the thread at the most; senders wait beyond.
 const QUEUE: usize = 4096;
 
-/// One change of the index.
-#[derive(Debug)]
-pub(super) enum Operation {
-    Publish { digest: Digest, record: BlobRecord },
-    RemoveBlob { digest: Digest },
-    Touch { digest: Digest, now: SystemTime },
-    Link { key: LinkKey, link: Link },
-    Tag { key: TagKey, record: TagRecord },
-    RemoveTag { key: TagKey },
-}
+/// What became of an operation: see [`Operation`].
+pub(super) type Outcome = Result<Vec<Option<u64>>, Error>;
 
-/// What became of an operation: the size of the blob that it replaced or removed.
-type Outcome = Result<Option<u64>, Error>;
+/// Called after each commit, with an error if it failed.
+pub(super) type Committed = Box<dyn Fn(Option<&Error>) + Send>;
 
 enum Message {
     Now(Operation, oneshot::Sender<Outcome>),
@@ -50,7 +43,7 @@ enum Message {
 
 /// The writer has ended.
 #[derive(Debug)]
-pub(super) struct Stopped;
+pub(in crate::store) struct Stopped;
 
 /// The handle of the thread.
 #[derive(Debug)]
@@ -62,11 +55,10 @@ pub(super) struct Writer {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn start(database: Arc<Database>) -> Result<Self, Error> {
+    pub(super) fn start(database: Arc<Database>, committed: Committed) -> Result<Self, Error> {
         let (queue, messages) = mpsc::sync_channel(QUEUE);
-        let thread = thread::Builder::new()
-            .name("index".to_owned())
-            .spawn(move || Batches { database, messages, lazy: Vec::new() }.run())?;
+        let batches = Batches { database, messages, lazy: Vec::new(), committed };
+        let thread = thread::Builder::new().name("index".to_owned()).spawn(|| batches.run())?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
     }
 
@@ -78,7 +70,7 @@ impl Writer {
     }
 
     /// Runs `operation` and waits until it is durable.
-    pub(super) async fn run(&self, operation: Operation) -> Result<(), Error> {
+    pub(super) async fn run(&self, operation: Operation) -> Outcome {
         let (done, outcome) = oneshot::channel();
         let mut message = Message::Now(operation, done);
         // The queue is drained in milliseconds: it is full only while a disk stalls.
@@ -89,7 +81,7 @@ impl Writer {
             };
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        outcome.await.map_err(|_| Stopped)?.map(|_| ())
+        outcome.await.map_err(|_| Stopped)?
     }
 
     /// Has `operation` done within [`LAZY_DELAY`]; drops it when the queue is full.
@@ -122,6 +114,7 @@ struct Batches {
     database: Arc<Database>,
     messages: mpsc::Receiver<Message>,
     lazy: Vec<Operation>,
+    committed: Committed,
 }
 
 // === impl Batches ===
@@ -166,8 +159,9 @@ impl Batches {
             return;
         }
         let (operations, waiting): (Vec<_>, Vec<_>) = urgent.into_iter().unzip();
-        match apply_all(&self.database, lazy.iter().chain(&operations)) {
+        match change::apply_all(&self.database, lazy.iter().chain(&operations)) {
             Ok(outcomes) => {
+                (self.committed)(None);
                 for (done, outcome) in
                     waiting.into_iter().zip(outcomes.into_iter().skip(lazy.len()))
                 {
@@ -176,7 +170,7 @@ impl Batches {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the index could not be written");
+                (self.committed)(Some(&error));
                 for done in waiting {
                     let _ = done.send(Err(copy(&error)));
                 }
@@ -192,114 +186,12 @@ fn coalesce(operations: Vec<Operation>) -> Vec<Operation> {
         let key = match &operation {
             Operation::Touch { digest, .. } => digest_key(digest),
             Operation::Tag { key, .. } => key.encode(),
-            Operation::Publish { .. }
-            | Operation::RemoveBlob { .. }
-            | Operation::Link { .. }
-            | Operation::RemoveTag { .. } => unreachable!("never lazy"),
+            Operation::Note { name, .. } => name.as_bytes().to_vec(),
+            _ => unreachable!("never lazy"),
         };
         last.insert(key, operation);
     }
     last.into_values().collect()
-}
-
-/// Creates the tables, so that readers always find them.
-pub(super) fn create_tables(database: &Database) -> Result<(), Error> {
-    let transaction = begin(database)?;
-    transaction.open_table(BLOBS)?;
-    transaction.open_table(RECENCY)?;
-    transaction.open_table(LINKS)?;
-    transaction.open_table(TAGS)?;
-    transaction.open_table(TOTALS)?;
-    Ok(transaction.commit()?)
-}
-
-fn begin(database: &Database) -> Result<WriteTransaction, Error> {
-    let mut transaction = database.begin_write()?;
-    // Opening after a crash then takes half a millisecond, however large the index is.
-    transaction.set_quick_repair(true);
-    Ok(transaction)
-}
-
-fn apply_all<'a>(
-    database: &Database,
-    operations: impl Iterator<Item = &'a Operation>,
-) -> Result<Vec<Option<u64>>, Error> {
-    let transaction = begin(database)?;
-    let outcomes: Result<Vec<_>, Error> =
-        operations.map(|operation| apply(&transaction, operation)).collect();
-    if outcomes.is_ok() {
-        transaction.commit()?;
-    }
-    outcomes
-}
-
-fn apply(transaction: &WriteTransaction, operation: &Operation) -> Result<Option<u64>, Error> {
-    match operation {
-        Operation::Publish { digest, record } => replace_blob(transaction, digest, Some(*record)),
-        Operation::RemoveBlob { digest } => replace_blob(transaction, digest, None),
-        Operation::Touch { digest, now } => {
-            let Some(mut record) = read_blob(transaction, digest)? else {
-                return Ok(None);
-            };
-            transaction.open_table(RECENCY)?.remove(record.recency_key(digest).as_slice())?;
-            record.used_ms = millis(*now);
-            write_blob(transaction, digest, &record)?;
-            Ok(None)
-        }
-        Operation::Link { key, link } => {
-            let mut table = transaction.open_table(LINKS)?;
-            table.insert(key.encode().as_slice(), link.encode().as_slice())?;
-            Ok(None)
-        }
-        Operation::Tag { key, record } => {
-            let mut table = transaction.open_table(TAGS)?;
-            table.insert(key.encode().as_slice(), record.encode().as_slice())?;
-            Ok(None)
-        }
-        Operation::RemoveTag { key } => {
-            transaction.open_table(TAGS)?.remove(key.encode().as_slice())?;
-            Ok(None)
-        }
-    }
-}
-
-/// Puts `record` in the place of what is there; keeps the total right.
-fn replace_blob(
-    transaction: &WriteTransaction,
-    digest: &Digest,
-    record: Option<BlobRecord>,
-) -> Result<Option<u64>, Error> {
-    let before = read_blob(transaction, digest)?;
-    if let Some(before) = before {
-        transaction.open_table(RECENCY)?.remove(before.recency_key(digest).as_slice())?;
-        transaction.open_table(BLOBS)?.remove(digest_key(digest).as_slice())?;
-    }
-    if let Some(record) = record {
-        write_blob(transaction, digest, &record)?;
-    }
-    let mut totals = transaction.open_table(TOTALS)?;
-    let total = totals.get("bytes")?.map_or(0, |value| value.value());
-    let total = total.saturating_sub(before.map_or(0, |record| record.size));
-    totals.insert("bytes", total + record.map_or(0, |record| record.size))?;
-    Ok(before.map(|record| record.size))
-}
-
-fn read_blob(transaction: &WriteTransaction, digest: &Digest) -> Result<Option<BlobRecord>, Error> {
-    let table = transaction.open_table(BLOBS)?;
-    let found = table.get(digest_key(digest).as_slice())?;
-    Ok(found.and_then(|value| BlobRecord::decode(value.value())))
-}
-
-fn write_blob(
-    transaction: &WriteTransaction,
-    digest: &Digest,
-    record: &BlobRecord,
-) -> Result<(), Error> {
-    let mut blobs = transaction.open_table(BLOBS)?;
-    blobs.insert(digest_key(digest).as_slice(), record.encode().as_slice())?;
-    let mut recency = transaction.open_table(RECENCY)?;
-    recency.insert(record.recency_key(digest).as_slice(), ())?;
-    Ok(())
 }
 
 /// One failure, told to everyone whose operation was in the batch.

@@ -1,0 +1,229 @@
+//! The scrub: published files are read again, slowly and for ever, and those
+//! that are not what their name says are set aside.
+//!
+//! It begins with the files that the index misses, and ends each pass by
+//! forgetting links and tags that lead nowhere. Where it stopped is remembered.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::Weak,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::fs::{Advice, fadvise};
+
+use super::{Error, Store, index::Index, keeper::Signal, recovery};
+use crate::{
+    metrics,
+    protocol::{Digest, Hasher},
+};
+
+/// Read at a time; the rate is kept in steps of this.
+const STEP_BYTES: usize = 256 * 1024;
+
+/// A pass begins at most this often.
+const PASS_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// After the start, clients come first.
+const BEGIN_AFTER: Duration = Duration::from_secs(5);
+
+/// Rows looked at in one step.
+const PAGE: usize = 256;
+
+/// A tag that leads nowhere is forgotten once it was not asked for this long.
+const TAG_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The note of the digest up to which a pass has come.
+const NOTE: &str = "scrub";
+
+/// A file that is read at a limited rate.
+struct Slowly<'a> {
+    signal: &'a Signal,
+    bytes_per_second: u64,
+}
+
+/// Why a step of the scrub did not end well.
+enum Ended {
+    /// The store is closing.
+    Stopped,
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The thread's life.
+pub(super) fn run(store: &Weak<Store>, signal: &Signal) {
+    if !signal.wait(BEGIN_AFTER, false) {
+        return;
+    }
+    if matches!(adopt_all(store, signal), Err(Ended::Stopped)) {
+        return;
+    }
+    loop {
+        let started = Instant::now();
+        match pass(store, signal) {
+            Err(Ended::Stopped) => return,
+            Err(Ended::Failed(error)) => tracing::debug!(%error, "the scrub was interrupted"),
+            Ok(()) => {}
+        }
+        let rest = PASS_EVERY.saturating_sub(started.elapsed());
+        if !signal.wait(rest.max(BEGIN_AFTER), false) {
+            return;
+        }
+    }
+}
+
+/// Adopts the published files that the index misses.
+fn adopt_all(store: &Weak<Store>, signal: &Signal) -> Result<(), Ended> {
+    let shards: Vec<_> = upgraded(store)?.layout.shards().collect();
+    for (algorithm, shard) in shards {
+        if !signal.wait(Duration::ZERO, false) {
+            return Err(Ended::Stopped);
+        }
+        let store = upgraded(store)?;
+        for digest in recovery::unrecorded(&store, algorithm, &shard)? {
+            recovery::adopt(&store, &digest)?;
+        }
+    }
+    Ok(())
+}
+
+fn pass(weak: &Weak<Store>, signal: &Signal) -> Result<(), Ended> {
+    let rate = upgraded(weak)?.scrub_rate;
+    if rate > 0 {
+        let slowly = Slowly { signal, bytes_per_second: rate };
+        let store = upgraded(weak)?;
+        let mut after = noted(&store)?;
+        drop(store);
+        loop {
+            let objects = upgraded(weak)?.objects(after.as_ref(), PAGE)?;
+            let Some(last) = objects.last() else { break };
+            after = Some(last.digest);
+            for object in objects {
+                let store = upgraded(weak)?;
+                scrub(&store, &object.digest, &slowly)?;
+                store.index()?.keep_note(NOTE, object.digest.to_string().into_bytes());
+            }
+        }
+        upgraded(weak)?.index()?.keep_note(NOTE, Vec::new());
+    }
+    let store = upgraded(weak)?;
+    sweep_links(&store, signal)?;
+    sweep_tags(&store, signal)
+}
+
+fn upgraded(store: &Weak<Store>) -> Result<std::sync::Arc<Store>, Ended> {
+    store.upgrade().ok_or(Ended::Stopped)
+}
+
+fn noted(store: &Store) -> Result<Option<Digest>, Error> {
+    let note = store.index()?.note(NOTE)?.unwrap_or_default();
+    Ok(std::str::from_utf8(&note).ok().and_then(|text| Digest::parse(text).ok()))
+}
+
+fn scrub(store: &Store, digest: &Digest, slowly: &Slowly<'_>) -> Result<(), Ended> {
+    let file = match File::open(store.layout.blob(digest)) {
+        // Evicted since it was listed; if not, whoever asks for it finds out.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let is_open = store.open.get(digest).is_some();
+    let problem = match slowly.hash(&file, digest)? {
+        Ok(found) if found == *digest => None,
+        Ok(found) => Some(format!("its bytes have the digest {found}")),
+        Err(error) => Some(format!("it can't be read: {error}")),
+    };
+    if !is_open {
+        // What nobody reads should not push out of memory what is read. Advice may be refused.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    }
+    if let Some(problem) = problem {
+        store.set_aside(*digest, &problem);
+    }
+    Ok(())
+}
+
+/// Forgets what repositories had that is no longer stored; to learn it again costs a free HEAD.
+fn sweep_links(store: &Store, signal: &Signal) -> Result<(), Ended> {
+    let mut after = None;
+    loop {
+        let index = store.index()?;
+        let links = index.links(after.as_ref(), PAGE)?;
+        let Some((last, _)) = links.last() else { return Ok(()) };
+        after = Some(last.clone());
+        let mut gone = Vec::new();
+        for (key, _) in links {
+            if index.blob(&key.digest)?.is_none() && !store.partials.is_claimed(&key.digest) {
+                gone.push(key);
+            }
+        }
+        if !gone.is_empty() {
+            index.unlink(gone)?;
+        }
+        if !signal.wait(Duration::from_millis(10), false) {
+            return Err(Ended::Stopped);
+        }
+    }
+}
+
+/// Forgets tags whose manifests are gone and that nobody has asked for lately.
+fn sweep_tags(store: &Store, signal: &Signal) -> Result<(), Ended> {
+    let mut after = None;
+    loop {
+        let index = store.index()?;
+        let tags = index.tags(after.as_ref(), PAGE)?;
+        let Some((last, _)) = tags.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (key, record) in tags {
+            let idle = SystemTime::now().duration_since(record.validated).unwrap_or_default();
+            if idle > TAG_IDLE
+                && is_gone(&index, Some(&record.digest))?
+                && is_gone(&index, record.previous.as_ref())?
+            {
+                index.purge_tag(key)?;
+            }
+        }
+        if !signal.wait(Duration::from_millis(10), false) {
+            return Err(Ended::Stopped);
+        }
+    }
+}
+
+fn is_gone(index: &Index, digest: Option<&Digest>) -> Result<bool, Error> {
+    match digest {
+        Some(digest) => Ok(index.blob(digest)?.is_none()),
+        None => Ok(true),
+    }
+}
+
+// === impl Slowly ===
+
+impl Slowly<'_> {
+    /// The digest of a file's bytes, or why it can't be read.
+    fn hash(&self, file: &File, like: &Digest) -> Result<io::Result<Digest>, Ended> {
+        let mut hasher = Hasher::new(like.algorithm());
+        let mut buffer = vec![0; STEP_BYTES];
+        let mut at = 0;
+        loop {
+            let read = match file.read_at(&mut buffer, at) {
+                Ok(0) => return Ok(Ok(hasher.finish())),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            hasher.update(buffer.get(..read).unwrap_or_default());
+            at += read as u64;
+            metrics::SCRUBBED_BYTES.inc_by(read as u64);
+            let pause = Duration::from_secs(1).mul_f64(read as f64 / self.bytes_per_second as f64);
+            if !self.signal.wait(pause, false) {
+                return Err(Ended::Stopped);
+            }
+        }
+    }
+}

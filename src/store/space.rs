@@ -1,0 +1,203 @@
+//! The books of the store's bytes, and the limit that they keep.
+//!
+//! Everything below the directory counts: published and staged files, what was
+//! set aside, and the index. The index grows by doubling, so as much as it has
+//! is kept free for it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::clamp;
+use crate::{config, metrics};
+
+/// The books.
+#[derive(Debug)]
+pub(super) struct Space {
+    capacity: u64,
+    /// Eviction begins above this ...
+    high: u64,
+    /// ... and goes on down to this.
+    low: u64,
+    /// The sum of all below, and of what is staged, held for staging or left over.
+    used: AtomicU64,
+    published: AtomicU64,
+    index: AtomicU64,
+    quarantine: AtomicU64,
+    /// Bytes held for staged files and not yet written: the file system still shows them as free.
+    promised: AtomicU64,
+}
+
+// === impl Space ===
+
+impl Space {
+    /// Empty books under the limits of `config`.
+    pub(super) fn new(config: &config::Store) -> Self {
+        let share = |percent: u8| percent_of(config.disk, percent);
+        metrics::STORE_BYTES.with_label_values(&["capacity"]).set(clamp(config.disk));
+        Self {
+            capacity: config.disk,
+            high: share(config.evict_above_percent),
+            low: share(config.evict_to_percent),
+            used: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            index: AtomicU64::new(0),
+            quarantine: AtomicU64::new(0),
+            promised: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(super) fn low(&self) -> u64 {
+        self.low
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Acquire)
+    }
+
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    pub(super) fn index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    pub(super) fn quarantine(&self) -> u64 {
+        self.quarantine.load(Ordering::Acquire)
+    }
+
+    /// Bytes of staged and left-over files, and those held for them.
+    pub(super) fn staged(&self) -> u64 {
+        let others = self.published() + self.index() + self.quarantine();
+        self.used().saturating_sub(others)
+    }
+
+    pub(super) fn promised(&self) -> u64 {
+        self.promised.load(Ordering::Acquire)
+    }
+
+    pub(super) fn promise(&self, bytes: u64) {
+        self.promised.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Promised bytes were written, or will not be.
+    pub(super) fn fulfil(&self, bytes: u64) {
+        lower(&self.promised, bytes);
+    }
+
+    pub(super) fn is_high(&self) -> bool {
+        self.used() > self.high
+    }
+
+    /// What all of the store but the index may use without the index's growth passing the limit.
+    pub(super) fn limit(&self) -> u64 {
+        self.capacity.saturating_sub(self.index())
+    }
+
+    /// Counts `bytes` as held if they fit.
+    pub(super) fn try_hold(&self, bytes: u64) -> bool {
+        let limit = self.limit();
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
+        let held = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
+        self.show();
+        held
+    }
+
+    /// Counts bytes that are there, whether they fit or not.
+    pub(super) fn found(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+        self.show();
+    }
+
+    /// The file behind `believed` counted bytes has `found`.
+    pub(super) fn correct(&self, believed: u64, found: u64) {
+        if found > believed {
+            self.found(found - believed);
+        } else {
+            self.release(believed - found);
+        }
+    }
+
+    pub(super) fn release(&self, bytes: u64) {
+        lower(&self.used, bytes);
+        self.show();
+    }
+
+    /// `held` bytes became a published file of `size`; where it was known before, nothing new.
+    pub(super) fn publish(&self, held: u64, size: u64, was_known: bool) {
+        let new = if was_known { 0 } else { size };
+        self.published.fetch_add(new, Ordering::AcqRel);
+        self.correct(held, new);
+    }
+
+    /// A published file is gone.
+    pub(super) fn unpublish(&self, size: u64) {
+        lower(&self.published, size);
+        self.release(size);
+    }
+
+    pub(super) fn set_index(&self, len: u64) {
+        self.correct(self.index.swap(len, Ordering::AcqRel), len);
+    }
+
+    pub(super) fn set_quarantine(&self, len: u64) {
+        self.correct(self.quarantine.swap(len, Ordering::AcqRel), len);
+    }
+
+    fn show(&self) {
+        let parts = [
+            ("used", self.used()),
+            ("published", self.published()),
+            ("staged", self.staged()),
+            ("index", self.index()),
+            ("quarantine", self.quarantine()),
+        ];
+        for (state, bytes) in parts {
+            metrics::STORE_BYTES.with_label_values(&[state]).set(clamp(bytes));
+        }
+    }
+}
+
+fn lower(counter: &AtomicU64, bytes: u64) {
+    let less = |value: u64| Some(value.saturating_sub(bytes));
+    // The closure always answers, so there is no failure to look at.
+    let _ = counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+}
+
+pub(super) fn percent_of(whole: u64, percent: u8) -> u64 {
+    // Divided first: a capacity times a hundred may not fit.
+    whole / 100 * u64::from(percent) + whole % 100 * u64::from(percent) / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(disk: u64) -> Space {
+        Space::new(&config::Store { disk, ..config::Store::default() })
+    }
+
+    #[test]
+    fn the_index_has_its_growth_reserved() {
+        let space = space(1000);
+        space.set_index(100);
+        assert!(!space.try_hold(801));
+        assert!(space.try_hold(800));
+        assert_eq!((space.used(), space.staged()), (900, 800));
+        space.publish(800, 700, false);
+        assert_eq!((space.used(), space.published(), space.staged()), (800, 700, 0));
+        space.set_index(200);
+        assert_eq!(space.used(), 900);
+        space.unpublish(700);
+        assert_eq!(space.used(), 200);
+    }
+
+    #[test]
+    fn shares_of_any_capacity_are_right() {
+        assert_eq!(percent_of(u64::MAX, 100), u64::MAX);
+        assert_eq!(percent_of(199, 50), 99);
+    }
+}
