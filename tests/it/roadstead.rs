@@ -1,6 +1,7 @@
 //! The server under test: its configuration, its process, its directory and its log.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub(crate) struct Setup {
     levels: String,
     /// The program and what stands before `--config`.
     program: (PathBuf, &'static [&'static str]),
+    /// `store.directory`; if not set, one that goes with the server.
+    directory: Option<PathBuf>,
 }
 
 /// A running server; ended when dropped, its log printed if the test failed.
@@ -47,6 +50,20 @@ pub(crate) struct Roadstead {
     child: Child,
     at: SocketAddr,
     admin: SocketAddr,
+}
+
+/// A start that did not come to be.
+#[derive(Debug)]
+pub(crate) struct NotReady {
+    /// How it ended by itself, if it did.
+    pub(crate) ended: Option<ExitStatus>,
+    pub(crate) log: String,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "roadstead is not ready ({:?}):\n{}", self.ended, self.log)
+    }
 }
 
 /// Waits until `condition` holds; panics with `what` after `patience`.
@@ -113,7 +130,7 @@ impl Setup {
             "shutdown": { "drain": "5s" },
         });
         let levels = "warn,roadstead=debug,access=info".to_owned();
-        Self { config, levels, program: (BINARY.into(), &["serve"]) }
+        Self { config, levels, program: (BINARY.into(), &["serve"]), directory: None }
     }
 
     /// Sets a key of the only upstream, such as `tags.fresh_for`.
@@ -136,6 +153,13 @@ impl Setup {
     /// Another program that serves with `--config FILE`.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = (program, &[]);
+        self
+    }
+
+    /// A store that outlives the server, or lies on a file system of its own.
+    #[allow(dead_code, reason = "for the torture tests")]
+    pub(crate) fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
         self
     }
 
@@ -167,16 +191,25 @@ impl Setup {
 
     /// Starts it, and takes `/readyz` at its word.
     pub(crate) async fn start_until_it_says_ready(self) -> Roadstead {
+        self.try_start().await.unwrap_or_else(|failed| panic!("{failed}"))
+    }
+
+    /// Starts it; the error is its log, where it ended or is not ready in time.
+    pub(crate) async fn try_start(self) -> Result<Roadstead, NotReady> {
         let folder = tempfile::tempdir().unwrap();
-        let (child, at, admin) = launch(folder.path(), &self).await;
-        Roadstead { folder, setup: self, child, at, admin }
+        let (child, at, admin) = launch(folder.path(), &self).await?;
+        Ok(Roadstead { folder, setup: self, child, at, admin })
+    }
+
+    fn data(&self, folder: &Path) -> PathBuf {
+        self.directory.clone().unwrap_or_else(|| folder.join("data"))
     }
 
     fn write(&self, folder: &Path, at: SocketAddr, admin: SocketAddr) -> PathBuf {
         let mut config = self.config.clone();
         config["listen"] = json!([{ "address": at.to_string() }]);
         config["admin"] = json!({ "address": admin.to_string() });
-        config["store"]["directory"] = json!(folder.join("data"));
+        config["store"]["directory"] = json!(self.data(folder));
         let file = folder.join("roadstead.yaml");
         // YAML contains JSON.
         fs::write(&file, config.to_string()).unwrap();
@@ -184,7 +217,7 @@ impl Setup {
     }
 }
 
-async fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
+async fn launch(folder: &Path, setup: &Setup) -> Result<(Child, SocketAddr, SocketAddr), NotReady> {
     let (at, admin) = (free_address(), free_address());
     let config = setup.write(folder, at, admin);
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
@@ -205,12 +238,13 @@ async fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr)
         let ended = child.try_wait().unwrap();
         if ended.is_some() || Instant::now() > deadline {
             let _ = child.kill();
+            let _ = child.wait();
             let log = fs::read_to_string(folder.join("log")).unwrap();
-            panic!("roadstead is not ready ({ended:?}):\n{log}");
+            return Err(NotReady { ended, log });
         }
         sleep(STEP).await;
     }
-    (child, at, admin)
+    Ok((child, at, admin))
 }
 
 async fn accepts(at: SocketAddr) {
@@ -236,6 +270,18 @@ impl Roadstead {
     /// Where clients connect.
     pub(crate) fn at(&self) -> SocketAddr {
         self.at
+    }
+
+    /// Where its operator looks.
+    #[allow(dead_code, reason = "for the torture tests")]
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Whether the process runs.
+    #[allow(dead_code, reason = "for the torture tests")]
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// The process.
@@ -276,7 +322,8 @@ impl Roadstead {
     /// Starts it again, in the same directory, after it has ended.
     pub(crate) async fn restart(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "it still runs");
-        (self.child, self.at, self.admin) = launch(self.folder.path(), &self.setup).await;
+        let launched = launch(self.folder.path(), &self.setup).await;
+        (self.child, self.at, self.admin) = launched.unwrap_or_else(|failed| panic!("{failed}"));
         accepts(self.at).await;
     }
 
@@ -310,7 +357,7 @@ impl Roadstead {
 
     /// `store.directory`.
     pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.setup.data(self.folder.path())
     }
 
     /// The blob files, by digest, with their sizes.
