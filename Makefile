@@ -16,7 +16,7 @@ CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
 ARGS ?=
 
-.PHONY: help setup rust run test check lint-shell bench clients lab
+.PHONY: help setup rust run test torture torture-tools check lint-shell bench clients lab
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,9 +30,30 @@ test: setup ## run the whole workspace's tests
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --workspace; \
 	else set -x; cargo test --workspace --lib --bins --tests; fi
 
+# One after the other: they measure times. Which of them the machine does not allow, they say themselves.
+torture: setup torture-tools ## kill it, break, fill and cut its disk: minutes (best as root; ROADSTEAD_CYCLES=500 ROADSTEAD_POWER_CUTS=100)
+	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --test torture --no-capture --no-fail-fast; \
+	else set -x; cargo test --test torture -- --nocapture --test-threads 1; fi
+
+torture-tools:
+	@missing=(); \
+	command -v strace >/dev/null || missing+=(strace); \
+	command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs); \
+	command -v mount >/dev/null || missing+=(mount); \
+	command -v python3 >/dev/null || missing+=(python3-minimal); \
+	[ $${#missing[@]} -eq 0 ] && exit 0; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "$${missing[*]} missing: what needs them is skipped"; exit 0; \
+	fi; \
+	echo "installing $${missing[*]}"; \
+	apt-get -o DPkg::Lock::Timeout=600 update -qq; \
+	DEBIAN_FRONTEND=noninteractive \
+	  apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+
 check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licences and sources of dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --test torture -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 	$(CARGO_DENY) check licenses bans sources
 

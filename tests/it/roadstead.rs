@@ -197,8 +197,10 @@ impl Setup {
     /// Starts it; the error is its log, where it ended or is not ready in time.
     pub(crate) async fn try_start(self) -> Result<Roadstead, NotReady> {
         let folder = tempfile::tempdir().unwrap();
-        let (child, at, admin) = launch(folder.path(), &self).await?;
-        Ok(Roadstead { folder, setup: self, child, at, admin })
+        let (child, at, admin) = launch(folder.path(), &self);
+        let mut roadstead = Roadstead { folder, setup: self, child, at, admin };
+        roadstead.ready().await?;
+        Ok(roadstead)
     }
 
     fn data(&self, folder: &Path) -> PathBuf {
@@ -217,12 +219,12 @@ impl Setup {
     }
 }
 
-async fn launch(folder: &Path, setup: &Setup) -> Result<(Child, SocketAddr, SocketAddr), NotReady> {
+fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
     let (at, admin) = (free_address(), free_address());
     let config = setup.write(folder, at, admin);
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
     let (program, arguments) = &setup.program;
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .args(*arguments)
         .arg("--config")
         .arg(config)
@@ -233,18 +235,7 @@ async fn launch(folder: &Path, setup: &Setup) -> Result<(Child, SocketAddr, Sock
         .stderr(log)
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while !is_ready(admin).await {
-        let ended = child.try_wait().unwrap();
-        if ended.is_some() || Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            let log = fs::read_to_string(folder.join("log")).unwrap();
-            return Err(NotReady { ended, log });
-        }
-        sleep(STEP).await;
-    }
-    Ok((child, at, admin))
+    (child, at, admin)
 }
 
 async fn accepts(at: SocketAddr) {
@@ -322,9 +313,32 @@ impl Roadstead {
     /// Starts it again, in the same directory, after it has ended.
     pub(crate) async fn restart(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "it still runs");
-        let launched = launch(self.folder.path(), &self.setup).await;
-        (self.child, self.at, self.admin) = launched.unwrap_or_else(|failed| panic!("{failed}"));
+        self.launch_again();
+        self.ready().await.unwrap_or_else(|failed| panic!("{failed}"));
         accepts(self.at).await;
+    }
+
+    fn launch_again(&mut self) {
+        (self.child, self.at, self.admin) = launch(self.folder.path(), &self.setup);
+    }
+
+    /// Waits until it is; another process may take its ports first, then it gets others.
+    async fn ready(&mut self) -> Result<(), NotReady> {
+        let deadline = Instant::now() + PATIENCE;
+        let logged = self.log().len();
+        while !is_ready(self.admin).await {
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_none() && Instant::now() < deadline {
+                sleep(STEP).await;
+                continue;
+            }
+            let log = self.log().split_off(logged);
+            if !log.contains("Address already in use") || Instant::now() > deadline {
+                return Err(NotReady { ended, log });
+            }
+            self.launch_again();
+        }
+        Ok(())
     }
 
     /// The same, with another configuration.

@@ -11,11 +11,24 @@ use crate::client::get;
 use crate::pool::{Image, Object, Pool};
 use crate::pull::{Puller, blob_path};
 
+/// Images that are pulled at all, and those of them that nobody may have pulled before.
+const IMAGES: usize = 40;
+const NEWEST: usize = 4;
+
 /// Clients at work.
 #[derive(Debug)]
 pub(crate) struct Load {
-    stopping: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     clients: JoinSet<Tally>,
+}
+
+/// What they are told.
+#[derive(Debug, Default)]
+struct Orders {
+    /// The server may go at any instant.
+    forgive: AtomicBool,
+    /// No further pulls.
+    stop: AtomicBool,
 }
 
 /// What they did.
@@ -33,38 +46,40 @@ pub(crate) struct Tally {
 #[derive(Debug)]
 struct Client {
     at: SocketAddr,
+    /// The newest first.
     images: Vec<(Arc<Image>, Vec<Object>)>,
     random: fastrand::Rng,
-    stopping: Arc<AtomicBool>,
+    orders: Arc<Orders>,
 }
 
 // === impl Load ===
 
 impl Load {
-    /// Starts `count` clients that choose from all of the pool.
+    /// Starts `count` clients that choose from the pool's latest images, the newest more often.
     pub(crate) fn start(at: SocketAddr, pool: &Pool, count: usize) -> Self {
-        let stopping = Arc::new(AtomicBool::new(false));
+        let orders = Arc::new(Orders::default());
         let blobs = |image: &Arc<Image>| {
             image.blobs.iter().map(|digest| pool.objects[digest].clone()).collect::<Vec<_>>()
         };
-        let images = pool.images.iter().map(|image| (Arc::clone(image), blobs(image)));
+        let latest = pool.images.iter().rev().take(IMAGES);
+        let images = latest.map(|image| (Arc::clone(image), blobs(image)));
         let images: Vec<_> = images.collect();
         let clients = (0..count).map(|_| {
             let random = fastrand::Rng::new();
-            let (images, stopping) = (images.clone(), Arc::clone(&stopping));
-            Client { at, images, random, stopping }.run()
+            let (images, orders) = (images.clone(), Arc::clone(&orders));
+            Client { at, images, random, orders }.run()
         });
-        Self { clients: clients.collect(), stopping }
+        Self { clients: clients.collect(), orders }
     }
 
-    /// From now on a pull may fail.
+    /// From now on a pull may fail; then its client leaves.
     pub(crate) fn forgive(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.orders.forgive.store(true, Ordering::Release);
     }
 
     /// Lets each end what it does now.
     pub(crate) async fn stop(self) -> Tally {
-        self.forgive();
+        self.orders.stop.store(true, Ordering::Release);
         let mut sum = Tally::default();
         for tally in self.clients.join_all().await {
             sum += tally;
@@ -86,8 +101,12 @@ impl AddAssign for Tally {
 impl Client {
     async fn run(mut self) -> Tally {
         let mut tally = Tally::default();
-        while !self.stopping.load(Ordering::Acquire) {
-            let choice = self.random.usize(..self.images.len());
+        while !self.orders.stop.load(Ordering::Acquire) {
+            let choose_from = match self.random.bool() {
+                true => self.images.len(),
+                false => self.images.len().min(NEWEST),
+            };
+            let choice = self.random.usize(..choose_from);
             let (image, blobs) = &self.images[choice];
             let done = match self.random.u8(..4) {
                 0 => {
@@ -105,9 +124,10 @@ impl Client {
                     tally.bytes += bytes;
                 }
                 Err(why) => {
-                    let expected = self.stopping.load(Ordering::Acquire);
+                    let expected = self.orders.forgive.load(Ordering::Acquire);
                     assert!(expected, "{} failed while nothing was wrong: {why}", image.name);
                     tally.cut += 1;
+                    break;
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 pub(crate) struct Mount {
     folder: TempDir,
     source: Source,
+    mounted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl Mount {
 
     fn in_folder(folder: TempDir, source: Source) -> Result<Self, String> {
         fs::create_dir(folder.path().join("mnt")).unwrap();
-        let mount = Self { folder, source };
+        let mount = Self { folder, source, mounted: AtomicBool::new(false) };
         mount.mount()?;
         Ok(mount)
     }
@@ -87,25 +89,35 @@ impl Mount {
 
     /// Mounts it (again).
     pub(crate) fn mount(&self) -> Result<(), String> {
-        let point = self.point();
+        let inside = self.folder.path().join("mnt");
         match &self.source {
             Source::Tmpfs { size } => {
-                run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", path(&point)])
+                let size = format!("size={size}");
+                run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", path(&inside)])?;
             }
             Source::Ext4 => {
                 let image = self.folder.path().join("image");
-                run("mount", &["-o", "loop", path(&image), path(&point)])
+                run("mount", &["-o", "loop", path(&image), path(&inside)])?;
             }
-            Source::ReadOnly { .. } => {
-                run("mount", &["--bind", path(&point), path(&point)])?;
-                run("mount", &["-o", "remount,bind,ro", path(&point)])
+            Source::ReadOnly { point } => {
+                // Made read-only where nobody writes yet: a mount with writers refuses.
+                run("mount", &["--bind", path(point), path(&inside)])?;
+                let done = run("mount", &["-o", "remount,bind,ro", path(&inside)])
+                    .and_then(|()| run("mount", &["--bind", path(&inside), path(point)]));
+                // The one over the point lives on by itself.
+                run("umount", &[path(&inside)])?;
+                done?;
             }
         }
+        self.mounted.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Takes it off; all files in it must be closed.
     pub(crate) fn unmount(&self) -> Result<(), String> {
-        run("umount", &[path(&self.point())])
+        run("umount", &[path(&self.point())])?;
+        self.mounted.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// A power cut: nothing that is not on the disk by now will ever be there, not even what the
@@ -139,7 +151,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // Still in use where the test failed: then it goes with its last file.
-        if self.unmount().is_err() {
+        if self.mounted.load(Ordering::Acquire) && self.unmount().is_err() {
             let _ = run("umount", &["-l", path(&self.point())]);
         }
     }
