@@ -97,7 +97,7 @@ impl Mount {
             }
             Source::Ext4 => {
                 let image = self.folder.path().join("image");
-                run("mount", &["-o", "loop", path(&image), path(&inside)])?;
+                run("mount", &["-o", "loop,errors=remount-ro", path(&image), path(&inside)])?;
             }
             Source::ReadOnly { point } => {
                 // Made read-only where nobody writes yet: a mount with writers refuses.
@@ -128,6 +128,17 @@ impl Mount {
             fd = os.open(sys.argv[1], os.O_RDONLY)\n\
             fcntl.ioctl(fd, 0x8004587d, struct.pack('I', 2))";
         run("python3", &["-c", CUT, path(&self.point())]).unwrap();
+    }
+
+    /// An error that the kernel finds in an ext4: it is read-only until it is mounted anew.
+    pub(crate) fn turn_read_only(&self) -> Result<(), String> {
+        let found = Command::new("findmnt")
+            .args(["-n", "-o", "SOURCE", path(&self.point())])
+            .output()
+            .map_err(|error| format!("findmnt: {error}"))?;
+        let device = String::from_utf8_lossy(&found.stdout).trim().replace("/dev/", "");
+        let trigger = format!("/sys/fs/ext4/{device}/trigger_fs_error");
+        fs::write(&trigger, "1").map_err(|error| format!("{trigger}: {error}"))
     }
 
     /// Fills it but for `left` bytes with a file, which is answered.

@@ -194,6 +194,44 @@ async fn a_store_that_turns_read_only_is_used_again_when_it_may_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ext4_that_the_kernel_turned_read_only_is_served_from_and_survives() {
+    const TEST: &str = "broken ext4";
+    if let Some(why) = missing() {
+        return skipped(TEST, why);
+    }
+    let mut pool = Pool::start(random(TEST)).await;
+    (0..10).for_each(|_| drop(pool.grow()));
+    let mount = match Mount::ext4(256 << 20) {
+        Ok(mount) => mount,
+        Err(why) => return skipped(TEST, &why),
+    };
+    let setup = Setup::of(&pool.hub).directory(mount.point().join("data"));
+    let mut roadstead = setup.start().await;
+    let first = pool.any();
+    pull(roadstead.at(), &first.name, "latest").await;
+    roadstead.settled().await;
+
+    let load = Load::start(roadstead.at(), &pool, 4);
+    if let Err(why) = mount.turn_read_only() {
+        return skipped(TEST, &why);
+    }
+    says(&roadstead, &mut pool, 0.0, MIB, "a broken ext4").await;
+    let kept = first.digests().cloned().collect::<BTreeSet<_>>();
+    crate::books::assert_served(&roadstead, &pool, &kept, |_| true, "a broken ext4").await;
+    let tally = load.stop().await;
+    assert_eq!(tally.cut, 0);
+    assert!(roadstead.lives());
+    roadstead.kill9();
+    mount.unmount().unwrap();
+    mount.mount().unwrap();
+    roadstead.restart().await;
+    recovered(&roadstead, &mut pool, "mounted anew").await;
+    roadstead.assert_all_stored_is_right();
+    crate::books::assert_accounted(&roadstead, "mounted anew").await;
+    println!("{TEST}: {} pulls right meanwhile", tally.completed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_removed_under_load_comes_back() {
     let mut pool = Pool::start(random("removed store")).await;
     (0..10).for_each(|_| drop(pool.grow()));
