@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -85,13 +86,7 @@ pub(crate) async fn assert_served(
     }
 }
 
-async fn assert_right(
-    at: std::net::SocketAddr,
-    digest: String,
-    object: Object,
-    whole: bool,
-    when: Arc<str>,
-) {
+async fn assert_right(at: SocketAddr, digest: String, object: Object, whole: bool, when: Arc<str>) {
     let repository = &object.repository;
     let got = if object.is_manifest {
         let reply = Puller::new(at).manifest(repository, &digest).await;

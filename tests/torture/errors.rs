@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::books::assert_served;
 use crate::mount::skipped;
 use crate::pool::{Image, Pool};
-use crate::pull::Puller;
+use crate::pull::{Puller, pull};
 use crate::roadstead::{BINARY, Roadstead, Setup};
 use crate::tracer::{Tracer, arguments, launcher, missing, names};
 use crate::{random, setting};
@@ -197,7 +197,7 @@ async fn an_error_at_start_is_survived_or_told_and_costs_nothing_stored() {
     let data = folder.path().join("data");
     let setup = || Setup::of(&pool.hub).directory(&data);
     let roadstead = setup().start().await;
-    crate::pull::pull(roadstead.at(), &kept.name, "latest").await;
+    pull(roadstead.at(), &kept.name, "latest").await;
     roadstead.settled().await;
     drop(roadstead);
     let (mut survived, mut told) = (0, 0);
@@ -209,7 +209,7 @@ async fn an_error_at_start_is_survived_or_told_and_costs_nothing_stored() {
             let program = launcher(folder.path(), &arguments, BINARY);
             match setup().program(program).try_start().await {
                 Ok(roadstead) => {
-                    crate::pull::pull(roadstead.at(), &kept.name, "latest").await;
+                    pull(roadstead.at(), &kept.name, "latest").await;
                     survived += 1;
                 }
                 Err(failed) => {

@@ -1,5 +1,5 @@
-//! P8 on real file systems: a disk that is full, read-only or gone makes a plain proxy, says so, and
-//! is used again once it is well.
+//! P8 on real file systems: a disk that is full, read-only or gone makes a plain proxy, is told of,
+//! and is used again once it is well.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hub::Target;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::books::{assert_accounted, assert_served};
 use crate::client::get;
 use crate::errors::recovered;
-use crate::load::Load;
+use crate::load::{Load, Tally};
 use crate::mount::{Mount, missing, skipped};
 use crate::pool::{Image, Pool};
 use crate::pull::{blob_path, pull};
@@ -136,7 +138,7 @@ async fn eight_clients_share_one_fetch_of_a_blob_that_cannot_be_stored() {
 
     let gate = pool.hub.gate(Target::blob(&layer), 256 << 10);
     let mut readers = JoinSet::new();
-    let joined = Arc::new(tokio::sync::Semaphore::new(0));
+    let joined = Arc::new(Semaphore::new(0));
     for _ in 0..CLIENTS {
         let request = get(roadstead.at(), blob_path(&image.name, &layer));
         let joined = Arc::clone(&joined);
@@ -147,7 +149,7 @@ async fn eight_clients_share_one_fetch_of_a_blob_that_cannot_be_stored() {
             (first, answer.finish().await)
         });
     }
-    let all = tokio::time::timeout(NOTICE, joined.acquire_many(CLIENTS as u32)).await;
+    let all = timeout(NOTICE, joined.acquire_many(CLIENTS as u32)).await;
     assert!(all.is_ok(), "only {} clients have joined", joined.available_permits());
     gate.open();
     for (mut body, reply) in readers.join_all().await {
@@ -181,7 +183,7 @@ async fn a_store_that_turns_read_only_is_used_again_when_it_may_be_written() {
     let read_only = Mount::read_only(&mount.point()).unwrap();
     says(&roadstead, &mut pool, 0.0, MIB, "read-only").await;
     let kept = first.digests().cloned().collect::<BTreeSet<_>>();
-    crate::books::assert_served(&roadstead, &pool, &kept, |_| true, "read-only").await;
+    assert_served(&roadstead, &pool, &kept, |_| true, "read-only").await;
     drop(read_only);
     says(&roadstead, &mut pool, 1.0, MIB, "writable again").await;
     let tally = load.stop().await;
@@ -217,7 +219,7 @@ async fn an_ext4_that_the_kernel_turned_read_only_is_served_from_and_survives() 
     }
     says(&roadstead, &mut pool, 0.0, MIB, "a broken ext4").await;
     let kept = first.digests().cloned().collect::<BTreeSet<_>>();
-    crate::books::assert_served(&roadstead, &pool, &kept, |_| true, "a broken ext4").await;
+    assert_served(&roadstead, &pool, &kept, |_| true, "a broken ext4").await;
     let tally = load.stop().await;
     assert_eq!(tally.cut, 0);
     assert!(roadstead.lives());
@@ -227,7 +229,7 @@ async fn an_ext4_that_the_kernel_turned_read_only_is_served_from_and_survives() 
     roadstead.restart().await;
     recovered(&roadstead, &mut pool, "mounted anew").await;
     roadstead.assert_all_stored_is_right();
-    crate::books::assert_accounted(&roadstead, "mounted anew").await;
+    assert_accounted(&roadstead, "mounted anew").await;
     println!("{TEST}: {} pulls right meanwhile", tally.completed);
 }
 
@@ -236,7 +238,7 @@ async fn a_store_that_is_removed_under_load_comes_back() {
     let mut pool = Pool::start(random("removed store")).await;
     (0..10).for_each(|_| drop(pool.grow()));
     let mut roadstead = Setup::of(&pool.hub).start().await;
-    let mut tallies = crate::load::Tally::default();
+    let mut tallies = Tally::default();
     for round in 0..3 {
         let when = format!("removed for the {}. time", round + 1);
         let load = Load::start(roadstead.at(), &pool, 4);
@@ -257,6 +259,6 @@ async fn a_store_that_is_removed_under_load_comes_back() {
     roadstead.kill9();
     roadstead.restart().await;
     let kept = image.digests().cloned().collect::<BTreeSet<_>>();
-    crate::books::assert_served(&roadstead, &pool, &kept, |_| true, "restarted").await;
+    assert_served(&roadstead, &pool, &kept, |_| true, "restarted").await;
     println!("removed store: {} pulls right meanwhile", tallies.completed);
 }

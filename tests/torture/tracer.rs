@@ -5,7 +5,8 @@
 //! map is no system call: reads of stored bytes don't fail here.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -75,7 +76,6 @@ pub(crate) fn arguments(paths: &[PathBuf], calls: &str, what: &str) -> Vec<Strin
 
 /// A program that starts the server under strace, its process the server's own.
 pub(crate) fn launcher(folder: &Path, arguments: &[String], program: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
     let mut script = String::from("#!/bin/sh\nexec strace -D -o /dev/null");
     for argument in arguments {
         write!(script, " '{argument}'").unwrap();
@@ -83,7 +83,7 @@ pub(crate) fn launcher(folder: &Path, arguments: &[String], program: &str) -> Pa
     writeln!(script, " '{program}' serve \"$@\"").unwrap();
     let file = folder.join("launcher");
     fs::write(&file, script).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     file
 }
 
