@@ -126,7 +126,10 @@ pub static STORE_ERRORS: Lazy<IntCounter> = Lazy::new(|| {
 
 /// Bytes of published files that were read again to check them.
 pub static SCRUBBED_BYTES: Lazy<IntCounter> = Lazy::new(|| {
-    counter("roadstead_store_scrubbed_bytes_total", "Bytes of stored objects that were read again to check them.")
+    counter(
+        "roadstead_store_scrubbed_bytes_total",
+        "Bytes of stored objects that were read again to check them.",
+    )
 });
 
 /// Published files that were found bad and set aside.
@@ -139,10 +142,7 @@ pub static QUARANTINED: Lazy<IntCounter> = Lazy::new(|| {
 
 /// Files that the index missed and that were verified and adopted.
 pub static ADOPTED: Lazy<IntCounter> = Lazy::new(|| {
-    counter(
-        "roadstead_store_adopted_total",
-        "Files that the index missed, verified and adopted.",
-    )
+    counter("roadstead_store_adopted_total", "Files that the index missed, verified and adopted.")
 });
 
 /// Fills that went on without being stored.
@@ -155,9 +155,8 @@ pub static FILLS_UNSTORED: Lazy<IntCounterVec> = Lazy::new(|| {
 });
 
 /// Bytes of fills in memory, on their way to the disk or to readers.
-pub static FILL_MEMORY: Lazy<IntGauge> = Lazy::new(|| {
-    gauge("roadstead_fill_memory_bytes", "Bytes of fills that are in memory.")
-});
+pub static FILL_MEMORY: Lazy<IntGauge> =
+    Lazy::new(|| gauge("roadstead_fill_memory_bytes", "Bytes of fills that are in memory."));
 
 /// Requests that found a limit reached, by what was limited.
 pub static LIMITED: Lazy<IntCounterVec> = Lazy::new(|| {

@@ -253,8 +253,7 @@ impl Blobs {
         if authorised && same_origin {
             return Ok(());
         }
-        let known =
-            filling.is_some() || self.store.contains(ask.digest).await.unwrap_or_default();
+        let known = filling.is_some() || self.store.contains(ask.digest).await.unwrap_or_default();
         if known || !authorised {
             self.head_upstream(ask).await?;
             ask.upstream.authorise(&ask.caller, &ask.repository);

@@ -208,7 +208,9 @@ impl Job {
                 }
                 None if is_end => return Ok(Received::Whole),
                 // A body that ends here is read to its end, and its connection can be used again.
-                None if at >= self.claim.end() && self.claim.is_whole => return Ok(Received::Enough),
+                None if at >= self.claim.end() && self.claim.is_whole => {
+                    return Ok(Received::Enough);
+                }
                 None => {}
             }
         }

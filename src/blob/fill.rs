@@ -92,7 +92,7 @@ pub(super) enum Piece {
     /// The bytes had to make room: the reader goes on by itself.
     Left {
         /// From here: the hash of all before.
-        from: Frontier,
+        from: Box<Frontier>,
         total: Option<u64>,
     },
 }
@@ -362,7 +362,7 @@ impl Reader {
         match window.read(start, (visible - start).min(limit)) {
             Found::Here(bytes) => Ok(Piece::Bytes(bytes)),
             Found::Gone => {
-                let from = window.mark(start).ok_or(Error::Lost)?;
+                let from = Box::new(window.mark(start).ok_or(Error::Lost)?);
                 Ok(Piece::Left { from, total })
             }
         }

@@ -84,7 +84,8 @@ fn for_range(situation: &Situation<'_>, reader: Interest) -> Option<Step> {
 }
 
 fn for_whole(situation: &Situation<'_>) -> Option<Step> {
-    let wanted = situation.finish || situation.whole_only
+    let wanted = situation.finish
+        || situation.whole_only
         || situation.readers.iter().any(|reader| reader.is_whole);
     if !wanted || situation.claims.iter().any(|claim| claim.is_whole) {
         return None;

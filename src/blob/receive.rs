@@ -183,9 +183,7 @@ async fn receive(
             Turn::Abandoned => return Ok(Ending::Abandoned),
             Turn::Idle => {
                 active = None;
-                if timeout(LINGER, fill.changed.notified()).await.is_err()
-                    && blobs.is_left(fill)
-                {
+                if timeout(LINGER, fill.changed.notified()).await.is_err() && blobs.is_left(fill) {
                     return Ok(Ending::Abandoned);
                 }
             }

@@ -120,7 +120,7 @@ impl Feed {
                     Ok(Piece::End) => return Ok(None),
                     Ok(Piece::Left { from, total }) => {
                         tracing::debug!(digest = %self.ask.digest, start, "a reader goes on by itself");
-                        let passing = Passing::open(&self.ask, from, total).await?;
+                        let passing = Passing::open(&self.ask, *from, total).await?;
                         self.source = Source::Passing(Box::new(passing));
                     }
                     Err(Error::Moved) => self.replace(start, until).await?,

@@ -120,7 +120,12 @@ impl Window {
         self.len == 0 || self.len + len <= WINDOW_BYTES
     }
 
-    pub(super) fn insert(&mut self, start: u64, bytes: Bytes, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn insert(
+        &mut self,
+        start: u64,
+        bytes: Bytes,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         self.len += bytes.len() as u64;
         metrics::FILL_MEMORY.add(bytes.len() as i64);
         self.pieces.insert(start, Piece { bytes, _permit: permit });

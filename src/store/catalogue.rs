@@ -7,10 +7,8 @@ use std::{fs, sync::Arc, time::SystemTime};
 use bytes::Bytes;
 
 use super::{
-    Error, Kind, Link, LinkKey, Store, TagKey, TagRecord, Verdict,
-    index::BlobRecord,
-    layout::remove_if_there,
-    recovery,
+    Error, Kind, Link, LinkKey, Store, TagKey, TagRecord, Verdict, index::BlobRecord,
+    layout::remove_if_there, recovery,
 };
 use crate::protocol::Digest;
 

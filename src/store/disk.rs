@@ -151,11 +151,7 @@ impl Store {
 }
 
 /// Opens the index; one that can't be read is set aside, and the files adopted into a new one.
-fn open_index(
-    layout: &Layout,
-    space: &Arc<Space>,
-    health: &Arc<Health>,
-) -> Result<Index, Error> {
+fn open_index(layout: &Layout, space: &Arc<Space>, health: &Arc<Health>) -> Result<Index, Error> {
     let path = layout.index();
     let open = || {
         let (space, health, path) = (Arc::clone(space), Arc::clone(health), path.clone());

@@ -47,7 +47,8 @@ pub(super) fn make_room(store: &Store, wanted: u64) -> Result<(), Error> {
     }
     let must = limit - wanted;
     // What others hold can't be freed: where that leaves too little, nothing is evicted for it.
-    let evictable = store.space.published() + store.partials.left_bytes() + store.space.quarantine();
+    let evictable =
+        store.space.published() + store.partials.left_bytes() + store.space.quarantine();
     if store.space.used().saturating_sub(evictable) > must {
         return Ok(());
     }

@@ -45,8 +45,12 @@ impl std::fmt::Display for Trouble {
                 f,
                 "the file system is full: {wanted} bytes did not fit, though store.disk allows them; free space there, or lower store.disk"
             ),
-            Self::Failing { problem } => write!(f, "the disk fails: {problem}; nothing is stored until it works again"),
-            Self::Slow { what } => write!(f, "the disk takes seconds to {what}; nothing is stored until it is faster"),
+            Self::Failing { problem } => {
+                write!(f, "the disk fails: {problem}; nothing is stored until it works again")
+            }
+            Self::Slow { what } => {
+                write!(f, "the disk takes seconds to {what}; nothing is stored until it is faster")
+            }
         }
     }
 }
@@ -67,7 +71,9 @@ impl Health {
     pub(super) fn failed(&self, what: &'static str, error: &io::Error) {
         metrics::STORE_ERRORS.inc();
         let trouble = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full { wanted: 0 },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Trouble::Full { wanted: 0 }
+            }
             _ => Trouble::Failing { problem: format!("could not {what}: {error}") },
         };
         self.set(trouble);
@@ -86,7 +92,7 @@ impl Health {
         let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
         if before.is_some() {
             metrics::STORE_HEALTHY.set(1);
-            tracing::info!("the store works again");
+            tracing::info!("the store has recovered");
         }
     }
 

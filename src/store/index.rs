@@ -14,8 +14,8 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefini
 
 use change::Operation;
 pub(super) use record::{BlobRecord, Class};
-use record::{decode, digest_key, parse_digest_key, parse_recency_key};
 pub use record::{Kind, Link, LinkKey, TagKey, TagRecord};
+use record::{decode, digest_key, parse_digest_key, parse_recency_key};
 pub(super) use writer::Stopped;
 use writer::{Committed, Writer};
 

@@ -87,7 +87,7 @@ impl Signal {
     /// time to end.
     pub(super) fn wait(&self, at_most: Duration, until_urgent: bool) -> bool {
         let state = lock(&self.state);
-        let go_on = |state: &mut State| !state.is_stopped && !(until_urgent && state.is_urgent);
+        let go_on = |state: &mut State| !(state.is_stopped || until_urgent && state.is_urgent);
         let (mut state, _) = self
             .changed
             .wait_timeout_while(state, at_most, go_on)

@@ -63,7 +63,7 @@ impl Stage {
         loop {
             let partial = self.roadstead.partial();
             assert_eq!(partial.len(), 1, "{partial:?}");
-            let held = self.roadstead.metric(&["roadstead_store_bytes", "used"]).await;
+            let held = self.roadstead.metric(&["roadstead_store_bytes", "staged"]).await;
             if held as u64 == partial[0].1 {
                 return partial[0].1;
             }

@@ -393,6 +393,28 @@ impl Roadstead {
             .collect()
     }
 
+    /// P8: every byte below the directory is counted, as what it is.
+    #[allow(dead_code, reason = "the torture tests have books of their own")]
+    pub(crate) async fn assert_books_are_right(&self) {
+        let sum = |folder: &str| -> u64 {
+            let files = files(&self.data().join(folder));
+            files.iter().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum()
+        };
+        let index = fs::metadata(self.data().join("index.redb")).unwrap().len();
+        let there = [
+            ("published", sum("blobs")),
+            ("staged", sum("partial")),
+            ("quarantine", sum("quarantine")),
+            ("index", index),
+        ];
+        for (state, bytes) in there {
+            let counted = self.metric(&["roadstead_store_bytes", &format!("\"{state}\"")]).await;
+            assert_eq!(counted as u64, bytes, "bytes that are {state}");
+        }
+        let used = self.metric(&["roadstead_store_bytes", "\"used\""]).await;
+        assert_eq!(used as u64, there.iter().map(|(_, bytes)| bytes).sum::<u64>());
+    }
+
     /// P2: every file under `blobs/` is what its name says.
     pub(crate) fn assert_all_stored_is_right(&self) {
         for file in files(&self.data().join("blobs")) {

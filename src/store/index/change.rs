@@ -22,22 +22,48 @@ const AGAIN_AFTER_MS: u64 = 60_000;
 #[derive(Debug)]
 pub(super) enum Operation {
     /// Answers the size of the blob that it replaced.
-    Publish { digest: Digest, record: BlobRecord },
+    Publish {
+        digest: Digest,
+        record: BlobRecord,
+    },
     /// Answers the size of each that was there.
-    Remove { digests: Vec<Digest> },
-    Touch { digest: Digest, now: SystemTime },
-    Link { key: LinkKey, link: Link },
+    Remove {
+        digests: Vec<Digest>,
+    },
+    Touch {
+        digest: Digest,
+        now: SystemTime,
+    },
+    Link {
+        key: LinkKey,
+        link: Link,
+    },
     /// Removes links.
-    Unlink { keys: Vec<LinkKey> },
-    Tag { key: TagKey, record: TagRecord },
+    Unlink {
+        keys: Vec<LinkKey>,
+    },
+    Tag {
+        key: TagKey,
+        record: TagRecord,
+    },
     /// Answers a number if the tag was there.
-    RemoveTag { key: TagKey },
+    RemoveTag {
+        key: TagKey,
+    },
     /// Pins `digests`, and no others, by this name.
-    Pin { name: String, digests: Vec<Digest> },
+    Pin {
+        name: String,
+        digests: Vec<Digest>,
+    },
     /// Answers a number if the pin was there.
-    Unpin { name: String },
+    Unpin {
+        name: String,
+    },
     /// Keeps some bytes of the store's own by a name.
-    Note { name: &'static str, bytes: Vec<u8> },
+    Note {
+        name: &'static str,
+        bytes: Vec<u8>,
+    },
 }
 
 /// Creates the tables, so that readers always find them, and brings those of the version before
@@ -118,10 +144,9 @@ fn apply(
             let record = BlobRecord { pinned, ..*record };
             Ok(vec![replace_blob(transaction, totals, digest, Some(record))?])
         }
-        Operation::Remove { digests } => digests
-            .iter()
-            .map(|digest| replace_blob(transaction, totals, digest, None))
-            .collect(),
+        Operation::Remove { digests } => {
+            digests.iter().map(|digest| replace_blob(transaction, totals, digest, None)).collect()
+        }
         Operation::Touch { digest, now } => {
             if let Some(record) = read_blob(transaction, digest)? {
                 let used_ms = millis(*now);

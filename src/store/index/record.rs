@@ -306,8 +306,7 @@ mod tests {
     #[test]
     fn recency_orders_blobs_by_age_and_before_manifests() {
         let record = BlobRecord::new(1, Kind::Blob, UNIX_EPOCH);
-        let key =
-            |kind, used_ms| BlobRecord { kind, used_ms, ..record }.recency_key(&digest("a"));
+        let key = |kind, used_ms| BlobRecord { kind, used_ms, ..record }.recency_key(&digest("a"));
         assert!(key(Kind::Blob, 1) < key(Kind::Blob, 256));
         assert!(key(Kind::Blob, u64::MAX) < key(Kind::Manifest, 0));
         let reread = BlobRecord { reread: true, ..record }.recency_key(&digest("a"));
