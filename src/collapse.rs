@@ -4,13 +4,11 @@
 //! leader; the others receive what it finished with, or learn that it is gone.
 //! Whose task does the work, and how long followers wait, is the caller's.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash};
 
 use tokio::sync::watch;
+
+use crate::sync::{Arc, Mutex, PoisonError};
 
 /// The flights under way, by key.
 #[derive(Debug)]
@@ -52,7 +50,7 @@ pub struct LeaderGone;
 
 impl<K, V> Default for Collapse<K, V> {
     fn default() -> Self {
-        Self { flights: Arc::default() }
+        Self { flights: Arc::new(Mutex::new(HashMap::new())) }
     }
 }
 
@@ -100,7 +98,63 @@ impl<V: Clone> Follower<V> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use loom::{
+        future::block_on,
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    /// Leads or follows; answers what came of it.
+    fn take_part(collapse: &Collapse<u8, usize>, led: &AtomicUsize) -> Result<usize, LeaderGone> {
+        match collapse.join(0) {
+            Join::Leader(leader) => {
+                let value = led.fetch_add(1, Ordering::AcqRel);
+                leader.finish(value);
+                Ok(value)
+            }
+            Join::Follower(follower) => block_on(follower.outcome()),
+        }
+    }
+
+    /// Two at the same time: each has an outcome, and one that followed has the leader's.
+    #[test]
+    fn everyone_has_an_outcome() {
+        loom::model(|| {
+            let shared = Arc::new((Collapse::default(), AtomicUsize::new(0)));
+            let other = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || take_part(&shared.0, &shared.1))
+            };
+            let mine = take_part(&shared.0, &shared.1).unwrap();
+            let others = other.join().unwrap().unwrap();
+            match shared.1.load(Ordering::Acquire) {
+                1 => assert_eq!((mine, others), (0, 0)),
+                2 => assert_ne!(mine, others),
+                led => panic!("{led} have led"),
+            }
+        });
+    }
+
+    /// A leader that is dropped leaves nobody waiting, and the next one leads.
+    #[test]
+    fn a_leader_that_goes_leaves_nobody_waiting() {
+        loom::model(|| {
+            let collapse = Arc::new(Collapse::<u8, usize>::default());
+            let Join::Leader(leader) = collapse.join(0) else { panic!("nobody leads yet") };
+            let follower = leader.follow();
+            let going = thread::spawn(move || drop(leader));
+            assert_eq!(block_on(follower.outcome()), Err(LeaderGone));
+            going.join().unwrap();
+            assert!(matches!(collapse.join(0), Join::Leader(_)));
+        });
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 

@@ -8,7 +8,8 @@
 //!
 //! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► manifest by digest
 //! manifest by digest: memory ─► disk ─► collapse ─► GET upstream ─► verify ─► publish
-//! blob by digest:     memory ─► disk ─► one fill ─► receive (upstream body) ─► writer (hash, disk) ─► N readers
+//! blob by digest:     memory ─► disk ─► one fill ─► plan ─► fetch (upstream bodies) ─► window ─► N readers
+//!                                                                                └─► writer (disk, hash, publish)
 //! ```
 //!
 //! The floors, in the order of the modules below; a module uses those above it
@@ -16,7 +17,7 @@
 //!
 //! | floor | who | may use |
 //! |---|---|---|
-//! | 0 | [`protocol`], [`collapse`] | std, http, serde, sha2, tokio::sync |
+//! | 0 | [`protocol`], [`collapse`] | std, http, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
 //! | 1 | [`config`], [`metrics`] | 0 |
 //! | 2 | [`store`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`] | 0–2 |

@@ -96,7 +96,8 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(proxy_service(config, &server.configuration, proxy)?);
-    let mut admin = Service::new("admin".to_owned(), Admin::new(Arc::clone(&ready)));
+    let mut admin =
+        Service::new("admin".to_owned(), Admin::new(Arc::clone(&ready), Arc::clone(&store)));
     admin.threads = Some(1);
     admin.add_tcp(&config.admin.address.to_string());
     server.add_service(admin);

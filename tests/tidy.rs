@@ -8,7 +8,8 @@ use std::{
 };
 
 /// The floors, from the ground up; modules on one floor don't see each other.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
+    &["sync"],
     &["protocol", "collapse"],
     &["config", "metrics"],
     &["store", "upstream"],

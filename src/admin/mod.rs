@@ -9,21 +9,34 @@ use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 
-use crate::metrics;
+use crate::{metrics, store::Store};
 
 /// The admin service.
 #[derive(Debug, Clone)]
 pub struct Admin {
     /// True from when the server accepts clients until it begins to stop.
     ready: Arc<AtomicBool>,
+    store: Arc<Store>,
 }
 
 // === impl Admin ===
 
 impl Admin {
-    /// Ready while `ready` is.
-    pub fn new(ready: Arc<AtomicBool>) -> Self {
-        Self { ready }
+    /// Ready while `ready` is; tells of the state of `store`.
+    pub fn new(ready: Arc<AtomicBool>, store: Arc<Store>) -> Self {
+        Self { ready, store }
+    }
+
+    /// A store in trouble is no reason to send clients elsewhere: pulls go on without it.
+    fn readiness(&self) -> (StatusCode, String) {
+        if !self.ready.load(Ordering::Acquire) {
+            return (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n".to_owned());
+        }
+        let state = match self.store.trouble() {
+            None => "ready\n".to_owned(),
+            Some(trouble) => format!("ready, but the store is degraded: {trouble}\n"),
+        };
+        (StatusCode::OK, state)
     }
 
     fn page(&self, method: &Method, path: &str) -> (StatusCode, &'static str, String) {
@@ -34,12 +47,9 @@ impl Admin {
         }
         match path {
             "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-            "/readyz" if self.ready.load(Ordering::Acquire) => {
-                (StatusCode::OK, TEXT, "ready\n".to_owned())
-            }
             "/readyz" => {
-                let state = "starting or stopping\n".to_owned();
-                (StatusCode::SERVICE_UNAVAILABLE, TEXT, state)
+                let (status, state) = self.readiness();
+                (status, TEXT, state)
             }
             "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", metrics::page()),
             _ => {
@@ -71,11 +81,19 @@ mod tests {
 
     #[test]
     fn a_server_that_starts_or_stops_is_alive_but_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().to_owned();
+        let config = crate::config::Store { directory, ..crate::config::Store::default() };
+        let store = Arc::new(Store::open(&config).unwrap());
         let ready = Arc::new(AtomicBool::new(false));
-        let admin = Admin::new(Arc::clone(&ready));
+        let admin = Admin::new(Arc::clone(&ready), Arc::clone(&store));
         assert_eq!(admin.page(&Method::GET, "/readyz").0, StatusCode::SERVICE_UNAVAILABLE);
         ready.store(true, Ordering::Release);
         assert_eq!(admin.page(&Method::GET, "/readyz").0, StatusCode::OK);
+        store.report_slow();
+        let (status, _, said) = admin.page(&Method::GET, "/readyz");
+        assert_eq!(status, StatusCode::OK);
+        assert!(said.contains("degraded"), "{said}");
         assert_eq!(admin.page(&Method::GET, "/healthz").0, StatusCode::OK);
         assert_eq!(admin.page(&Method::GET, "/").0, StatusCode::NOT_FOUND);
         assert_eq!(admin.page(&Method::POST, "/metrics").0, StatusCode::METHOD_NOT_ALLOWED);

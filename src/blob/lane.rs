@@ -78,10 +78,21 @@ impl Lane {
         let _ = timeout(DISK_PATIENCE, left).await;
     }
 
-    /// Verifies and publishes all that came.
+    /// Verifies and publishes all that came. A writer that is stuck before it has hashed all is left
+    /// behind; one that is stuck while it publishes keeps no reader waiting.
     pub(super) async fn finish(&self, total: u64) -> Result<(), Error> {
-        let pipe = self.pipe().take().ok_or(Error::Lost)?;
-        pipe.finish(total).await
+        loop {
+            let before = self.state();
+            let mut finishing = self.pipe().as_ref().ok_or(Error::Lost)?.finish(total);
+            loop {
+                match timeout(DISK_PATIENCE, &mut finishing).await {
+                    Ok(outcome) => return outcome.map_err(|_| Error::Lost)?,
+                    Err(_) if self.state() == before && before.hashed < total => break,
+                    Err(_) => {}
+                }
+            }
+            self.leave_writer_behind()?;
+        }
     }
 
     /// Drops what was written.

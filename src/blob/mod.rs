@@ -4,19 +4,24 @@
 //! many readers, and no reader gets the last piece before the digest is
 //! verified. The disk may fail at any point of it.
 
+mod begin;
 mod blobs;
 mod fetch;
 mod fill;
 mod lane;
 mod passing;
 mod plan;
+mod reader;
 mod receive;
 mod serving;
 mod table;
+mod types;
 mod window;
 mod writer;
 
-use blobs::Source;
-pub use blobs::{Ask, Blobs, DigestMismatch, Error, Outcome, Served};
-pub use fill::{HELD_BACK_BYTES, Reader};
+pub use blobs::Blobs;
+pub use fill::HELD_BACK_BYTES;
+pub use reader::Reader;
 pub use serving::{Feed, Stream};
+use types::Source;
+pub use types::{Ask, DigestMismatch, Error, Outcome, Served};

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Ask, Blobs, Error, Source, fill::Piece, passing::Passing, window::Interest};
+use super::{Ask, Blobs, Error, Source, passing::Passing, reader::Piece, window::Interest};
 use crate::{
     protocol::{ByteRange, multipart::Multipart},
     store::{Lease, Map},

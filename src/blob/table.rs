@@ -6,18 +6,21 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a table needs to know of what it holds.
-pub(super) trait Shared {
+/// What a table needs to know of what it holds: a handle of something shared.
+pub(super) trait Shared: Clone {
     /// True while somebody has a place at it.
     fn is_in_use(&self) -> bool;
+
+    /// True if both are handles of the same thing.
+    fn is_same(&self, other: &Self) -> bool;
 }
 
 /// Things that many share, by key.
 #[derive(Debug)]
 pub(super) struct Table<K, F> {
-    entries: Mutex<HashMap<K, Arc<F>>>,
+    entries: Mutex<HashMap<K, F>>,
 }
 
 // === impl Table ===
@@ -29,11 +32,11 @@ impl<K, F> Default for Table<K, F> {
 }
 
 impl<K: Eq + Hash + Clone, F: Shared> Table<K, F> {
-    pub(super) fn get(&self, key: &K) -> Option<Arc<F>> {
+    pub(super) fn get(&self, key: &K) -> Option<F> {
         self.lock().get(key).cloned()
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<F>> {
+    pub(super) fn all(&self) -> Vec<F> {
         self.lock().values().cloned().collect()
     }
 
@@ -42,8 +45,8 @@ impl<K: Eq + Hash + Clone, F: Shared> Table<K, F> {
     pub(super) fn join_or_make<T>(
         &self,
         key: K,
-        join: impl FnOnce(&Arc<F>) -> Result<T, ()>,
-        make: impl FnOnce() -> (Arc<F>, T),
+        join: impl FnOnce(&F) -> Result<T, ()>,
+        make: impl FnOnce() -> (F, T),
     ) -> (T, bool) {
         let mut entries = self.lock();
         if let Some(present) = entries.get(&key)
@@ -57,26 +60,26 @@ impl<K: Eq + Hash + Clone, F: Shared> Table<K, F> {
     }
 
     /// Removes `entry`, unless another has taken its place.
-    pub(super) fn forget(&self, key: &K, entry: &Arc<F>) {
+    pub(super) fn forget(&self, key: &K, entry: &F) {
         let mut entries = self.lock();
-        if entries.get(key).is_some_and(|present| Arc::ptr_eq(present, entry)) {
+        if entries.get(key).is_some_and(|present| present.is_same(entry)) {
             entries.remove(key);
         }
     }
 
     /// Removes `entry` if nobody has a place at it; true if so. Nobody joins it from then on.
-    pub(super) fn forget_unused(&self, key: &K, entry: &Arc<F>) -> bool {
+    pub(super) fn forget_unused(&self, key: &K, entry: &F) -> bool {
         let mut entries = self.lock();
         if entry.is_in_use() {
             return false;
         }
-        if entries.get(key).is_some_and(|present| Arc::ptr_eq(present, entry)) {
+        if entries.get(key).is_some_and(|present| present.is_same(entry)) {
             entries.remove(key);
         }
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Arc<F>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, F>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,7 +87,10 @@ impl<K: Eq + Hash + Clone, F: Shared> Table<K, F> {
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use loom::{
-        sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
         thread,
     };
 
@@ -97,13 +103,17 @@ mod loom_tests {
         stopped: AtomicBool,
     }
 
-    impl Shared for Model {
+    impl Shared for Arc<Model> {
         fn is_in_use(&self) -> bool {
             self.readers.load(Ordering::Acquire) > 0
         }
+
+        fn is_same(&self, other: &Self) -> bool {
+            Arc::ptr_eq(self, other)
+        }
     }
 
-    fn join(table: &Table<u8, Model>) -> (Arc<Model>, bool) {
+    fn join(table: &Table<u8, Arc<Model>>) -> (Arc<Model>, bool) {
         let place = |model: &Arc<Model>| {
             model.readers.fetch_add(1, Ordering::AcqRel);
             Arc::clone(model)

@@ -84,12 +84,12 @@ impl Pipe {
         let _ = self.queue.send(Message::Discard);
     }
 
-    /// Verifies and publishes. Readers have the last piece once the digest is right; this answers
-    /// when the blob is durable, or with what is wrong.
-    pub(super) async fn finish(self, total: u64) -> Result<(), Error> {
+    /// Verifies and publishes. Readers have the last piece once the digest is right; the answer
+    /// comes when the blob is durable, or with what is wrong.
+    pub(super) fn finish(&self, total: u64) -> oneshot::Receiver<Result<(), Error>> {
         let (done, outcome) = oneshot::channel();
         let _ = self.queue.send(Message::End(total, done));
-        outcome.await.map_err(|_| Error::Lost)?
+        outcome
     }
 }
 

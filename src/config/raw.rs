@@ -68,6 +68,7 @@ pub(super) struct RawUpstream {
     pub(super) ca_file: Option<String>,
     pub(super) timeouts: Option<RawTimeouts>,
     pub(super) breaker: Option<RawBreaker>,
+    pub(super) max_connections: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]

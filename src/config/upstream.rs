@@ -15,9 +15,12 @@ use super::patience::{Breaker, Timeouts};
 use super::patterns::Patterns;
 use super::preset::Preset;
 use super::problem::{Refusal, Scope};
-use super::raw::RawUpstream;
+use super::raw::{RawUpstream, Scalar};
 use super::realm::{preset_realms, read_realms};
 use super::tags::Tags;
+
+/// Enough for a network's pulls, and few beside what a CDN takes from one client.
+const MAX_CONNECTIONS: usize = 256;
 
 /// A registry that is cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// When it is left alone.
     pub breaker: Breaker,
+    /// Requests under way to one host of it at the same time; others wait. 1–100000. Default: 256.
+    pub max_connections: usize,
 }
 
 /// What happens to requests that change a registry.
@@ -86,6 +91,7 @@ impl Upstream {
             ca_file: None,
             timeouts: Timeouts::default(),
             breaker: Breaker::default(),
+            max_connections: MAX_CONNECTIONS,
         }
     }
 
@@ -132,6 +138,12 @@ impl Upstream {
             ca_file,
             timeouts,
             breaker,
+            max_connections: scope.count(
+                "max_connections",
+                raw.max_connections.as_ref(),
+                MAX_CONNECTIONS,
+                1..=100_000,
+            ),
         })
     }
 
@@ -151,6 +163,7 @@ impl Upstream {
             ca_file: self.ca_file.as_ref().map(|path| path.display().to_string()),
             timeouts: Some(self.timeouts.to_raw()),
             breaker: Some(self.breaker.to_raw()),
+            max_connections: Scalar::print(self.max_connections),
         }
     }
 }

@@ -189,9 +189,11 @@ impl Manifests {
     /// Stores a verified manifest. A store that fails costs a later fetch, not this answer.
     async fn keep(&self, ask: &Ask, fetched: upstream::ManifestBody) -> Manifest {
         let upstream::ManifestBody { digest, media_type, body } = fetched;
-        let stored = self.store.put(digest, body.clone(), Kind::Manifest).await;
         let link = Link { media_type: Some(media_type.clone()) };
-        let linked = self.store.link(ask.link_key(digest), link).await;
+        let (stored, linked) = tokio::join!(
+            self.store.put(digest, body.clone(), Kind::Manifest),
+            self.store.link(ask.link_key(digest), link)
+        );
         if let Err(error) = stored.and(linked) {
             tracing::warn!(%error, %digest, "a manifest could not be stored");
         }

@@ -169,6 +169,9 @@ fn trouble(failure: &Failure, text: String) -> Told {
         failure if failure.is_timeout() => {
             Told::new(StatusCode::GATEWAY_TIMEOUT, Unavailable, text).retry(RETRY)
         }
+        Failure::Busy { .. } => {
+            Told::new(StatusCode::SERVICE_UNAVAILABLE, TooManyRequests, text).retry(RETRY)
+        }
         Failure::HeldBack { .. } | Failure::GivenUp => {
             Told::new(StatusCode::SERVICE_UNAVAILABLE, Unavailable, text).retry(RETRY)
         }

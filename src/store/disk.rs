@@ -21,6 +21,7 @@ use super::{
     object::OpenObjects,
     recovery,
     space::Space,
+    writing::Backlog,
 };
 use crate::config;
 
@@ -59,6 +60,7 @@ impl Store {
             evicting: Mutex::default(),
             adopting: Mutex::default(),
             lookups: Semaphore::new(LOOKUPS),
+            unsaved: Backlog::default(),
             keeper: Keeper::default(),
             scrub_rate: config.scrub_rate,
         };

@@ -103,6 +103,9 @@ fn look_after(store: &Weak<Store>, signal: &Signal) {
     while signal.wait(LOOK_EVERY, true) {
         let Some(store) = store.upgrade() else { return };
         store.look_at_disk();
+        if !store.is_unavailable() {
+            store.save_unsaved();
+        }
         if store.space.is_high() {
             let must = store.space.limit();
             let _one = lock(&store.evicting);

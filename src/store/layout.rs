@@ -101,7 +101,7 @@ impl Layout {
         })
     }
 
-    /// Moves a staged file into place and makes both folders' entries durable.
+    /// Moves a staged file into place.
     pub(super) fn publish(&self, digest: &Digest) -> io::Result<()> {
         let target = self.blob(digest);
         let folder = target.parent().unwrap_or(&self.root);
@@ -109,9 +109,16 @@ impl Layout {
             fs::create_dir_all(folder)?;
             sync_folder(&self.blobs(digest.algorithm()))?;
         }
-        fs::rename(self.partial(digest), &target)?;
+        fs::rename(self.partial(digest), &target)
+    }
+
+    /// Ends what [`Layout::publish`] began: the journal goes, and both folders' entries are made
+    /// durable. Where that fails, a power cut may take the new name back, and a start finds the
+    /// file where it was.
+    pub(super) fn settle(&self, digest: &Digest) -> io::Result<()> {
         remove_if_there(&self.map(digest))?;
-        sync_folder(folder)?;
+        let target = self.blob(digest);
+        sync_folder(target.parent().unwrap_or(&self.root))?;
         sync_folder(&self.partials())
     }
 

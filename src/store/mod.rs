@@ -52,6 +52,7 @@ use memory::Memory;
 use object::OpenObjects;
 use partials::Partials;
 use space::Space;
+use writing::Backlog;
 
 /// Bodies up to this size live in the memory tier once read.
 pub const SMALL_BYTES: u64 = 64 * 1024;
@@ -129,6 +130,8 @@ pub struct Store {
     /// One file at a time is adopted.
     adopting: Mutex<()>,
     lookups: Semaphore,
+    /// Small bodies that the disk did not take.
+    unsaved: Backlog,
     keeper: Keeper,
     /// Bytes per second that the scrub reads; 0: it is off.
     scrub_rate: u64,

@@ -2,7 +2,7 @@
 //!
 //! A file that turns out not to be what its name says is set aside.
 
-use std::{future::Future, io, sync::Arc, time::SystemTime};
+use std::{io, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -188,19 +188,11 @@ impl Store {
             })
             .await
         };
-        self.patiently("be read", found).await
-    }
-
-    pub(super) async fn patiently<T>(
-        &self,
-        what: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        match tokio::time::timeout(DISK_PATIENCE, work).await {
+        match tokio::time::timeout(DISK_PATIENCE, found).await {
             Ok(result) => result,
             Err(_) => {
-                self.health.slow(what);
-                Err(Error::Slow(what))
+                self.health.slow("be read");
+                Err(Error::Slow("be read"))
             }
         }
     }

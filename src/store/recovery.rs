@@ -58,6 +58,7 @@ pub(super) fn scan_partials(layout: &Layout, index: &Index) -> Result<Partials, 
                 match index.blob(&digest)? {
                     Some(record) if record.size == entry.metadata()?.len() => {
                         layout.publish(&digest)?;
+                        layout.settle(&digest)?;
                     }
                     _ => left.push((modified, digest, disk_bytes(layout, &digest)?)),
                 }
@@ -105,20 +106,26 @@ pub(super) fn adopt(store: &Store, digest: &Digest) -> Result<Verdict, Error> {
         return Ok(Verdict::Gone);
     }
     let _one = store.adopting.lock().unwrap_or_else(PoisonError::into_inner);
-    let index = store.index().ok();
-    if let Some(index) = &index
-        && let Some(record) = index.blob(digest)?
-    {
+    // An index that fails is as good as none: the file can be served all the same.
+    let index = store.index().ok().and_then(|index| match index.blob(digest) {
+        Ok(record) => Some((index, record)),
+        Err(_) => None,
+    });
+    if let Some((_, Some(record))) = &index {
         return Ok(Verdict::Good { size: record.size });
     }
     let verdict = check(&store.layout, digest);
     match (&verdict, index) {
-        (Verdict::Good { size }, Some(index)) => {
+        (Verdict::Good { size }, Some((index, _))) => {
             let kind = kind_of(store, digest, *size);
-            let before = index.publish(*digest, *size, kind, SystemTime::now())?;
-            store.space.publish(0, *size, before.is_some());
-            metrics::ADOPTED.inc();
-            tracing::info!(%digest, size, "a file that the index missed was verified and adopted");
+            match index.publish(*digest, *size, kind, SystemTime::now()) {
+                Ok(before) => {
+                    store.space.publish(0, *size, before.is_some());
+                    metrics::ADOPTED.inc();
+                    tracing::info!(%digest, size, "a file that the index missed was adopted");
+                }
+                Err(error) => tracing::warn!(%digest, %error, "a file could not be adopted"),
+            }
         }
         (Verdict::Bad { problem }, Some(_)) => store.set_aside(*digest, problem),
         (Verdict::Good { .. } | Verdict::Bad { .. } | Verdict::Gone, _) => {}

@@ -1,16 +1,66 @@
 //! What is staged and published, and what is recorded beside it; each wait is bounded in time.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
 use super::{Error, Kind, Link, LinkKey, Staging, Store, TagKey, TagRecord, blocking};
 use crate::protocol::Digest;
 
+/// How long an answer waits for what it brought to be recorded. What is not by then costs at most
+/// a request more after a crash.
+const WRITE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Bytes of bodies that wait for the disk to work again, at the most.
+const UNSAVED_BYTES: usize = 16 << 20;
+
+/// A small body that the disk did not take.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    digest: Digest,
+    body: Bytes,
+    kind: Kind,
+}
+
+/// Those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    waiting: Mutex<VecDeque<Unsaved>>,
+}
+
+// === impl Backlog ===
+
+impl Backlog {
+    /// Adds one; the oldest go where there is no room.
+    fn add(&self, unsaved: Unsaved) {
+        let mut waiting = self.lock();
+        waiting.push_back(unsaved);
+        let mut bytes: usize = waiting.iter().map(|unsaved| unsaved.body.len()).sum();
+        while bytes > UNSAVED_BYTES
+            && let Some(oldest) = waiting.pop_front()
+        {
+            bytes -= oldest.body.len();
+        }
+    }
+
+    fn take(&self) -> Option<Unsaved> {
+        self.lock().pop_front()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Unsaved>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 // === impl Store: writing ===
 
 impl Store {
-    /// Publishes a small body whose digest the caller has verified. It is in memory at once.
+    /// Publishes a small body whose digest the caller has verified. It is in memory at once; where
+    /// the disk can't take it, it is written once the disk works again.
     pub async fn put(
         self: &Arc<Self>,
         digest: Digest,
@@ -18,22 +68,42 @@ impl Store {
         kind: Kind,
     ) -> Result<(), Error> {
         self.memory.insert(digest, body.clone());
-        let store = Arc::clone(self);
-        let published = blocking(move || {
-            if store.index()?.blob(&digest)?.is_some() {
-                return Ok(());
+        let (store, copy) = (Arc::clone(self), body.clone());
+        let published = blocking(move || store.put_now(digest, &copy, kind));
+        let outcome = self.briefly(published).await;
+        if outcome.is_err() {
+            self.unsaved.add(Unsaved { digest, body, kind });
+        }
+        outcome
+    }
+
+    /// Writes what could not be written before. Blocks.
+    pub(super) fn save_unsaved(self: &Arc<Self>) {
+        while let Some(unsaved) = self.unsaved.take() {
+            let saved = self.put_now(unsaved.digest, &unsaved.body, unsaved.kind);
+            // Where there is no room, there is no use in trying again.
+            if let Err(error) = saved
+                && !matches!(error, Error::Full { .. })
+            {
+                self.unsaved.add(unsaved);
+                return;
             }
-            let mut staging = store.stage(digest)?;
-            if !staging.present().is_empty() {
-                staging.discard();
-                staging = store.stage(digest)?;
-            }
-            let total = body.len() as u64;
-            staging.prepare(Some(total), total)?;
-            staging.write_at(0, &body)?;
-            store.publish(staging, kind)
-        });
-        self.patiently("be written", published).await
+        }
+    }
+
+    fn put_now(self: &Arc<Self>, digest: Digest, body: &Bytes, kind: Kind) -> Result<(), Error> {
+        if self.index()?.blob(&digest)?.is_some() {
+            return Ok(());
+        }
+        let mut staging = self.stage(digest)?;
+        if !staging.present().is_empty() {
+            staging.discard();
+            staging = self.stage(digest)?;
+        }
+        let total = body.len() as u64;
+        staging.prepare(Some(total), total)?;
+        staging.write_at(0, body)?;
+        self.publish(staging, kind)
     }
 
     /// Opens the staged file of `digest`, the left-over one if there is one. Blocks.
@@ -60,9 +130,14 @@ impl Store {
         match staging.commit(&self.layout) {
             Ok(held) => self.space.publish(held, size, known.is_some()),
             Err(error) => {
+                let error = self.failed("name a published file", error);
                 index.remove(vec![digest])?;
-                return Err(self.failed("name a published file", error).into());
+                return Err(error.into());
             }
+        }
+        if let Err(error) = self.layout.settle(&digest) {
+            let error = self.failed("sync a folder", error);
+            tracing::warn!(%digest, %error, "a power cut now may cost what was just published");
         }
         if self.space.is_high() {
             self.keeper.wake();
@@ -74,7 +149,7 @@ impl Store {
     pub async fn link(&self, key: LinkKey, link: Link) -> Result<(), Error> {
         self.links.insert(key.clone(), link.clone());
         let index = self.index()?;
-        self.patiently("be written", index.link(key, link)).await
+        self.briefly(index.link(key, link)).await
     }
 
     /// Waits until no fill writes `digest`.
@@ -85,7 +160,7 @@ impl Store {
     /// Keeps a tag that moved, durably.
     pub async fn move_tag(&self, key: TagKey, record: TagRecord) -> Result<(), Error> {
         let index = self.index()?;
-        self.patiently("be written", index.move_tag(key, record)).await
+        self.briefly(index.move_tag(key, record)).await
     }
 
     /// Keeps a tag that was freshened. Written within a second, not awaited: what a crash
@@ -99,7 +174,14 @@ impl Store {
     /// Forgets a tag that upstream no longer has.
     pub async fn remove_tag(&self, key: TagKey) -> Result<(), Error> {
         let index = self.index()?;
-        self.patiently("be written", index.remove_tag(key)).await
+        self.briefly(index.remove_tag(key)).await
+    }
+
+    /// Waits for `work` to be durable, but not so long that a client would notice; it goes on.
+    async fn briefly<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let patience = if self.health.is_failing() { Duration::ZERO } else { WRITE_PATIENCE };
+        let done = tokio::time::timeout(patience, work).await;
+        done.unwrap_or(Err(Error::Slow("be written")))
     }
 
     pub(super) fn forget(&self, digest: Digest) -> Result<(), Error> {

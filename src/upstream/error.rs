@@ -88,6 +88,12 @@ pub enum Failure {
         /// What the network said.
         problem: String,
     },
+    /// As many requests are under way to the host as may be, and stayed so.
+    #[error("too many requests to {host} at the same time (max_connections)")]
+    Busy {
+        /// The host.
+        host: Arc<str>,
+    },
     /// The host failed a moment ago and is not asked again before it answers a probe.
     #[error("{host} failed a moment ago and is not asked until it answers again: {because}")]
     HeldBack {
@@ -143,6 +149,7 @@ impl Failure {
             Self::Status { .. } => "upstream-5xx",
             Self::Timeout { .. } => "upstream-timeout",
             Self::Unreachable { .. } => "upstream-unreachable",
+            Self::Busy { .. } => "upstream-busy",
             Self::HeldBack { .. } => "upstream-held-back",
             Self::Token(_) => "token-unavailable",
             Self::Invalid { .. } => "upstream-invalid",

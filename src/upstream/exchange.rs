@@ -6,6 +6,8 @@
 
 mod body;
 mod connect;
+mod places;
+mod probe;
 mod wire;
 
 use std::{
@@ -25,24 +27,22 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use body::Body;
+use places::Places;
 use wire::{
     authority, authority_header, broken, certificates, content_length, port, request_header,
-    timeout, unreachable,
+    unreachable,
 };
 
 use super::{
     Failure,
     address::{Class, Resolver},
-    breaker::{Breakers, Probing},
+    breaker::Breakers,
     trust::Trust,
 };
 use crate::{config, metrics};
 
 /// Addresses of one name that are tried in turn.
 const ADDRESSES: usize = 3;
-
-/// Probes of a silent host before it is left alone.
-const PROBES: u32 = 720;
 
 /// Idle connections kept per upstream.
 const POOL: usize = 128;
@@ -94,6 +94,7 @@ pub(super) struct Exchange {
     connector: Arc<Connector>,
     resolver: Resolver,
     breakers: Breakers,
+    places: Places,
     trust: Trust,
     timeouts: config::Timeouts,
     probe_every: Duration,
@@ -156,6 +157,7 @@ impl Exchange {
             connector: Arc::new(connector),
             resolver: Resolver::new(),
             breakers: Breakers::new(config.breaker.clone()),
+            places: Places::new(config.max_connections),
             trust: Trust::new(config),
             timeouts: config.timeouts.clone(),
             probe_every: config.breaker.open_for,
@@ -178,8 +180,12 @@ impl Exchange {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Reply, Failure> {
         let host = authority(request.url);
+        let place = self.places.wait(&host, self.timeouts.response).await?;
         let attempt = self.breakers.admit(&host, request.url, self)?;
-        let result = self.attempt(request, &host).await;
+        let mut result = self.attempt(request, &host).await;
+        if let Ok(reply) = &mut result {
+            reply.body.place = Some(place);
+        }
         match &result {
             Err(failure @ (Failure::Timeout { .. } | Failure::Unreachable { .. })) => {
                 attempt.failed(failure);
@@ -305,6 +311,7 @@ impl Exchange {
             kind: request.kind,
             expected: if has_body { expected } else { Some(0) },
             received: 0,
+            place: None,
         };
         Reply { status, headers, body }
     }
@@ -322,37 +329,6 @@ impl Exchange {
         ];
         metrics::UPSTREAM_REQUESTS.with_label_values(&labels).inc();
     }
-
-    async fn probe(&self, host: &Arc<str>, url: &Url) -> bool {
-        let request = Request { method: Method::HEAD, url, kind: Kind::Probe, headers: &[] };
-        let answer = self.attempt(&request, host);
-        let result = match tokio::time::timeout(self.timeouts.response, answer).await {
-            Ok(result) => result,
-            Err(_) => Err(timeout(host, "a probe")),
-        };
-        self.count(&request, &result);
-        result.is_ok_and(|reply| !is_gateway_trouble(reply.status))
-    }
-}
-
-impl Probing for Exchange {
-    fn start_probing(&self, host: Arc<str>, url: Url) {
-        let (this, every) = (self.this.clone(), self.probe_every);
-        tokio::spawn(async move {
-            for _ in 0..PROBES {
-                tokio::time::sleep(jittered(every)).await;
-                let Some(exchange) = this.upgrade() else { return };
-                if exchange.probe(&host, &url).await {
-                    break;
-                }
-            }
-            // A host that stayed silent for so long may be one that nobody asks for any more, a
-            // CDN's of yesterday; the next request for it finds out.
-            if let Some(exchange) = this.upgrade() {
-                exchange.breakers.close(&host);
-            }
-        });
-    }
 }
 
 /// What Docker Hub counts: manifest GETs that were answered, conditional ones too.
@@ -368,9 +344,4 @@ fn is_gateway_trouble(status: StatusCode) -> bool {
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     )
-}
-
-/// Between 0.75 and 1.25 of `duration`.
-fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(0.75 + fastrand::f64() / 2.0)
 }

@@ -213,8 +213,8 @@ impl Upstream {
     }
 
     /// GET of a blob from the byte `from` on, up to and not including `until`, or to its end. An
-    /// upstream that ignores the range starts at 0. A bounded range that begins behind the blob's
-    /// end is [`Error::Refused`] with 416.
+    /// upstream that ignores the range starts at 0. A range that begins behind the blob's end is
+    /// [`Error::Refused`] with 416.
     pub async fn get_blob(
         &self,
         repository: &Repository,
@@ -230,13 +230,7 @@ impl Upstream {
         };
         let talk = Arc::clone(&self.talk);
         let work = async move {
-            let mut reply = talk.ask(&ask).await?;
-            // Nothing is left behind what we have: the whole is what there is.
-            if reply.status == StatusCode::RANGE_NOT_SATISFIABLE && from > 0 && until.is_none() {
-                ask.range = None;
-                reply = talk.ask(&ask).await?;
-            }
-            let reply = expect_ok(reply).await?;
+            let reply = expect_ok(talk.ask(&ask).await?).await?;
             if reply.status != StatusCode::PARTIAL_CONTENT {
                 let total = reply.body.expected();
                 return Ok(BlobBody { start: 0, total, body: reply.body });

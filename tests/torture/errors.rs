@@ -165,7 +165,7 @@ pub(crate) async fn recovered(roadstead: &Roadstead, pool: &mut Pool, what: &str
         assert!(pulled.is_ok(), "{what}: afterwards: {pulled:?}");
         roadstead.settled().await;
         let stored = roadstead.stored();
-        if image.blobs.iter().all(|digest| stored.contains_key(digest)) {
+        if image.digests().all(|digest| stored.contains_key(digest)) {
             return image;
         }
         assert!(Instant::now() < deadline, "{what}: {RECOVERY:?} later nothing is stored");

@@ -10,7 +10,7 @@ use pingora::{
     connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
 };
 
-use super::{Kind, broken, unreachable};
+use super::{Kind, broken, places::Place, unreachable};
 use crate::{metrics, upstream::Failure};
 
 /// An answer's body up to this size is read so that the connection can be used again.
@@ -29,6 +29,8 @@ pub struct Body {
     /// `Content-Length`, where the answer has a body and says how long.
     pub(super) expected: Option<u64>,
     pub(super) received: u64,
+    /// Kept until the body has ended.
+    pub(super) place: Option<Place>,
 }
 
 /// What one read brought.
@@ -126,6 +128,7 @@ impl Body {
     }
 
     async fn release(&mut self) {
+        self.place = None;
         if let Some(mut session) = self.session.take()
             && session.response_done()
         {
