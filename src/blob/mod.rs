@@ -14,6 +14,7 @@ mod plan;
 mod reader;
 mod receive;
 mod serving;
+mod started;
 mod table;
 mod types;
 mod window;

@@ -132,7 +132,7 @@ mod loom_tests {
     #[test]
     fn nobody_is_left_at_a_fill_that_has_stopped() {
         loom::model(|| {
-            let table = Arc::new(Table::<u8, Model>::default());
+            let table = Arc::new(Table::<u8, Arc<Model>>::default());
             let (first, _) = join(&table);
             let leaving = {
                 let table = Arc::clone(&table);
@@ -155,7 +155,7 @@ mod loom_tests {
     #[test]
     fn two_who_come_together_share_one_fill() {
         loom::model(|| {
-            let table = Arc::new(Table::<u8, Model>::default());
+            let table = Arc::new(Table::<u8, Arc<Model>>::default());
             let other = {
                 let table = Arc::clone(&table);
                 thread::spawn(move || join(&table))
@@ -172,7 +172,7 @@ mod loom_tests {
     #[test]
     fn an_ended_fill_never_takes_its_successor_away() {
         loom::model(|| {
-            let table = Arc::new(Table::<u8, Model>::default());
+            let table = Arc::new(Table::<u8, Arc<Model>>::default());
             let (old, _) = join(&table);
             let ending = {
                 let (table, old) = (Arc::clone(&table), Arc::clone(&old));

@@ -64,7 +64,7 @@ impl Store {
             keeper: Keeper::default(),
             scrub_rate: config.scrub_rate,
         };
-        eviction::bound_quarantine(&store)?;
+        eviction::count_quarantine(&store)?;
         Ok(store)
     }
 
