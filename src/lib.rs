@@ -20,7 +20,7 @@
 //! | 0 | [`protocol`], [`collapse`] | std, http, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
 //! | 1 | [`config`], [`metrics`] | 0 |
 //! | 2 | [`store`], [`upstream`] | 0–1 |
-//! | 3 | [`manifest`], [`blob`] | 0–2 |
+//! | 3 | [`manifest`], [`blob`], [`inventory`] | 0–2 |
 //! | 4 | [`filter`] | 0–3 |
 //! | 5 | [`proxy`], [`admin`] | 0–4 |
 //! | 6 | [`server`], then [`cli`] and `main` | all |
@@ -42,6 +42,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod blob;
+pub mod inventory;
 pub mod manifest;
 
 pub mod filter;

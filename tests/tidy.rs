@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 9] = [
     &["protocol", "collapse"],
     &["config", "metrics"],
     &["store", "upstream"],
-    &["manifest", "blob"],
+    &["manifest", "blob", "inventory"],
     &["filter"],
     &["proxy", "admin"],
     &["server"],

@@ -1,0 +1,371 @@
+//! What the inventory answers: plain data, the same over the API and on the command line.
+//!
+//! The fields' names are a contract. Sizes are bytes, times whole seconds since
+//! 1970; a list that can be long comes in pages, and `next` is what to ask the
+//! following one with.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{protocol::Digest, store};
+
+/// Which server answers, and for which store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// The program's version.
+    pub version: String,
+    /// The store's folder, as the server names it.
+    pub directory: PathBuf,
+    /// What tells the folder from others under any name.
+    pub directory_id: Option<String>,
+}
+
+/// Objects and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// How many.
+    pub objects: u64,
+    /// Their sizes together.
+    pub bytes: u64,
+}
+
+/// How much of something is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// All of it: it can be pulled with upstream gone.
+    Complete,
+    /// Some of it.
+    Partial,
+    /// Nothing but its name.
+    Absent,
+}
+
+/// One platform of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Platform {
+    /// `os/architecture[/variant]`; `null` where the image does not say.
+    pub platform: Option<String>,
+    /// How much of it is stored.
+    pub state: State,
+    /// Stored bytes: manifest, config and layers.
+    pub bytes: u64,
+    /// Pieces that it names and that are not stored.
+    pub missing: u64,
+}
+
+/// A cached tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its full name.
+    pub reference: String,
+    /// The upstream's name.
+    pub upstream: String,
+    /// The repository there.
+    pub repository: String,
+    /// The tag.
+    pub tag: String,
+    /// What it named when upstream was last asked.
+    pub digest: Digest,
+    /// `complete` if one platform at least can be pulled from here.
+    pub state: State,
+    /// Stored objects that it reaches.
+    pub objects: u64,
+    /// Their bytes; what other images share is counted for each.
+    pub bytes: u64,
+    /// Objects that it names and that are not stored.
+    pub missing: u64,
+    /// Its platforms, in its own order, without attestations.
+    pub platforms: Vec<Platform>,
+    /// When upstream last confirmed it.
+    pub checked_at: u64,
+    /// When it was first seen to name this digest.
+    pub moved_at: u64,
+    /// When its manifest was last read; `null` if that is not stored.
+    pub used_at: Option<u64>,
+    /// Whether it is pinned by this name.
+    pub pinned: bool,
+}
+
+/// Some of the cached tags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePage {
+    /// By name. It may hold none though more follow.
+    pub images: Vec<Image>,
+    /// `after` of the following page; `null` at the end.
+    pub next: Option<String>,
+}
+
+/// What an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectKind {
+    /// A layer, a config, any blob.
+    Blob,
+    /// An image manifest or index.
+    Manifest,
+}
+
+/// A stored object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Its name.
+    pub digest: Digest,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last read.
+    pub used_at: u64,
+    /// Whether a pin keeps it.
+    pub pinned: bool,
+}
+
+/// Some of the stored objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectPage {
+    /// By digest.
+    pub objects: Vec<Object>,
+    /// `after` of the following page; `null` at the end.
+    pub next: Option<String>,
+}
+
+/// The store's bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreUsage {
+    /// `store.disk`.
+    pub capacity: u64,
+    /// What counts against it.
+    pub used: u64,
+    /// How many objects are stored.
+    pub objects: u64,
+    /// Their bytes.
+    pub published: u64,
+    /// Bytes of unfinished downloads.
+    pub staged: u64,
+    /// Bytes of the index.
+    pub index: u64,
+    /// Bytes set aside because they went bad.
+    pub quarantine: u64,
+    /// Bytes that pins keep.
+    pub pinned: u64,
+}
+
+/// What an upstream's repositories have here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamUsage {
+    /// The upstream's name.
+    pub upstream: String,
+    /// Its repositories of which anything is stored.
+    pub repositories: u64,
+    /// Their tags.
+    pub tags: u64,
+    /// Stored objects; what its repositories share is counted once.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What a repository has here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryUsage {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The repository there.
+    pub repository: String,
+    /// Its cached tags.
+    pub tags: u64,
+    /// Its stored objects, those that it shares with others included.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Who uses how much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageReport {
+    /// The store as a whole: every object once.
+    pub store: StoreUsage,
+    /// By upstream.
+    pub upstreams: Vec<UpstreamUsage>,
+    /// The largest repositories, the largest first.
+    pub repositories: Vec<RepositoryUsage>,
+    /// Smaller ones that are not listed.
+    pub repositories_left_out: u64,
+}
+
+/// A reference with which nothing could be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// As it was written.
+    pub reference: String,
+    /// What is the matter, and what to do.
+    pub problem: String,
+}
+
+/// What is to be purged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PurgeRequest {
+    /// Images, digests or patterns.
+    pub references: Vec<String>,
+    /// Each reference is a repository, of which every tag is meant.
+    pub all_tags: bool,
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+/// What was purged, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeReport {
+    /// Nothing was touched.
+    pub dry_run: bool,
+    /// The tags that went.
+    pub tags: Vec<String>,
+    /// The objects that went.
+    pub objects: Vec<Done>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What stayed because other tags or pins need it.
+    pub kept: Amount,
+    /// What could not be done.
+    pub problems: Vec<Problem>,
+}
+
+/// An object that went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Its name.
+    pub digest: Digest,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A pin, and what it keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// The reference by which it was pinned, in full.
+    pub name: String,
+    /// Objects that it keeps, once they are stored.
+    pub objects: u64,
+    /// Those that are stored.
+    pub stored: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// All pins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinPage {
+    /// By name.
+    pub pins: Vec<Pinned>,
+}
+
+/// What was pinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinReport {
+    /// The pins that were set.
+    pub pins: Vec<Pinned>,
+    /// What could not be pinned.
+    pub problems: Vec<Problem>,
+}
+
+/// What was unpinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpinReport {
+    /// The names of the pins that are gone.
+    pub unpinned: Vec<String>,
+    /// What was not pinned.
+    pub problems: Vec<Problem>,
+}
+
+/// Where a verification is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyState {
+    /// There was none since the start.
+    #[default]
+    Idle,
+    /// At work.
+    Running,
+    /// It has seen everything.
+    Done,
+    /// It was told to end.
+    Cancelled,
+    /// The store failed under it.
+    Failed,
+}
+
+/// A file that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Its name.
+    pub digest: Digest,
+    /// What is wrong.
+    pub problem: String,
+    /// Whether that was set right.
+    pub repaired: bool,
+}
+
+/// How far a verification is, and what it found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyStatus {
+    /// Where it is.
+    pub state: VerifyState,
+    /// Whether it repairs.
+    pub repair: bool,
+    /// Seen so far.
+    pub done: Amount,
+    /// What there was at its start; objects come and go meanwhile.
+    pub total: Amount,
+    /// Objects that are what their digest says.
+    pub good: u64,
+    /// Objects that are not.
+    pub bad: u64,
+    /// Objects that were evicted or purged before their turn.
+    pub gone: u64,
+    /// Files that the index does not know.
+    pub unrecorded: u64,
+    /// Of those that are bad or unknown, how many were set right.
+    pub repaired: u64,
+    /// The first of what is wrong.
+    pub findings: Vec<Finding>,
+    /// Further ones that are not listed.
+    pub findings_left_out: u64,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+// === impl ===
+
+impl Amount {
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+impl VerifyStatus {
+    /// Whether anything is wrong that was not set right.
+    pub fn is_clean(&self) -> bool {
+        self.bad + self.unrecorded == self.repaired
+    }
+}
+
+impl From<store::Kind> for ObjectKind {
+    fn from(kind: store::Kind) -> Self {
+        match kind {
+            store::Kind::Blob => Self::Blob,
+            store::Kind::Manifest => Self::Manifest,
+        }
+    }
+}
+
+impl From<store::Usage> for StoreUsage {
+    fn from(usage: store::Usage) -> Self {
+        let store::Usage { capacity, used, objects, published, staged, index, quarantine, pinned } =
+            usage;
+        Self { capacity, used, objects, published, staged, index, quarantine, pinned }
+    }
+}
