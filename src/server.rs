@@ -30,6 +30,7 @@ use crate::{
     blob::Blobs,
     config::{Address, Config, Listen, Scheme},
     filter::{Chain, RequestFilter},
+    inventory::Inventory,
     manifest::Manifests,
     metrics,
     proxy::{Connections, Proxy},
@@ -87,7 +88,11 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
         .map_err(|error| StartError::Config(format!("store.directory: {error}")))?;
     let store = Arc::new(store);
     store.keep().map_err(|error| StartError::Config(format!("store.directory: {error}")))?;
-    let chain = chain(config, &store, extra)?;
+    let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
+    let forgetful = Arc::clone(&manifests);
+    let inventory = Inventory::new(Arc::clone(&store), config);
+    let inventory = Arc::new(inventory.with_forget(move |key| forgetful.forget(key)));
+    let chain = chain(config, &store, manifests, extra)?;
     let proxy = Proxy::new(chain, config.downstream.clone());
     let ready = Arc::new(AtomicBool::new(false));
     let stop =
@@ -96,8 +101,8 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     server.add_service(proxy_service(config, &server.configuration, proxy)?);
-    let mut admin =
-        Service::new("admin".to_owned(), Admin::new(Arc::clone(&ready), Arc::clone(&store)));
+    let admin = Admin::new(Arc::clone(&ready), inventory, Arc::clone(&store));
+    let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);
     admin.add_tcp(&config.admin.address.to_string());
     server.add_service(admin);
@@ -111,6 +116,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
 fn chain(
     config: &Config,
     store: &Arc<Store>,
+    manifests: Arc<Manifests>,
     extra: Vec<Box<dyn RequestFilter>>,
 ) -> Result<Chain, StartError> {
     let max_manifest = config.fill.max_manifest;
@@ -121,7 +127,6 @@ fn chain(
         })?;
         upstreams.push(Arc::new(client));
     }
-    let manifests = Arc::new(Manifests::new(Arc::clone(store), max_manifest));
     let blobs = Arc::new(Blobs::new(Arc::clone(store), config.fill.clone()));
     Chain::standard(config, upstreams, manifests, blobs, extra).map_err(StartError::Config)
 }

@@ -59,6 +59,11 @@ impl Manifests {
         }
     }
 
+    /// Forgets what a tag named, once its record has been purged: the next request asks upstream.
+    pub fn forget(&self, key: &TagKey) {
+        self.tags.forget(key);
+    }
+
     /// The manifest that `tag` names.
     pub async fn by_tag(
         self: &Arc<Self>,

@@ -61,6 +61,11 @@ impl TagTable {
         }
     }
 
+    /// Its record was purged.
+    pub(super) fn forget(&self, key: &TagKey) {
+        self.known.invalidate(key);
+    }
+
     /// Upstream said that there is no such tag.
     pub(super) async fn gone(&self, key: &TagKey) {
         if self.get(key).await.ok().flatten().is_none() {
