@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod cache;
 mod check;
 mod serve;
 
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::Serve),
     /// Validate a configuration and print what is in effect
     Check(check::Check),
+    /// See and tidy what is cached, on a running server or a stopped one
+    Cache(cache::Cache),
 }
 
 /// Where the configuration comes from.
@@ -73,6 +76,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Cache(cache) => cache.run(),
     }
 }
 

@@ -119,7 +119,7 @@ impl std::fmt::Debug for Inventory {
 }
 
 /// Device and inode: two names of one folder have the same, through a bind mount too.
-fn directory_id(directory: &std::path::Path) -> Option<String> {
+pub fn directory_id(directory: &std::path::Path) -> Option<String> {
     let metadata = directory.metadata().ok()?;
     Some(format!("{}:{}", metadata.dev(), metadata.ino()))
 }

@@ -127,7 +127,6 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::inventory::testing::{Fake, Shape};
 
     fn texts(references: &[&str]) -> Vec<String> {

@@ -194,7 +194,6 @@ impl From<Ranked> for RepositoryUsage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::inventory::testing::{Fake, Shape};
 
     #[test]

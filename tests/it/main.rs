@@ -11,6 +11,7 @@ mod roadstead;
 
 mod abandoned;
 mod answers;
+mod cache;
 mod command;
 mod crash;
 mod degraded;

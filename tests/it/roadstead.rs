@@ -263,8 +263,7 @@ impl Roadstead {
         self.at
     }
 
-    /// Where its operator looks.
-    #[allow(dead_code, reason = "for the torture tests")]
+    /// Where its operator connects.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -273,6 +272,12 @@ impl Roadstead {
     #[allow(dead_code, reason = "for the torture tests")]
     pub(crate) fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Its configuration file, as of the last start.
+    #[allow(dead_code, reason = "the torture tests don't read it")]
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("roadstead.yaml")
     }
 
     /// The process.

@@ -1,0 +1,182 @@
+//! The two ways to a cache, behind one set of questions.
+
+use std::{io, path::Path, sync::Arc};
+
+use super::remote::Remote;
+use crate::{
+    config::Config,
+    inventory::{
+        Error, ImagePage, Inventory, ObjectPage, PinPage, PinReport, PurgeReport, PurgeRequest,
+        UnpinReport, UsageReport, VerifyStatus,
+    },
+    store::{self, Store},
+};
+
+/// A cache that can be asked.
+pub(super) enum Access {
+    /// Its directory is open here.
+    Here(Arc<Inventory>, Arc<Store>),
+    /// A server has it.
+    There(Remote),
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// It was asked wrongly.
+    #[error("{0}")]
+    Usage(String),
+    /// It did not work out.
+    #[error("{0}")]
+    Failed(String),
+    /// The output can't be written.
+    #[error("the output could not be written: {0}; where does it go?")]
+    Output(#[from] io::Error),
+}
+
+// === impl Trouble ===
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::BadReference(_) => Self::Usage(error.to_string()),
+            Error::Running | Error::Store(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Opens the store, or finds the server that has it open.
+    pub(super) fn open(config: &Config) -> Result<Self, Trouble> {
+        let directory = &config.store.directory;
+        // Opening would create it, and an empty store answers every question wrongly.
+        if !directory.is_dir() {
+            return Err(Trouble::Failed(format!(
+                "{}: there is no store here; name its directory with --data, or the \
+                 configuration it is used with by --config",
+                directory.display()
+            )));
+        }
+        match Store::open(&config.store) {
+            Ok(store) => {
+                let store = Arc::new(store);
+                let inventory = Inventory::new(Arc::clone(&store), config);
+                Ok(Self::Here(Arc::new(inventory), store))
+            }
+            Err(store::Error::InUse { .. }) => Self::there(config, directory),
+            Err(error) => Err(Trouble::Failed(error.to_string())),
+        }
+    }
+
+    fn there(config: &Config, directory: &Path) -> Result<Self, Trouble> {
+        let remote = Remote::new(config.admin.address);
+        let server = remote.server(directory)?;
+        let own = crate::inventory::directory_id(directory);
+        // What is purged here must not be another cache's.
+        if own.is_none() || own != server.directory_id {
+            return Err(Trouble::Failed(format!(
+                "the server at {} uses {}, not {}; name the admin address of the one that does \
+                 with --admin",
+                config.admin.address,
+                server.directory.display(),
+                directory.display()
+            )));
+        }
+        Ok(Self::There(remote))
+    }
+
+    /// Ends the use of the store; what is pending is written.
+    pub(super) fn close(&self) {
+        if let Self::Here(_, store) = self {
+            store.close();
+        }
+    }
+
+    pub(super) fn images(
+        &self,
+        matching: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ImagePage, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.images(matching, after, limit)?),
+            Self::There(remote) => {
+                let limit = limit.to_string();
+                let query = [("match", matching), ("after", after), ("limit", Some(&*limit))];
+                remote.get("images", &query)
+            }
+        }
+    }
+
+    pub(super) fn objects(&self, after: Option<&str>, limit: usize) -> Result<ObjectPage, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.objects(after, limit)?),
+            Self::There(remote) => {
+                let limit = limit.to_string();
+                remote.get("objects", &[("after", after), ("limit", Some(&*limit))])
+            }
+        }
+    }
+
+    pub(super) fn usage(&self) -> Result<UsageReport, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.usage()?),
+            Self::There(remote) => remote.get("usage", &[]),
+        }
+    }
+
+    pub(super) fn pins(&self) -> Result<PinPage, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.pins()?),
+            Self::There(remote) => remote.get("pins", &[]),
+        }
+    }
+
+    pub(super) fn purge(&self, request: &PurgeRequest) -> Result<PurgeReport, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.purge(request)?),
+            Self::There(remote) => remote.post("purge", request),
+        }
+    }
+
+    pub(super) fn pin(&self, references: &[String]) -> Result<PinReport, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.pin(references)?),
+            Self::There(remote) => {
+                remote.post("pin", &serde_json::json!({ "references": references }))
+            }
+        }
+    }
+
+    pub(super) fn unpin(&self, references: &[String]) -> Result<UnpinReport, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.unpin(references)?),
+            Self::There(remote) => {
+                remote.post("unpin", &serde_json::json!({ "references": references }))
+            }
+        }
+    }
+
+    pub(super) fn start_verify(&self, repair: bool) -> Result<VerifyStatus, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.start_verify(repair)?),
+            Self::There(remote) => remote.post("verify", &serde_json::json!({ "repair": repair })),
+        }
+    }
+
+    pub(super) fn verify_status(&self) -> Result<VerifyStatus, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.verify_status()),
+            Self::There(remote) => remote.get("verify", &[]),
+        }
+    }
+
+    pub(super) fn cancel_verify(&self) -> Result<VerifyStatus, Trouble> {
+        match self {
+            Self::Here(inventory, _) => Ok(inventory.cancel_verify()),
+            Self::There(remote) => remote.post("verify/cancel", &serde_json::json!({})),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The admin API of a running server, as a client.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use ureq::Agent;
+
+use super::access::Trouble;
+use crate::inventory::Server;
+
+/// How long a connection may take: the server is on this machine.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take. Usage reads the whole index, a purge follows every tag.
+const ANSWER: Duration = Duration::from_secs(600);
+
+/// The largest answer that is read.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// A server's API.
+pub(super) struct Remote {
+    agent: Agent,
+    address: SocketAddr,
+}
+
+/// `{"error": {"code", "message"}}`
+#[derive(Deserialize)]
+struct Refusal {
+    error: Refused,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    code: String,
+    message: String,
+}
+
+// === impl Remote ===
+
+impl Remote {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let config = Agent::config_builder()
+            // The environment's proxy has no business on the loopback interface.
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .timeout_global(Some(ANSWER));
+        Self { agent: config.build().new_agent(), address }
+    }
+
+    /// Which server this is, asked on behalf of the store in `directory`.
+    pub(super) fn server(&self, directory: &Path) -> Result<Server, Trouble> {
+        self.get("", &[]).map_err(|trouble| {
+            Trouble::Failed(format!(
+                "{}: another process uses this store, but no roadstead answers at {} ({trouble}); \
+                 name its admin address with --admin, or its configuration with --config",
+                directory.display(),
+                self.address
+            ))
+        })
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, Option<&str>)],
+    ) -> Result<T, Trouble> {
+        let mut request = self.agent.get(self.url(path));
+        for (name, value) in query {
+            if let Some(value) = value {
+                request = request.query(*name, *value);
+            }
+        }
+        self.read(request.call())
+    }
+
+    pub(super) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Trouble> {
+        let body = serde_json::to_vec(body).map_err(|error| Trouble::Failed(error.to_string()))?;
+        let request = self.agent.post(self.url(path)).header("X-Roadstead", "1");
+        self.read(request.content_type("application/json").send(&body))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/api/v1/{path}", self.address)
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        answer: Result<http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<T, Trouble> {
+        let mut answer = answer.map_err(|error| self.failed(&error))?;
+        let status = answer.status();
+        let body = answer.body_mut().with_config().limit(MOST_BYTES).read_to_vec();
+        let body = body.map_err(|error| self.failed(&error))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| {
+                self.failed(&format!("not an answer of this version's API: {error}"))
+            });
+        }
+        Err(match serde_json::from_slice::<Refusal>(&body) {
+            Ok(Refusal { error }) if error.code == "bad_reference" => Trouble::Usage(error.message),
+            Ok(Refusal { error }) => Trouble::Failed(error.message),
+            Err(_) => self.failed(&format!("it answers {status}")),
+        })
+    }
+
+    fn failed(&self, problem: &dyn std::fmt::Display) -> Trouble {
+        Trouble::Failed(format!("{}: {problem}", self.address))
+    }
+}
