@@ -87,7 +87,9 @@ impl Fake {
         let layers: Vec<_> = shape.0.iter().map(|layer| describe(layer)).collect();
         let body = json!({ "schemaVersion": 2, "config": describe(CONFIG), "layers": layers });
         self.put(CONFIG, Kind::Blob);
-        shape.0.iter().for_each(|layer| drop(self.put(layer, Kind::Blob)));
+        for layer in &shape.0 {
+            self.put(layer, Kind::Blob);
+        }
         self.put(body.to_string().as_bytes(), Kind::Manifest)
     }
 

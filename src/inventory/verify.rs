@@ -233,7 +233,8 @@ mod tests {
         let job = Job::new(false, Amount::default());
         job.is_cancelled.store(true, Ordering::Release);
         job.run(&fake);
-        assert_eq!((job.status().state, job.status().done.objects), (VerifyState::Cancelled, 0));
+        let status = job.status().clone();
+        assert_eq!((status.state, status.done.objects), (VerifyState::Cancelled, 0));
     }
 
     #[test]
