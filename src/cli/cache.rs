@@ -67,6 +67,9 @@ struct Common {
     json: bool,
 }
 
+/// A subcommand, ready to be carried out.
+type Run<'a> = Box<dyn Fn(&Access, &mut Output) -> Result<Ended, Trouble> + 'a>;
+
 /// How a command ended, when it ended well enough to say so itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -79,15 +82,14 @@ enum Ended {
 
 impl Cache {
     pub(super) fn run(&self) -> ExitCode {
-        let (common, run): (_, Box<dyn Fn(&Access, &mut Output) -> Result<Ended, Trouble>>) =
-            match &self.command {
-                Command::Ls(ls) => (&ls.common, Box::new(|at, out| ls.run(at, out))),
-                Command::Du(du) => (&du.common, Box::new(|at, out| du.run(at, out))),
-                Command::Verify(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
-                Command::Purge(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
-                Command::Pin(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
-                Command::Unpin(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
-            };
+        let (common, run): (_, Run<'_>) = match &self.command {
+            Command::Ls(ls) => (&ls.common, Box::new(|at, out| ls.run(at, out))),
+            Command::Du(du) => (&du.common, Box::new(|at, out| du.run(at, out))),
+            Command::Verify(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
+            Command::Purge(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
+            Command::Pin(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
+            Command::Unpin(it) => (&it.common, Box::new(|at, out| it.run(at, out))),
+        };
         let config = match common.source.load() {
             Ok(config) => config,
             Err(error) => return complain(&error, WRONG_USAGE),

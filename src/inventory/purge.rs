@@ -79,7 +79,10 @@ impl Inventory {
             Wanted::Object(digest) => digest,
             Wanted::Image(ImageName { reference: Reference::Digest(digest), .. }) => digest,
             _ if asked.is_found => return Ok(()),
-            _ => return Ok(plan.problems.push(asked.problem(NOT_CACHED))),
+            _ => {
+                plan.problems.push(asked.problem(NOT_CACHED));
+                return Ok(());
+            }
         };
         let by_name = matches!(&asked.wanted, Wanted::Image(it) if pins.contains(&it.to_string()));
         match (self.catalogue.object(digest)?, &asked.wanted) {
