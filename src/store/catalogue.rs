@@ -2,7 +2,7 @@
 //!
 //! All of it blocks on the disk.
 
-use std::{fs, sync::Arc, time::SystemTime};
+use std::{fs, time::SystemTime};
 
 use bytes::Bytes;
 
@@ -181,7 +181,7 @@ impl Store {
     }
 
     /// Verifies one of those and records it; one that does not match is set aside.
-    pub fn adopt(self: &Arc<Self>, digest: &Digest) -> Result<Verdict, Error> {
+    pub fn adopt(&self, digest: &Digest) -> Result<Verdict, Error> {
         recovery::adopt(self, digest)
     }
 }
