@@ -79,6 +79,12 @@ pub(super) fn evict(store: &Store, goal: Goal) -> Result<(), Error> {
     Ok(())
 }
 
+/// The objects that would go first for `wanted` bytes, without touching them.
+pub(super) fn choose(store: &Store, wanted: u64) -> Result<Vec<Candidate>, Error> {
+    let index = store.index()?;
+    Ok(Walk::new(&index, store)?.next_blobs(wanted)?.unwrap_or_default())
+}
+
 /// A walk through the blobs in the order in which they go.
 struct Walk<'a> {
     index: &'a Index,

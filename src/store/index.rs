@@ -226,6 +226,11 @@ impl Index {
         Ok(outcome.into_iter().flatten().next())
     }
 
+    /// Records many files in one commit. Blocks.
+    pub(super) fn publish_all(&self, objects: Vec<(Digest, BlobRecord)>) -> Result<(), Error> {
+        self.writer.run_blocking(Operation::PublishAll { objects }).map(drop)
+    }
+
     /// Forgets files, durably; answers the size of each that was known. Blocks.
     pub(super) fn remove(&self, digests: Vec<Digest>) -> Result<Vec<Option<u64>>, Error> {
         self.writer.run_blocking(Operation::Remove { digests })

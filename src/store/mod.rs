@@ -17,7 +17,10 @@ mod journal;
 mod keeper;
 mod layout;
 mod mapped;
+mod measure;
 mod memory;
+#[cfg(test)]
+mod model;
 mod object;
 mod partials;
 mod reading;

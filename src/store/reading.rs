@@ -119,7 +119,7 @@ impl Store {
         }
     }
 
-    fn open_published(self: &Arc<Self>, digest: Digest) -> Result<Option<Lease>, Error> {
+    pub(super) fn open_published(self: &Arc<Self>, digest: Digest) -> Result<Option<Lease>, Error> {
         let recorded = self.index().and_then(|index| index.blob(&digest));
         let size = match recorded {
             Ok(Some(record)) => record.size,

@@ -26,6 +26,10 @@ pub(super) enum Operation {
         digest: Digest,
         record: BlobRecord,
     },
+    /// The same of many; answers nothing.
+    PublishAll {
+        objects: Vec<(Digest, BlobRecord)>,
+    },
     /// Answers the size of each that was there.
     Remove {
         digests: Vec<Digest>,
@@ -143,6 +147,12 @@ fn apply(
             let pinned = pins_of(transaction, digest)? > 0;
             let record = BlobRecord { pinned, ..*record };
             Ok(vec![replace_blob(transaction, totals, digest, Some(record))?])
+        }
+        Operation::PublishAll { objects } => {
+            for (digest, record) in objects {
+                replace_blob(transaction, totals, digest, Some(*record))?;
+            }
+            Ok(Vec::new())
         }
         Operation::Remove { digests } => {
             digests.iter().map(|digest| replace_blob(transaction, totals, digest, None)).collect()

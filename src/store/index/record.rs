@@ -105,7 +105,7 @@ type TagRow = (String, Option<String>, u64, u64);
 // === impl BlobRecord ===
 
 impl BlobRecord {
-    pub(super) fn new(size: u64, kind: Kind, now: SystemTime) -> Self {
+    pub(in crate::store) fn new(size: u64, kind: Kind, now: SystemTime) -> Self {
         Self { size, kind, used_ms: millis(now), reread: false, pinned: false }
     }
 
