@@ -1,8 +1,6 @@
 //! The store beside a `HashMap`: whatever is done to it, and whenever it is reopened, it holds what
 //! was committed, and nothing else.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
-
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
