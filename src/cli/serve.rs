@@ -51,6 +51,8 @@ impl Serve {
         let quiet = [
             "pingora_core=warn",
             "pingora_core::connectors=off",
+            // It calls it an error that the other side of a hand-over takes a second.
+            "pingora_core::server::transfer_fd=off",
             "pingora_proxy=warn",
             "h2=warn",
             "rustls=warn",

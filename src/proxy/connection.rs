@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::Proxy;
+use super::{Drain, Proxy};
 use crate::{config::Downstream, metrics};
 
 /// Pingora's proxy behind the connections' rules.
@@ -39,6 +39,7 @@ pub struct Connections {
     proxy: Arc<HttpProxy<Proxy>>,
     limits: Limits,
     free: Semaphore,
+    drain: Arc<Drain>,
 }
 
 /// How long a client may take.
@@ -75,11 +76,11 @@ enum HeadState {
 // === impl Connections ===
 
 impl Connections {
-    /// Connections within the limits of `downstream`.
-    pub fn new(proxy: HttpProxy<Proxy>, downstream: &Downstream) -> Self {
+    /// Connections within the limits of `downstream`; `drain` says when idle ones are closed.
+    pub fn new(proxy: HttpProxy<Proxy>, downstream: &Downstream, drain: Arc<Drain>) -> Self {
         let limits = Limits { head: downstream.head, write: downstream.write };
         let free = Semaphore::new(downstream.max_connections.min(Semaphore::MAX_PERMITS));
-        Self { proxy: Arc::new(proxy), limits, free }
+        Self { proxy: Arc::new(proxy), limits, free, drain }
     }
 }
 
@@ -94,6 +95,7 @@ impl ServerApp for Connections {
             tracing::warn!("a connection was closed: downstream.max_connections are open");
             return None;
         };
+        let _open = self.drain.connection();
         metrics::CONNECTIONS.inc();
         let stream = if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             stream
@@ -105,8 +107,12 @@ impl ServerApp for Connections {
         rest
     }
 
+    /// Runs once the listeners are closed. Pingora's own cleanup closes each connection on which
+    /// no whole head has come, those accepted a moment ago included, so it comes late.
     async fn cleanup(&self) {
+        self.drain.linger().await;
         ServerApp::cleanup(&*self.proxy).await;
+        self.drain.closed().await;
     }
 }
 

@@ -4,16 +4,14 @@
 //! the chain lets pass. `session.cache` is never enabled.
 
 mod connection;
+mod drain;
 mod front;
 mod log;
 mod respond;
 mod send;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,6 +24,8 @@ use pingora::{
 };
 
 pub use connection::Connections;
+use drain::Counted;
+pub use drain::Drain;
 
 use crate::{
     config::Downstream,
@@ -38,8 +38,7 @@ use crate::{
 pub struct Proxy {
     chain: Chain,
     downstream: Downstream,
-    /// Requests under way; a stop waits for them.
-    active: Arc<AtomicUsize>,
+    drain: Arc<Drain>,
 }
 
 /// A request on its way through Pingora.
@@ -52,24 +51,16 @@ pub struct Journey {
     forward: Option<Forward>,
     /// Body bytes written by ourselves.
     sent: u64,
-    /// Counts the request as active while it lives.
-    _active: Active,
+    /// A stop waits for the request while this lives.
+    _under_way: Counted,
 }
-
-#[derive(Debug)]
-struct Active(Arc<AtomicUsize>);
 
 // === impl Proxy ===
 
 impl Proxy {
-    /// Serves what `chain` says.
-    pub fn new(chain: Chain, downstream: Downstream) -> Self {
-        Self { chain, downstream, active: Arc::default() }
-    }
-
-    /// How many requests are under way, for the drain at the end.
-    pub fn active(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.active)
+    /// Serves what `chain` says; `drain` counts the requests.
+    pub fn new(chain: Chain, downstream: Downstream, drain: Arc<Drain>) -> Self {
+        Self { chain, downstream, drain }
     }
 
     /// What the chain says; an error if the client left meanwhile.
@@ -119,13 +110,12 @@ impl ProxyHttp for Proxy {
     type CTX = Journey;
 
     fn new_ctx(&self) -> Journey {
-        self.active.fetch_add(1, Ordering::AcqRel);
         Journey {
             started: Instant::now(),
             context: None,
             forward: None,
             sent: 0,
-            _active: Active(Arc::clone(&self.active)),
+            _under_way: self.drain.request(),
         }
     }
 
@@ -270,12 +260,6 @@ impl ProxyHttp for Proxy {
     fn suppress_error_log(&self, _: &Session, _: &Journey, _: &Error) -> bool {
         // The access line says it.
         true
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

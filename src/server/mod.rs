@@ -1,0 +1,202 @@
+//! The composition root: configuration → store, upstreams, filters, services.
+//!
+//! Everything that can be wrong is found before the first connection is
+//! accepted, and said in one line that names the remedy.
+
+mod checks;
+mod handover;
+mod listening;
+mod stop;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use pingora::{
+    apps::HttpServerOptions,
+    proxy::HttpProxy,
+    server::{RunArgs, Server, configuration::ServerConf},
+    services::listening::Service,
+};
+
+use self::{
+    handover::{Handover, Heir},
+    listening::{Listeners, Listening},
+    stop::Stop,
+};
+use crate::{
+    admin::Admin,
+    blob::Blobs,
+    config::Config,
+    filter::{Chain, RequestFilter},
+    inventory::Inventory,
+    manifest::Manifests,
+    metrics,
+    proxy::{Connections, Drain, Proxy},
+    store::{self, Store},
+    upstream::Upstream,
+};
+
+/// Seconds that blocking work (a publish under way) may take at the end.
+const LAST_WRITES_SECONDS: u64 = 10;
+
+/// The services: for clients, and for the operator.
+const SERVICES: usize = 2;
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration asks for what can't be.
+    #[error("{0}")]
+    Config(String),
+    /// An address can't be listened on.
+    #[error("{key}: {address}: {problem}; {remedy}")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+/// Serves until a signal ends it: SIGINT stops at once; SIGTERM stops listening, lets requests end
+/// for as long as `shutdown.drain` allows, and then ends the process; SIGQUIT starts the program
+/// anew, hands listeners and store over to it, and ends like SIGTERM. `extra` filters come after
+/// the built-in `policy` and before `cache`.
+pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), StartError> {
+    metrics::register_all();
+    let heir = Heir::from_environment()?;
+    checks::roots(config)?;
+    checks::addresses(config, |name| heir.as_ref().is_some_and(|heir| heir.inherits(name)))?;
+    let store = open_store(config, heir.as_ref())?;
+    let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
+    let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
+    let inventory = inventory(config, &store, &manifests);
+    let chain = chain(config, manifests, &blobs, extra)?;
+    let drain = Arc::new(Drain::new(config.shutdown.drain));
+    let proxy = Proxy::new(chain, config.downstream.clone(), Arc::clone(&drain));
+
+    let mut conf = server_conf(config);
+    let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
+    let mut server = Server::new_with_opt_and_conf(options, conf);
+    let proxy = proxy_service(config, &server.configuration, proxy, &drain)?;
+    server.bootstrap();
+
+    // What the process before accepts is accepted here.
+    let ready = Arc::new(AtomicBool::new(heir.is_some()));
+    let admin = Admin::new(Arc::clone(&ready), inventory, Arc::clone(&store));
+    let admin = admin_service(config, admin);
+    let listeners = Listeners::new(SERVICES, announce(config.clone(), Arc::clone(&ready), heir));
+    server.add_service(Listening::new(proxy, &listeners));
+    server.add_service(Listening::new(admin, &listeners));
+    let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
+    let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
+    server.run(RunArgs { shutdown_signal: Box::new(stop) });
+    store.close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_store(config: &Config, heir: Option<&Heir>) -> Result<Arc<Store>, StartError> {
+    let opened = match heir {
+        Some(heir) => heir.open_store(&config.store),
+        None => Store::open(&config.store),
+    };
+    let problem = |error: store::Error| StartError::Config(format!("store.directory: {error}"));
+    let store = Arc::new(opened.map_err(problem)?);
+    store.keep().map_err(|error| problem(error.into()))?;
+    Ok(store)
+}
+
+fn inventory(config: &Config, store: &Arc<Store>, manifests: &Arc<Manifests>) -> Arc<Inventory> {
+    let forgetful = Arc::clone(manifests);
+    let inventory = Inventory::new(Arc::clone(store), config);
+    Arc::new(inventory.with_forget(move |key| forgetful.forget(key)))
+}
+
+fn chain(
+    config: &Config,
+    manifests: Arc<Manifests>,
+    blobs: &Arc<Blobs>,
+    extra: Vec<Box<dyn RequestFilter>>,
+) -> Result<Chain, StartError> {
+    let max_manifest = config.fill.max_manifest;
+    let mut upstreams = Vec::with_capacity(config.upstreams.len());
+    for upstream in &config.upstreams {
+        let client = Upstream::new(upstream.clone(), max_manifest).map_err(|problem| {
+            StartError::Config(format!("upstreams: {}: {problem}", upstream.name))
+        })?;
+        upstreams.push(Arc::new(client));
+    }
+    let blobs = Arc::clone(blobs);
+    Chain::standard(config, upstreams, manifests, blobs, extra).map_err(StartError::Config)
+}
+
+fn proxy_service(
+    config: &Config,
+    conf: &Arc<ServerConf>,
+    proxy: Proxy,
+    drain: &Arc<Drain>,
+) -> Result<Service<Connections>, StartError> {
+    let downstream = &config.downstream;
+    let mut http = HttpProxy::new(proxy, Arc::clone(conf));
+    http.handle_init_modules();
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(downstream.keepalive);
+    http.server_options = Some(options);
+    let connections = Connections::new(http, downstream, Arc::clone(drain));
+    let mut service = Service::new("proxy".to_owned(), connections);
+    for listen in &config.listen {
+        service.add_listener(listening::endpoint(listen)?);
+    }
+    Ok(service)
+}
+
+fn admin_service(
+    config: &Config,
+    admin: Admin,
+) -> Service<impl pingora::apps::ServerApp + Send + Sync + 'static> {
+    let mut admin = Service::new("admin".to_owned(), admin);
+    admin.threads = Some(1);
+    admin.add_tcp(&config.admin.address.to_string());
+    admin
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ServerConf {
+        threads,
+        grace_period_seconds: Some(config.shutdown.drain.as_secs().max(1)),
+        graceful_shutdown_timeout_seconds: Some(LAST_WRITES_SECONDS),
+        ..ServerConf::default()
+    }
+}
+
+/// Says, when clients are accepted, that they are: in the log, at `/readyz`, and to the process
+/// that hands over.
+fn announce(config: Config, ready: Arc<AtomicBool>, heir: Option<Heir>) -> impl FnOnce() + Send {
+    move || {
+        for listen in &config.listen {
+            let tls = listen.tls.is_some();
+            tracing::info!(address = %listen.address, tls, "serving");
+        }
+        for upstream in &config.upstreams {
+            tracing::info!(name = %upstream.name, url = %upstream.url, "upstream");
+        }
+        tracing::info!(
+            pid = std::process::id(),
+            admin = %config.admin.address,
+            directory = %config.store.directory.display(),
+            "ready"
+        );
+        ready.store(true, Ordering::Release);
+        if let Some(Err(error)) = heir.map(|heir| heir.serves()) {
+            tracing::error!(%error, "the process that hands over can't be told; it will end this one");
+        }
+    }
+}

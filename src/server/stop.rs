@@ -1,0 +1,177 @@
+//! The signals: SIGTERM and SIGINT end the server, SIGQUIT hands over to a new process.
+//!
+//! A server that ends does so as soon as no request is under way. Pingora itself would wait the
+//! whole of its grace period, even when there is nothing to wait for, and then cut what is left.
+
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{self, SignalKind};
+
+use super::handover::{Failed, Handover};
+use crate::{proxy::Drain, store::Store};
+
+/// How often a drain looks whether requests are still under way.
+const STEP: Duration = Duration::from_millis(50);
+
+/// What ends the server.
+pub(super) struct Stop {
+    /// What `/readyz` says.
+    pub(super) ready: Arc<AtomicBool>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) store: Arc<Store>,
+    pub(super) handover: Handover,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    /// SIGINT
+    Interrupt,
+    /// SIGTERM
+    Terminate,
+    /// SIGQUIT
+    Quit,
+}
+
+/// From here on the system's own reaction to these signals is off.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    quit: unix::Signal,
+}
+
+// === impl Stop ===
+
+impl Stop {
+    /// Hands over; answers what came of it, and a signal to stop that came meanwhile.
+    async fn hand_over(&self, signals: &mut Signals) -> (Result<u32, Failed>, Option<Signal>) {
+        let given_up = AtomicBool::new(false);
+        let mut stop = None;
+        let mut handover = pin!(self.handover.run(&given_up));
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut handover => return (outcome, stop),
+                signal = signals.next() => match signal {
+                    Signal::Quit => tracing::info!("a hand-over is under way already"),
+                    Signal::Terminate | Signal::Interrupt => {
+                        given_up.store(true, Ordering::Release);
+                        stop = Some(signal);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Clients are told to go; the process ends with the last request.
+    fn drain(&self, signals: Signals) -> ShutdownSignal {
+        self.end_when_idle();
+        tokio::spawn(end_at_once_on_interrupt(signals, Arc::clone(&self.store)));
+        ShutdownSignal::GracefulTerminate
+    }
+
+    fn end_when_idle(&self) {
+        let (drain, store) = (Arc::clone(&self.drain), Arc::clone(&self.store));
+        let watch = move || {
+            while !drain.is_over() {
+                std::thread::sleep(STEP);
+            }
+            end(&store);
+        };
+        if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {
+            tracing::warn!(%error, "stopping takes the whole of shutdown.drain");
+        }
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        let Ok(mut signals) = Signals::take() else {
+            // Without handlers the system's own reaction to signals remains.
+            return std::future::pending().await;
+        };
+        let mut pending = None;
+        loop {
+            let signal = match pending.take() {
+                Some(signal) => signal,
+                None => signals.next().await,
+            };
+            match signal {
+                Signal::Interrupt => return ShutdownSignal::FastShutdown,
+                Signal::Terminate => {
+                    self.ready.store(false, Ordering::Release);
+                    let requests = self.drain.requests();
+                    tracing::info!(requests, "stopping; requests may end");
+                    return self.drain(signals);
+                }
+                Signal::Quit => {
+                    let (outcome, stop) = self.hand_over(&mut signals).await;
+                    pending = stop;
+                    match outcome {
+                        // `/readyz` stays as it is: its address accepts clients.
+                        Ok(pid) => {
+                            self.drain.hand_over();
+                            let requests = self.drain.requests();
+                            tracing::info!(pid, requests, "handed over; requests may end");
+                            return self.drain(signals);
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "not handed over; this process goes on");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// While requests end.
+async fn end_at_once_on_interrupt(mut signals: Signals, store: Arc<Store>) {
+    loop {
+        match signals.next().await {
+            Signal::Interrupt => break,
+            Signal::Terminate | Signal::Quit => {
+                tracing::info!("this process is ending already; SIGINT ends it at once");
+            }
+        }
+    }
+    let ended = tokio::task::spawn_blocking(move || end(&store)).await;
+    tracing::error!(?ended, "the process could not be ended");
+}
+
+/// Ends the process with what is pending written. Blocks.
+fn end(store: &Store) -> ! {
+    store.close();
+    tracing::info!("stopped");
+    std::process::exit(0)
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn take() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: unix::signal(SignalKind::interrupt())?,
+            terminate: unix::signal(SignalKind::terminate())?,
+            quit: unix::signal(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.quit.recv() => Signal::Quit,
+        }
+    }
+}
