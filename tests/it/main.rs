@@ -20,6 +20,7 @@ mod extension;
 mod faults;
 mod first_day;
 mod front;
+mod handover;
 mod herd;
 mod secrets;
 mod serving;

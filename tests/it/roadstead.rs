@@ -163,6 +163,13 @@ impl Setup {
         self
     }
 
+    /// Roadstead itself, at another path.
+    #[allow(dead_code, reason = "the torture tests don't need it")]
+    pub(crate) fn binary(mut self, path: PathBuf) -> Self {
+        self.program = (path, &["serve"]);
+        self
+    }
+
     /// `RUST_LOG`.
     pub(crate) fn log(mut self, levels: &str) -> Self {
         self.levels = levels.to_owned();
@@ -209,7 +216,9 @@ impl Setup {
 
     fn write(&self, folder: &Path, at: SocketAddr, admin: SocketAddr) -> PathBuf {
         let mut config = self.config.clone();
-        config["listen"] = json!([{ "address": at.to_string() }]);
+        let mut listen = vec![json!({ "address": at.to_string() })];
+        listen.extend(self.config["listen"].as_array().cloned().unwrap_or_default());
+        config["listen"] = json!(listen);
         config["admin"] = json!({ "address": admin.to_string() });
         config["store"]["directory"] = json!(self.data(folder));
         let file = folder.join("roadstead.yaml");
@@ -236,6 +245,12 @@ fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
         .spawn()
         .unwrap();
     (child, at, admin)
+}
+
+/// Sends a signal to a process that must be there.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let done = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(done.success(), "no SIG{name} for {pid}");
 }
 
 async fn accepts(at: SocketAddr) {
@@ -293,8 +308,7 @@ impl Roadstead {
 
     /// Asks it to end, without waiting.
     pub(crate) fn signal_term(&self) {
-        let done = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
-        assert!(done.success());
+        signal(self.pid(), "TERM");
     }
 
     /// Asks it to end, and waits.
