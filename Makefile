@@ -16,7 +16,7 @@ CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
 ARGS ?=
 
-.PHONY: help setup rust run test torture torture-tools check lint-shell bench clients lab
+.PHONY: help setup rust run test torture torture-tools loom check lint-shell bench clients lab
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ test: setup ## run the whole workspace's tests
 torture: setup torture-tools ## kill it, break, fill and cut its disk: minutes (best as root; ROADSTEAD_CYCLES=500 ROADSTEAD_POWER_CUTS=100)
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --test torture --no-capture --no-fail-fast; \
 	else set -x; cargo test --test torture -- --nocapture --test-threads 1; fi
+
+loom: setup ## try every interleaving of the locks at which requests share work
+	cargo test --features loom --lib loom
 
 torture-tools:
 	@missing=(); \
@@ -63,6 +66,8 @@ lint-shell:
 
 bench: setup ## the hit path alone (criterion), then side by side with other caches
 	cargo bench --bench hit_path
+	cargo bench --bench large_index
+	cargo bench --bench eviction
 	cargo bench --bench side_by_side -- --install
 
 clients: setup ## pull with real container clients through Roadstead (needs docker-registry and skopeo; best as root)

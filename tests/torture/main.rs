@@ -28,6 +28,7 @@ mod kill;
 mod power;
 mod slow;
 mod small;
+mod soak;
 
 use std::env;
 use std::str::FromStr;
