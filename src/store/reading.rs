@@ -15,7 +15,7 @@ use crate::{metrics, protocol::Digest};
 // === impl Store: reading ===
 
 impl Store {
-    /// A published body of up to [`SMALL_BYTES`], if it is in memory already.
+    /// A published body of up to [`super::SMALL_BYTES`], if it is in memory already.
     pub fn in_memory(&self, digest: &Digest) -> Option<Bytes> {
         let body = self.memory.get(digest)?;
         if self.memory.needs_touch(digest) {
