@@ -57,11 +57,12 @@ pub(super) async fn begin(
 ) -> Result<Beginning, Error> {
     // Claimed before upstream is asked for what is missing: nobody takes the left-over away.
     let staging = stage(blobs, fill).await;
+    let staging = confirmed(blobs, ask, fill, staging).await?;
     let may_be_parts = staging.is_some() && !blobs.is_whole_only(&fill.digest());
     let asked = if may_be_parts { asked } else { Asked::Whole };
     let mut beginning = match asked {
         Asked::Whole => begin_whole(blobs, ask, fill, staging).await?,
-        asked => begin_part(blobs, ask, staging, asked).await?,
+        asked => begin_part(blobs, ask, fill, staging, asked).await?,
     };
     let (total, is_whole) = (beginning.total, beginning.is_whole);
     if let Some(staging) = beginning.staging.take() {
@@ -77,6 +78,26 @@ pub(super) async fn begin(
     }
     fill.begin(beginning.total);
     Ok(beginning)
+}
+
+/// A left-over with a journal needs no answer of upstream to be served from; so upstream is asked
+/// for leave first, by a free HEAD. One of another length is worth nothing.
+async fn confirmed(
+    blobs: &Arc<Blobs>,
+    ask: &Ask,
+    fill: &Fill,
+    staging: Option<Staging>,
+) -> Result<Option<Staging>, Error> {
+    let Some(before) = staging.as_ref().and_then(Staging::total) else {
+        return Ok(staging);
+    };
+    if size(ask).await? == before {
+        return Ok(staging);
+    }
+    if let Some(staging) = staging {
+        staging.discard();
+    }
+    Ok(stage(blobs, fill).await)
 }
 
 /// The staged file of the blob, unless the disk can't have one now.
@@ -114,16 +135,9 @@ async fn begin_whole(
     staging: Option<Staging>,
 ) -> Result<Beginning, Error> {
     let mut staging = staging;
-    let known = staging.as_ref().and_then(Staging::total);
-    if known.is_some() {
-        // A journal says all that an answer would.
-        return Ok(Beginning {
-            staging,
-            total: known,
-            first: None,
-            is_whole: true,
-            whole_only: false,
-        });
+    let total = staging.as_ref().and_then(Staging::total);
+    if total.is_some() {
+        return Ok(Beginning { staging, total, first: None, is_whole: true, whole_only: false });
     }
     let at = staging.as_ref().map_or(0, |staging| staging.present().end_of(0));
     let first = match get(ask, at, None).await {
@@ -166,18 +180,13 @@ async fn size(ask: &Ask) -> Result<u64, Error> {
 async fn begin_part(
     blobs: &Arc<Blobs>,
     ask: &Ask,
+    fill: &Fill,
     staging: Option<Staging>,
     asked: Asked,
 ) -> Result<Beginning, Error> {
-    let known = staging.as_ref().and_then(Staging::total);
-    if known.is_some() {
-        return Ok(Beginning {
-            staging,
-            total: known,
-            first: None,
-            is_whole: false,
-            whole_only: false,
-        });
+    let total = staging.as_ref().and_then(Staging::total);
+    if total.is_some() {
+        return Ok(Beginning { staging, total, first: None, is_whole: false, whole_only: false });
     }
     let chunk = blobs.settings().chunk;
     let first = match asked {
@@ -210,6 +219,11 @@ async fn begin_part(
         }
         None => {
             let total = Some(size(ask).await?);
+            let end = staging.as_ref().and_then(|it| it.present().ranges().last().copied());
+            if end.is_some_and(|range| Some(range.end) > total) {
+                // What lies there is longer than the blob: it is fetched whole.
+                return begin_whole(blobs, ask, fill, staging).await;
+            }
             Ok(Beginning { staging, total, first: None, is_whole: false, whole_only: false })
         }
     }

@@ -4,7 +4,10 @@
 //! repositories and upstreams it is asked for under.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -65,6 +68,8 @@ pub struct Blobs {
     memory: Arc<Semaphore>,
     /// Digests whose chunks, put together, did not match.
     whole_only: Cache<Digest, ()>,
+    /// Another process is to have the store: nothing is staged.
+    lets_go: AtomicBool,
 }
 
 // === impl Blobs ===
@@ -82,6 +87,7 @@ impl Blobs {
                 .max_capacity(WHOLE_ONLY)
                 .time_to_live(WHOLE_ONLY_FOR)
                 .build(),
+            lets_go: AtomicBool::new(false),
             settings,
         }
     }
@@ -270,17 +276,25 @@ impl Blobs {
     /// Has every fill leave its staged file to another process, and waits until they have. What is
     /// under way goes on in memory.
     pub async fn let_go(&self) {
-        self.fills.all().iter().for_each(|fill| fill.let_go());
+        self.lets_go.store(true, Ordering::Release);
         let deadline = Instant::now() + LET_GO;
-        while self.fills.all().iter().any(|fill| fill.window().is_stored())
-            && Instant::now() < deadline
-        {
+        while self.store.has_writers() && Instant::now() < deadline {
+            // Those too that have begun to store only now.
+            self.fills.all().iter().for_each(|fill| fill.let_go());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
+    /// What comes is stored again.
+    pub fn take_back(&self) {
+        self.lets_go.store(false, Ordering::Release);
+    }
+
     /// The staged file of `digest`, once its last writer has let go of it.
     pub(super) async fn stage(&self, digest: Digest) -> Result<Staging, store::Error> {
+        if self.lets_go.load(Ordering::Acquire) {
+            return Err(store::Error::Closed);
+        }
         let store = Arc::clone(&self.store);
         store.unclaimed(&digest).await;
         blocking(move || store.stage(digest)).await

@@ -106,6 +106,9 @@ impl Job {
         let mut next = body;
         let mut attempt = 0;
         loop {
+            if next.is_none() && self.claim.at() >= self.claim.end() {
+                return Ok(Fetched::Done);
+            }
             let body = match next.take() {
                 Some(body) => body,
                 None => match self.ask_upstream().await {
@@ -124,7 +127,20 @@ impl Job {
             let before = self.claim.at();
             match self.take(body).await? {
                 Received::Enough => return Ok(Fetched::Done),
-                Received::Whole => return self.ended(),
+                Received::Whole if self.has_ended() => {
+                    let is_known = self.fill.total().is_some();
+                    return Ok(if is_known { Fetched::Done } else { Fetched::Ended });
+                }
+                // It may send less than was asked for (RFC 9110 §15.3.7), and the rest when it is
+                // asked again.
+                Received::Whole if self.claim.at() > before => attempt = 0,
+                Received::Whole => {
+                    self.lane.discard();
+                    let at = self.claim.at();
+                    let problem =
+                        format!("the blob ended after {at} bytes, not where upstream said");
+                    return Err(upstream::Error::from(Failure::invalid(problem)).into());
+                }
                 Received::Cut(failure) => {
                     attempt = if self.claim.at() > before { 1 } else { attempt + 1 };
                     self.pause(attempt, &failure).await?;
@@ -142,6 +158,7 @@ impl Job {
         let body = upstream.get_blob(repository, digest, at, until, caller).await?;
         match (body.total, total) {
             (Some(now), Some(before)) if now != before => {
+                self.lane.discard();
                 let changed = Failure::invalid("the blob's length changed");
                 Err(upstream::Error::from(changed).into())
             }
@@ -165,19 +182,10 @@ impl Job {
         Ok(())
     }
 
-    /// A body came to its end before the claim did.
-    fn ended(&self) -> Result<Fetched, Error> {
-        let (at, end) = (self.claim.at(), self.claim.end());
-        match self.fill.total() {
-            _ if at >= end => Ok(Fetched::Done),
-            None => Ok(Fetched::Ended),
-            Some(total) if at == total => Ok(Fetched::Done),
-            Some(_) => {
-                self.lane.discard();
-                let problem = format!("the blob ended after {at} bytes, not where upstream said");
-                Err(upstream::Error::from(Failure::invalid(problem)).into())
-            }
-        }
+    /// True if a body that came to its end has brought all of the claim.
+    fn has_ended(&self) -> bool {
+        let at = self.claim.at();
+        self.fill.total().is_none_or(|total| at == total) || at >= self.claim.end()
     }
 
     /// Hands a body on, as far as the claim goes.

@@ -63,9 +63,13 @@ impl Lane {
         for (start, part) in self.fill.missing(start, piece) {
             let permit = self.room(part.len() as u64).await?;
             let pipe = self.pipe();
-            self.fill.receive(start, part.clone(), permit);
-            if let Some(pipe) = pipe.as_ref() {
-                pipe.write(start, part);
+            let mut permit = permit;
+            // Looked at again: another request may have brought some of it meanwhile.
+            for (start, part) in self.fill.missing(start, &part) {
+                self.fill.receive(start, part.clone(), permit.take());
+                if let Some(pipe) = pipe.as_ref() {
+                    pipe.write(start, part);
+                }
             }
         }
         Ok(())
@@ -109,11 +113,14 @@ impl Lane {
             let patience = if before.is_stored { DISK_PATIENCE } else { READER_PATIENCE };
             if self.fill.window().has_room(len) {
                 let count = u32::try_from(len.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-                let permit = Arc::clone(&self.memory).acquire_many_owned(count);
+                let memory = Arc::clone(&self.memory);
+                // Each fill may always go on with one piece, whatever the others hold.
+                if before.is_empty {
+                    return Ok(memory.try_acquire_many_owned(count).ok());
+                }
+                let permit = memory.acquire_many_owned(count);
                 match timeout(patience, permit).await {
                     Ok(permit) => return Ok(permit.ok()),
-                    // Each fill may always go on with one piece, whatever the others hold.
-                    Err(_) if before.is_empty => return Ok(None),
                     Err(_) => {}
                 }
             } else if timeout(patience, self.fill.freed.notified()).await.is_ok() {
@@ -145,7 +152,8 @@ impl Lane {
         };
         // What is only on disk can't be hashed while the disk is stuck.
         let received = self.fill.progress().received;
-        let in_memory = unhashed.first().is_none_or(|(start, _)| *start == frontier.at);
+        let first = unhashed.first().map_or(received.end_of(0), |(start, _)| *start);
+        let in_memory = first == frontier.at;
         if !received.is_prefix() || !in_memory {
             return Err(Error::Moved);
         }

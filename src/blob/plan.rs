@@ -66,18 +66,23 @@ fn for_range(situation: &Situation<'_>, reader: Interest) -> Option<Step> {
     if reader.at >= until {
         return None;
     }
-    let (start, until) = (reader.at - reader.at % chunk, until.next_multiple_of(chunk));
-    let window = ByteRange::new(start, until.min(start + AHEAD_BYTES.max(chunk)).min(total));
-    let gap = first_unclaimed(situation, window);
-    if let Some(range) = gap {
+    let mut taken = situation.received.clone();
+    situation.claims.iter().for_each(|claim| taken.add(claim.range));
+    let ahead = taken.end_of(reader.at);
+    // A stretch at a time: asking for each chunk as it is read would be a request for each.
+    if ahead < until.min(reader.at + AHEAD_BYTES / 2) {
+        let start = (ahead - ahead % chunk).max(if ahead > reader.at { ahead } else { 0 });
+        let end = until.next_multiple_of(chunk).min(start + AHEAD_BYTES.max(chunk)).min(total);
+        let range = taken.gap(ByteRange::new(start, end))?;
         return Some(Step::Fetch(Claim { range, is_whole: false }));
     }
-    // All of it is there or claimed. A claim that is far from it is cut short, and the rest of it
-    // becomes a gap.
-    let missing = situation.received.gap(window)?;
+    // What it needs next is there or under way. A claim that is far from it is cut short, and the
+    // rest of it becomes a gap.
+    let missing = situation.received.gap(ByteRange::new(reader.at, until))?;
     let place = situation.claims.iter().position(|claim| {
         claim.is_whole
             && claim.range.end > missing.start
+            && missing.start < until.min(reader.at + AHEAD_BYTES / 2)
             && missing.start >= claim.range.start + AHEAD_BYTES
     })?;
     Some(Step::Shorten(place, missing.start - missing.start % chunk))
@@ -141,9 +146,10 @@ mod tests {
     #[test]
     fn an_open_range_is_fetched_a_stretch_ahead() {
         let received = Coverage::prefix(MIB);
-        assert_eq!(plan(&received, &[], &[part(0, None)]), fetch(MIB, 8 * MIB, false));
-        let received = Coverage::prefix(8 * MIB);
-        assert_eq!(plan(&received, &[], &[part(MIB, None)]), fetch(8 * MIB, 9 * MIB, false));
+        assert_eq!(plan(&received, &[], &[part(0, None)]), fetch(MIB, 9 * MIB, false));
+        let received = Coverage::prefix(9 * MIB);
+        assert_eq!(plan(&received, &[], &[part(MIB, None)]), None);
+        assert_eq!(plan(&received, &[], &[part(6 * MIB, None)]), fetch(9 * MIB, 17 * MIB, false));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{
     Error,
     fill::{Fill, Phase, Progress},
+    serving::bring_in,
     window::{Found, Frontier, Interest},
 };
 
@@ -19,6 +20,8 @@ pub struct Reader {
     fill: Arc<Fill>,
     id: u64,
     interest: Interest,
+    /// Where its first bytes were.
+    begun_at: Option<u64>,
     progress: watch::Receiver<Progress>,
 }
 
@@ -45,7 +48,7 @@ impl Reader {
         interest: Interest,
         progress: watch::Receiver<Progress>,
     ) -> Self {
-        Self { fill, id, interest, progress }
+        Self { fill, id, interest, begun_at: None, progress }
     }
 
     /// Waits for the blob's length.
@@ -80,23 +83,40 @@ impl Reader {
     ) -> Result<Piece, Error> {
         self.declare(start, until);
         let end_of = |progress: &Progress| progress.visible.end_of(start);
-        let waited = self.progress.wait_for(|p| end_of(p) > start || p.is_over()).await;
-        // The sender lives in the fill that this reader holds.
-        let progress = waited.map_err(|_| Error::Lost)?;
-        let (visible, total) = (end_of(&progress), progress.total);
-        if visible == start {
-            return match &progress.phase {
-                Phase::Failed(error) => Err(error.clone()),
-                _ => Ok(Piece::End),
-            };
-        }
-        drop(progress);
-        let window = self.fill.window();
-        match window.read(start, (visible - start).min(limit)) {
-            Found::Here(bytes) => Ok(Piece::Bytes(bytes)),
+        let (visible, total) = {
+            let waited = self.progress.wait_for(|p| end_of(p) > start || p.is_over()).await;
+            // The sender lives in the fill that this reader holds.
+            let progress = waited.map_err(|_| Error::Lost)?;
+            if end_of(&progress) == start {
+                return match &progress.phase {
+                    Phase::Failed(error) => Err(error.clone()),
+                    _ => Ok(Piece::End),
+                };
+            }
+            (end_of(&progress), progress.total)
+        };
+        let found = self.fill.window().read(start, (visible - start).min(limit));
+        let begun_at = *self.begun_at.get_or_insert(start);
+        match found {
+            Found::Here(bytes) => {
+                // A whole piece, of which what is held back is not shown yet.
+                let len = usize::try_from(visible - start).unwrap_or(usize::MAX);
+                Ok(Piece::Bytes(bytes.slice(..bytes.len().min(len))))
+            }
+            Found::OnDisk(map, len) => match bring_in(&map, start, len).await {
+                Ok(()) => Ok(Piece::Bytes(map.slice(start, len))),
+                Err(error) => {
+                    tracing::warn!(digest = %self.fill.digest(), %error, "a staged file can't be read");
+                    Err(Error::Moved)
+                }
+            },
             Found::Gone => {
-                let from = Box::new(window.mark(start).ok_or(Error::Lost)?);
-                Ok(Piece::Left { from, total })
+                let from = self.fill.window().mark(start).ok_or(Error::Lost)?;
+                // What it has was hashed with all before it: it gets nothing else for it.
+                if from.at != start && begun_at != start {
+                    return Err(Error::Lost);
+                }
+                Ok(Piece::Left { from: Box::new(from), total })
             }
         }
     }

@@ -140,6 +140,10 @@ async fn receive(
     asked: Asked,
 ) -> Result<Ending, Error> {
     let mut active = Some(Active::wait(blobs).await?);
+    if blobs.is_left(fill) {
+        // All who wanted it have left while it waited for its turn.
+        return Ok(Ending::Abandoned);
+    }
     if let Ok(Some(lease)) = blobs.store().get(fill.digest()).await {
         // Whoever asked had looked before the last fill ended.
         fill.store(lease.map().clone(), Coverage::prefix(lease.len()));
@@ -194,7 +198,7 @@ impl<'a> Driver<'a> {
             lane: Arc::new(lane),
             jobs: JoinSet::new(),
             claims: Vec::new(),
-            whole_only: from.whole_only,
+            whole_only: from.whole_only || blobs.is_whole_only(&fill.digest()),
             is_whole: from.is_whole,
             is_assembled: is_assembled || !from.is_whole,
         };
@@ -237,7 +241,10 @@ impl<'a> Driver<'a> {
         tokio::select! {
             Some(done) = self.jobs.join_next() => {
                 let (claim, fetched) = done.map_err(|_| Error::Lost)?;
-                self.ended(&claim, fetched?)
+                match fetched {
+                    Err(error) => self.failed(&claim, error),
+                    Ok(fetched) => self.ended(&claim, fetched),
+                }
             }
             () = self.fill.changed.notified() => Ok(Turn::Again),
         }
@@ -286,6 +293,18 @@ impl<'a> Driver<'a> {
         received.is_prefix() && self.claims.iter().all(|claim| claim.is_whole)
     }
 
+    /// A part that can't be had by itself comes with the whole, if that is under way.
+    fn failed(&mut self, claim: &Arc<Claim>, error: Error) -> Result<Turn, Error> {
+        self.claims.retain(|other| !Arc::ptr_eq(other, claim));
+        let has_whole = self.claims.iter().any(|other| other.is_whole);
+        if claim.is_whole || !has_whole || matches!(error, Error::Moved) {
+            return Err(error);
+        }
+        tracing::debug!(digest = %self.fill.digest(), %error, "a part could not be had by itself");
+        self.whole_only = true;
+        Ok(Turn::Again)
+    }
+
     fn ended(&mut self, claim: &Arc<Claim>, fetched: Fetched) -> Result<Turn, Error> {
         self.claims.retain(|other| !Arc::ptr_eq(other, claim));
         match fetched {
@@ -305,7 +324,15 @@ impl<'a> Driver<'a> {
 
     /// True if nobody reads and it is not worth going on; it is then out of the table.
     fn is_to_stop(&self) -> bool {
-        if self.is_whole { self.blobs.is_abandoned(self.fill) } else { false }
+        if !self.is_whole && !self.whole_only {
+            return false;
+        }
+        // What is not stored is of use to nobody who comes later.
+        if self.fill.window().is_stored() {
+            self.blobs.is_abandoned(self.fill)
+        } else {
+            self.blobs.is_left(self.fill)
+        }
     }
 
     /// Leaves the staged file where another process is to have it.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{Ask, Blobs, Error, Source, passing::Passing, reader::Piece, window::Interest};
 use crate::{
     protocol::{ByteRange, multipart::Multipart},
-    store::{Lease, Map},
+    store::{Lease, Map, is_bad_file},
 };
 
 /// How often an answer's source may be replaced.
@@ -109,10 +109,11 @@ impl Feed {
             match &mut self.source {
                 Source::Memory(body) => return Ok(slice(body, start, limit)),
                 Source::Stored(lease) => match read_stored(lease, start, limit).await {
-                    Err(problem) => {
+                    Err(problem) if is_bad_file(&problem) => {
                         self.set_aside(problem).await;
                         self.replace(start, until).await?;
                     }
+                    Err(problem) => return Err(crate::store::Error::from(problem).into()),
                     Ok(read) => return Ok(read),
                 },
                 Source::Filling(reader) => match reader.read(start, until, limit).await {
@@ -169,7 +170,8 @@ async fn read_stored(lease: &Lease, start: u64, limit: u64) -> std::io::Result<O
     Ok(Some(lease.slice(start, len)))
 }
 
-async fn bring_in(map: &Map, start: u64, len: u64) -> std::io::Result<()> {
+/// Brings the pages of a range in, off the runtime where they have to come from the disk.
+pub(super) async fn bring_in(map: &Map, start: u64, len: u64) -> std::io::Result<()> {
     if map.is_resident(start, len) {
         return Ok(());
     }

@@ -40,9 +40,11 @@ pub(super) struct Frontier {
 }
 
 /// Bytes that a reader asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Found {
     Here(Bytes),
+    /// So many of them are in the file, whose pages may have to be brought in.
+    OnDisk(Map, u64),
     /// They were here, and had to make room.
     Gone,
 }
@@ -82,8 +84,8 @@ impl Window {
             on_disk: Coverage::default(),
             map: None,
             is_stored: false,
+            marks: vec![frontier.clone()],
             frontier,
-            marks: Vec::new(),
             readers: HashMap::new(),
             next_reader: 0,
         }
@@ -147,6 +149,7 @@ impl Window {
     pub(super) fn hashed(&mut self, frontier: Frontier) {
         self.marks.push(frontier.clone());
         self.frontier = frontier;
+        self.drop_unwanted();
     }
 
     /// The pieces that are not hashed yet, from the frontier on.
@@ -155,11 +158,13 @@ impl Window {
         pieces.map(|(start, piece)| (*start, piece.bytes.clone())).collect()
     }
 
-    /// Up to `limit` bytes from `start` on, which have been received.
+    /// Bytes from `start` on, which have been received: up to `limit` of them, though never less
+    /// than a piece of what is only in memory. So a reader always stands where a piece ends, and
+    /// all before it is hashed by itself.
     pub(super) fn read(&self, start: u64, limit: u64) -> Found {
         let on_disk = self.on_disk.end_of(start).saturating_sub(start).min(limit);
         if let (Some(map), true) = (&self.map, on_disk > 0) {
-            return Found::Here(map.slice(start, on_disk));
+            return Found::OnDisk(map.clone(), on_disk);
         }
         let piece = self.pieces.range(..=start).next_back();
         let rest = piece.and_then(|(begin, piece)| {
@@ -167,24 +172,32 @@ impl Window {
             (skip < piece.bytes.len()).then(|| piece.bytes.slice(skip..))
         });
         match rest {
-            Some(rest) => {
+            Some(rest) if self.is_stored => {
                 let len = rest.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
                 Found::Here(rest.slice(..len))
             }
+            Some(rest) => Found::Here(rest),
             None => Found::Gone,
         }
     }
 
     /// True if a reader that comes now finds what was received from `start` on.
     pub(super) fn can_serve(&self, start: u64, received: u64) -> bool {
-        start >= received || self.read(start, 1) != Found::Gone
+        start >= received || !matches!(self.read(start, 1), Found::Gone)
     }
 
     /// Makes room for `len` bytes at the expense of the readers that are furthest behind.
     pub(super) fn make_room(&mut self, len: u64) {
         while !self.has_room(len) {
-            let Some(first) = self.pieces.keys().next().copied() else { return };
-            self.remove(first);
+            let Some((start, piece)) = self.pieces.first_key_value() else { return };
+            let (start, end) = (*start, start + piece.bytes.len() as u64);
+            // Where nobody is further, all are as slow as this one; and what is not hashed yet can't
+            // be gone on from.
+            let is_behind = self.readers.values().any(|reader| reader.at >= end);
+            if !is_behind || end > self.frontier.at {
+                return;
+            }
+            self.remove(start);
         }
     }
 
@@ -207,7 +220,8 @@ impl Window {
             .iter()
             .filter(|(start, piece)| {
                 let end = *start + piece.bytes.len() as u64;
-                !self.readers.values().any(|reader| reader.comes_to(**start, end))
+                end <= self.frontier.at
+                    && !self.readers.values().any(|reader| reader.comes_to(**start, end))
             })
             .map(|(start, _)| *start)
             .collect();
@@ -261,7 +275,8 @@ impl Drop for Piece {
 
 impl Interest {
     fn comes_to(&self, start: u64, end: u64) -> bool {
-        self.at < end && self.until.is_none_or(|until| until > start)
+        // One that ends at 0 does not know yet what it wants.
+        self.at < end && self.until.is_none_or(|until| until > start || until == 0)
     }
 }
 
@@ -282,17 +297,27 @@ mod tests {
         Bytes::from(vec![7; len])
     }
 
+    /// What a read brings; `None` where it had to make room.
+    fn read(window: &Window, start: u64, limit: u64) -> Option<Bytes> {
+        match window.read(start, limit) {
+            Found::Here(bytes) => Some(bytes),
+            Found::OnDisk(map, len) => Some(map.slice(start, len)),
+            Found::Gone => None,
+        }
+    }
+
     #[test]
     fn an_unstored_piece_stays_until_all_have_had_it() {
         let mut window = Window::new(frontier(0));
         let (one, two) = (window.join(reader(0, None)), window.join(reader(15, Some(20))));
         window.insert(0, piece(10), None);
         window.insert(10, piece(10), None);
-        assert_eq!(window.read(5, 100), Found::Here(piece(5)));
+        window.hashed(frontier(20));
+        assert_eq!(read(&window, 5, 100), Some(piece(5)));
         window.moved(one, reader(10, None));
-        assert_eq!(window.read(5, 100), Found::Gone);
+        assert_eq!(read(&window, 5, 100), None);
         window.moved(one, reader(20, None));
-        assert_eq!(window.read(15, 2), Found::Here(piece(2)));
+        assert_eq!(read(&window, 15, 2), Some(piece(5)));
         window.leave(two);
         assert_eq!(window.len, 0);
     }
@@ -304,19 +329,20 @@ mod tests {
         let mut window = Window::new(frontier(0));
         window.store(Map::new(&file, 100).unwrap(), Coverage::default());
         window.insert(0, piece(10), None);
-        assert_eq!(window.read(0, 100), Found::Here(piece(10)));
+        assert_eq!(read(&window, 0, 100), Some(piece(10)));
         file.write_all(&piece(10)).unwrap();
         window.written(&[(0, 10)], frontier(10));
-        assert_eq!((window.len, window.read(2, 100)), (0, Found::Here(piece(8))));
+        assert_eq!((window.len, read(&window, 2, 100)), (0, Some(piece(8))));
         // From here on in memory only; what is on disk is read as before.
         window.stop_storing();
         let id = window.join(reader(0, None));
         window.insert(10, piece(5), None);
-        assert_eq!(window.read(12, 100), Found::Here(piece(3)));
+        assert_eq!(read(&window, 12, 100), Some(piece(3)));
+        window.hashed(frontier(15));
         window.moved(id, reader(15, None));
-        assert_eq!(window.read(12, 100), Found::Gone);
+        assert_eq!(read(&window, 12, 100), None);
         assert_eq!(window.mark(12).unwrap().at, 10);
-        assert_eq!(window.read(0, 3), Found::Here(piece(3)));
+        assert_eq!(read(&window, 0, 3), Some(piece(3)));
     }
 
     #[test]
@@ -326,6 +352,12 @@ mod tests {
         window.stop_storing();
         window.insert(0, piece(WINDOW_BYTES as usize), None);
         assert!(!window.has_room(1) && window.can_serve(0, WINDOW_BYTES));
+        // Not yet hashed, and nobody is further.
+        window.make_room(1);
+        window.join(reader(WINDOW_BYTES, None));
+        window.make_room(1);
+        assert!(!window.has_room(1));
+        window.hashed(frontier(WINDOW_BYTES));
         window.make_room(1);
         assert!(window.has_room(1) && !window.can_serve(0, WINDOW_BYTES));
         assert_eq!(window.mark(5).unwrap().at, 0);

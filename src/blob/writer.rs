@@ -139,6 +139,7 @@ impl Writer {
                 Ok(()) => self.frontier = next,
                 Err(error) => {
                     self.fail(&error.into(), true);
+                    self.fill.fail(Error::Moved);
                     return;
                 }
             }
@@ -154,7 +155,12 @@ impl Writer {
         if start == self.frontier.at {
             self.frontier.hasher.update(piece);
             self.frontier.at += piece.len() as u64;
+        } else if self.staging.is_none() {
+            // What lies between is out of reach: its readers begin anew.
+            self.fill.fail(Error::Moved);
         }
+        // What came earlier than its turn has its turn now.
+        self.catch_up();
         if self.staging.is_some() {
             self.fill.written(self.number, &[(start, piece.len() as u64)], self.frontier.clone());
         } else {

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,6 +34,9 @@ const MARGIN_BYTES: u64 = 1 << 20;
 /// What a probe writes.
 const PROBE_BYTES: usize = 64 * 1024;
 
+/// A full disk counts as one until so much fits at the most, whatever did not fit.
+const LARGEST_PROBE_BYTES: u64 = 64 << 20;
+
 /// A probe that takes longer shows a disk that is still slow.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -44,13 +50,20 @@ impl Store {
     pub fn open(config: &config::Store) -> Result<Self, Error> {
         let layout = Layout::prepare(&config.directory)?;
         let (space, health) = (Arc::new(Space::new(config)), Arc::new(Health::default()));
-        let index = open_index(&layout, &space, &health)?;
-        let partials = recovery::scan_partials(&layout, &index)?;
-        space.publish(0, index.totals()?.bytes, false);
+        let index = match open_index(&layout, &space, &health) {
+            Ok(index) => Some(Arc::new(index)),
+            Err(error @ (Error::InUse { .. } | Error::Unusable { .. })) => return Err(error),
+            // A disk that is full or read-only makes a plain proxy; the index is opened later.
+            Err(error) => {
+                health.failed("open the index", &io::Error::other(error.to_string()));
+                None
+            }
+        };
+        let partials = recovery::scan_partials(&layout, index.as_deref())?;
         space.found(partials.left_bytes());
         let store = Self {
             layout,
-            index: RwLock::new(Some(Arc::new(index))),
+            index: RwLock::new(index),
             memory: Memory::new(config.memory),
             open: OpenObjects::default(),
             space,
@@ -59,12 +72,15 @@ impl Store {
             health,
             evicting: Mutex::default(),
             adopting: Mutex::default(),
-            lookups: Semaphore::new(LOOKUPS),
+            strays: AtomicU64::new(0),
+            has_strays: AtomicBool::new(false),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             unsaved: Backlog::default(),
             keeper: Keeper::default(),
             scrub_rate: config.scrub_rate,
         };
-        eviction::count_quarantine(&store)?;
+        eviction::count_quarantine(&store);
+        store.count_published()?;
         Ok(store)
     }
 
@@ -92,8 +108,10 @@ impl Store {
 
     /// Takes the index back after [`Store::release`]. Blocks.
     pub fn reopen(self: &Arc<Self>) -> Result<(), Error> {
-        self.open_index_again()?;
-        Ok(self.keep()?)
+        let opened = self.open_index_again();
+        // Where it could not be opened, what looks after the store tries again.
+        self.keep()?;
+        opened
     }
 
     /// What is wrong with the disk, in a sentence.
@@ -104,6 +122,11 @@ impl Store {
     /// True while nothing is staged, because the disk fails or the index was let go.
     pub fn is_unavailable(&self) -> bool {
         self.health.is_failing() || self.index().is_err()
+    }
+
+    /// True while a staged file is being written or published.
+    pub fn has_writers(&self) -> bool {
+        self.partials.has_writers()
     }
 
     /// A write took too long: nothing is staged until the disk is faster.
@@ -144,11 +167,31 @@ impl Store {
         self.layout.make_folders()?;
         self.layout.check_format()?;
         let index = open_index(&self.layout, &self.space, &self.health)?;
-        let (before, now) = (self.space.published(), index.totals()?.bytes);
-        self.space.unpublish(before);
-        self.space.publish(0, now, false);
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
+        self.count_published()
+    }
+
+    /// Counts what the index knows; where it knows nothing, what lies there without it.
+    fn count_published(&self) -> Result<(), Error> {
+        let Ok(index) = self.index() else { return Ok(()) };
+        let totals = index.totals()?;
+        self.space.unpublish(self.space.published());
+        self.space.publish(0, totals.bytes, false);
+        self.space.release(self.strays.swap(0, Ordering::AcqRel));
+        if totals.objects == 0 {
+            let strays = recovery::bytes_of_files(&self.layout);
+            self.strays.store(strays, Ordering::Release);
+            self.space.found(strays);
+            self.has_strays.store(strays > 0, Ordering::Release);
+        }
         Ok(())
+    }
+
+    /// So many of the bytes that the index missed are counted otherwise now.
+    pub(super) fn found_stray(&self, bytes: u64) {
+        let less = |strays: u64| Some(strays.saturating_sub(bytes));
+        let before = self.strays.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        self.space.release(before.unwrap_or_default().min(bytes));
     }
 }
 
@@ -200,18 +243,27 @@ impl Store {
         if self.missing_on_disk(wanted) == 0 && self.space.try_hold(wanted) {
             return Ok(());
         }
+        let full = Error::Full { wanted, capacity: self.space.capacity() };
+        if wanted > self.space.limit() {
+            return Err(full);
+        }
         let _one = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
         eviction::make_room(self, wanted)?;
         let missing = self.missing_on_disk(wanted);
         if missing > 0 {
-            self.health.full(wanted);
+            self.health.full(wanted.min(LARGEST_PROBE_BYTES));
+            // Nothing is evicted for what will not fit all the same.
+            if missing > eviction::evictable(self) {
+                return Err(full);
+            }
+            // Manifests are not worth the room that they would make.
             let target = self.space.used().saturating_sub(missing);
-            eviction::evict(self, Goal { target, must: target })?;
+            eviction::evict(self, Goal { target, must: self.space.limit() })?;
         }
         if self.missing_on_disk(wanted) == 0 && self.space.try_hold(wanted) {
             return Ok(());
         }
-        Err(Error::Full { wanted, capacity: self.space.capacity() })
+        Err(full)
     }
 
     /// How many bytes the file system itself is short of, for `wanted` more; what is held and not
@@ -265,8 +317,8 @@ impl Store {
         }
         if !self.index_is_in_place() || self.index_failed() {
             tracing::info!("the store's index is opened again");
-            self.open.clear();
             self.open_index_again()?;
+            self.open.clear();
         }
         Ok(true)
     }

@@ -7,7 +7,7 @@
 //! can't push out what is in use. What is being read stays: unlinking it would
 //! free nothing.
 
-use std::{cmp::Reverse, fs, io, path::PathBuf, time::SystemTime};
+use std::{cmp::Reverse, fs, path::PathBuf, time::SystemTime};
 
 use super::{
     Error, Store,
@@ -47,33 +47,42 @@ pub(super) fn make_room(store: &Store, wanted: u64) -> Result<(), Error> {
     }
     let must = limit - wanted;
     // What others hold can't be freed: where that leaves too little, nothing is evicted for it.
-    let evictable =
-        store.space.published() + store.partials.left_bytes() + store.space.quarantine();
-    if store.space.used().saturating_sub(evictable) > must {
+    if store.space.used().saturating_sub(evictable(store)) > must {
         return Ok(());
     }
     evict(store, Goal { target: must.min(store.space.low()), must })
+}
+
+/// Bytes that eviction could free, if need be.
+pub(super) fn evictable(store: &Store) -> u64 {
+    store.space.published() + store.partials.left_bytes() + store.space.quarantine()
 }
 
 /// Frees down to `goal`, or until nothing is left to free. Blocks.
 pub(super) fn evict(store: &Store, goal: Goal) -> Result<(), Error> {
     drop_partials(store, goal.target);
     if store.space.used() > goal.target {
-        prune_quarantine(store, 0)?;
+        prune_quarantine(store, 0);
     }
     let index = store.index()?;
     let mut walk = Walk::new(&index, store)?;
-    while store.space.used() > goal.target {
-        let left = store.space.used() - goal.target;
+    loop {
+        let left = store.space.used().saturating_sub(goal.target);
+        if left == 0 {
+            break;
+        }
         let Some(victims) = walk.next_blobs(left)? else { break };
         remove(store, &index, &victims)?;
     }
     let mut after = None;
-    while store.space.used() > goal.must {
+    loop {
+        let enough = store.space.used().saturating_sub(goal.must);
+        if enough == 0 {
+            break;
+        }
         let batch = index.oldest(Class::Manifest, after.as_deref(), BATCH)?;
         let Some(last) = batch.last() else { break };
         after = Some(last.key.clone());
-        let enough = store.space.used() - goal.must;
         remove(store, &index, &as_many_as_needed(batch, enough))?;
     }
     Ok(())
@@ -152,13 +161,15 @@ fn as_many_as_needed(mut batch: Vec<Candidate>, wanted: u64) -> Vec<Candidate> {
 fn remove(store: &Store, index: &Index, victims: &[Candidate]) -> Result<(), Error> {
     let mut gone = Vec::with_capacity(victims.len());
     for Candidate { digest, .. } in victims {
-        if !store.open.retire(digest) {
+        // What is being published has its record and not yet its name.
+        if store.partials.is_claimed(digest) || !store.open.retire(digest) {
             continue;
         }
         store.memory.remove(digest);
         match remove_if_there(&store.layout.blob(digest)) {
             Ok(()) => gone.push(*digest),
-            Err(error) => return Err(store.failed("remove a file", error).into()),
+            // The others go all the same.
+            Err(error) => tracing::warn!(%digest, %error, "an object could not be evicted"),
         }
     }
     if gone.is_empty() {
@@ -186,32 +197,36 @@ fn drop_partials(store: &Store, target: u64) {
 }
 
 /// Keeps what was set aside within its share of the limit; the oldest go.
-pub(super) fn bound_quarantine(store: &Store) -> io::Result<()> {
-    prune_quarantine(store, percent_of(store.space.capacity(), QUARANTINE_PERCENT))
+pub(super) fn bound_quarantine(store: &Store) {
+    prune_quarantine(store, percent_of(store.space.capacity(), QUARANTINE_PERCENT));
 }
 
 /// Counts what was set aside, and removes none of it.
-pub(super) fn count_quarantine(store: &Store) -> io::Result<()> {
-    prune_quarantine(store, u64::MAX)
+pub(super) fn count_quarantine(store: &Store) {
+    prune_quarantine(store, u64::MAX);
 }
 
-fn prune_quarantine(store: &Store, limit: u64) -> io::Result<()> {
-    let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(store.layout.quarantine())? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        files.push((metadata.modified()?, metadata.len(), entry.path()));
-    }
+/// What can't be looked at or removed is passed over: it must not keep the rest from going.
+fn prune_quarantine(store: &Store, limit: u64) {
+    let entries = fs::read_dir(store.layout.quarantine()).into_iter().flatten().flatten();
+    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
+            Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+        })
+        .collect();
     files.sort_by_key(|(modified, ..)| Reverse(*modified));
-    let mut kept = 0;
+    let mut kept: u64 = 0;
     for (_, len, path) in files {
-        if kept + len <= limit {
+        if kept.saturating_add(len) <= limit {
             kept += len;
-        } else {
-            tracing::info!(path = %path.display(), "what was set aside is removed: no room for it");
-            fs::remove_file(path)?;
+            continue;
+        }
+        tracing::info!(path = %path.display(), "what was set aside is removed: no room for it");
+        if let Err(error) = remove_if_there(&path) {
+            tracing::warn!(path = %path.display(), %error, "it could not be removed");
+            kept += len;
         }
     }
     store.space.set_quarantine(kept);
-    Ok(())
 }

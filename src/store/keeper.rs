@@ -5,6 +5,7 @@
 //! They end with the store.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread::{self, JoinHandle},
     time::Duration,
@@ -41,6 +42,7 @@ struct State {
 impl Keeper {
     /// Starts the threads.
     pub(super) fn start(&self, store: &Arc<Store>) -> std::io::Result<()> {
+        *lock(&self.signal.state) = State::default();
         let spawn = |name: &str, run: fn(&Weak<Store>, &Signal)| {
             let (store, signal) = (Arc::downgrade(store), Arc::clone(&self.signal));
             thread::Builder::new().name(name.to_owned()).spawn(move || run(&store, &signal))
@@ -102,17 +104,25 @@ impl Signal {
 fn look_after(store: &Weak<Store>, signal: &Signal) {
     while signal.wait(LOOK_EVERY, true) {
         let Some(store) = store.upgrade() else { return };
-        store.look_at_disk();
-        if !store.is_unavailable() {
-            store.save_unsaved();
+        // A damaged index may panic; that must not be the end of what looks after it.
+        let turn = || look_once(&store);
+        if panic::catch_unwind(AssertUnwindSafe(turn)).is_err() {
+            tracing::error!("looking after the store panicked; it is tried again");
         }
-        if store.space.is_high() {
-            let must = store.space.limit();
-            let _one = lock(&store.evicting);
-            let goal = Goal { target: store.space.low(), must };
-            if let Err(error) = super::eviction::evict(&store, goal) {
-                tracing::debug!(%error, "nothing could be evicted");
-            }
+    }
+}
+
+fn look_once(store: &Arc<Store>) {
+    store.look_at_disk();
+    if !store.is_unavailable() {
+        store.save_unsaved();
+    }
+    if store.space.is_high() {
+        let must = store.space.limit();
+        let _one = lock(&store.evicting);
+        let goal = Goal { target: store.space.low(), must };
+        if let Err(error) = super::eviction::evict(store, goal) {
+            tracing::debug!(%error, "nothing could be evicted");
         }
     }
 }

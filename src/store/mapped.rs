@@ -69,10 +69,17 @@ impl Map {
         status == 0 && pages.iter().all(|page| page & 1 == 1)
     }
 
-    /// Brings the pages of the range in. Blocks on the disk; an error means that they can't be read.
+    /// Brings the pages of the range in. Blocks on the disk. [`is_bad_file`] tells whether an error
+    /// means that the pages can't be read.
     pub fn populate(&self, start: u64, len: u64) -> io::Result<()> {
         let range = self.range(start, len);
-        self.pages.advise_range(Advice::PopulateRead, range.start, range.len())
+        match self.pages.advise_range(Advice::PopulateRead, range.start, range.len()) {
+            // Linux before 5.14 can't; then whoever reads the pages waits for them.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+                Ok(())
+            }
+            populated => populated,
+        }
     }
 
     fn range(&self, start: u64, len: u64) -> Range<usize> {
@@ -80,6 +87,12 @@ impl Map {
         let end = end.filter(|end| *end <= self.pages.len()).expect("a slice lies inside its map");
         end - usize::try_from(len).expect("no longer than the map")..end
     }
+}
+
+/// True if the error of a read is about the file: cut short, or a device that lost it. Anything
+/// else, such as too little memory, says nothing about it.
+pub fn is_bad_file(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EIO | libc::EHWPOISON))
 }
 
 /// The page size of every platform that the map is used on; a wrong one only makes

@@ -31,9 +31,13 @@ mod staging;
 mod writing;
 
 use std::{
+    collections::HashSet,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, RwLock},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -42,11 +46,12 @@ use tokio::sync::Semaphore;
 
 pub use catalogue::{ObjectInfo, Pin, Usage};
 pub use index::{Kind, Link, LinkKey, TagKey, TagRecord};
-pub use mapped::Map;
+pub use mapped::{Map, is_bad_file};
 pub use object::{Lease, Object};
 pub use recovery::Verdict;
 pub use staging::Staging;
 
+use crate::protocol::Digest;
 use health::Health;
 use index::Index;
 use keeper::Keeper;
@@ -130,9 +135,13 @@ pub struct Store {
     health: Arc<Health>,
     /// One eviction round at a time: two would race for the same victims.
     evicting: Mutex<()>,
-    /// One file at a time is adopted.
-    adopting: Mutex<()>,
-    lookups: Semaphore,
+    /// Files that are being looked at, to be adopted.
+    adopting: Mutex<HashSet<Digest>>,
+    /// Bytes of files that the index misses and that are not adopted yet.
+    strays: AtomicU64,
+    /// The index was made anew: there may be files that it misses.
+    has_strays: AtomicBool,
+    lookups: Arc<Semaphore>,
     /// Small bodies that the disk did not take.
     unsaved: Backlog,
     keeper: Keeper,

@@ -88,6 +88,11 @@ impl Partials {
         matches!(self.lock().of.get(digest), Some(State::Claimed))
     }
 
+    /// True while anything is being written.
+    pub(super) fn has_writers(&self) -> bool {
+        self.lock().of.values().any(|state| matches!(state, State::Claimed))
+    }
+
     /// Waits until nobody writes `digest`.
     pub(super) async fn unclaimed(&self, digest: &Digest) {
         loop {

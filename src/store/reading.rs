@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{
     DISK_PATIENCE, Error, Lease, Link, LinkKey, Object, Store, TagKey, TagRecord, Verdict,
-    blocking, eviction, recovery,
+    blocking, eviction, is_bad_file, recovery,
 };
 use crate::{metrics, protocol::Digest};
 
@@ -51,9 +51,12 @@ impl Store {
                 return Ok(None);
             }
             // A page that can't be read is an error here, and a signal that kills in a copy.
-            if let Err(error) = lease.map().populate(0, lease.len()) {
-                store.set_aside(digest, &format!("it can't be read: {error}"));
-                return Ok(None);
+            match lease.map().populate(0, lease.len()) {
+                Err(error) if is_bad_file(&error) => {
+                    store.set_aside(digest, &format!("it can't be read: {error}"));
+                    return Ok(None);
+                }
+                populated => populated?,
             }
             let body = Bytes::copy_from_slice(&lease.slice(0, lease.len()));
             // A manifest is small and read whole: its content is checked each time it enters
@@ -109,14 +112,22 @@ impl Store {
     /// A published file turned out not to be what its name says: it is moved out of the way and
     /// forgotten, and fetched again when it is asked for. Blocks.
     pub fn set_aside(&self, digest: Digest, problem: &str) {
+        if self.index().is_err() {
+            // Handed over: the files are another process's to judge.
+            tracing::debug!(%digest, problem, "a published file went bad");
+            return;
+        }
         tracing::warn!(%digest, problem, "a published file went bad; set aside, to be fetched again");
         metrics::QUARANTINED.inc();
         self.open.remove(&digest);
         self.memory.remove(&digest);
-        let gone = self.layout.set_aside(&digest).and_then(|_| eviction::bound_quarantine(self));
-        if let Err(error) = gone.map_err(Error::from).and_then(|()| self.forget(digest)) {
+        let moved = self.layout.set_aside(&digest).map_err(Error::from);
+        if let Err(error) = moved.and_then(|_| self.forget(digest)) {
             tracing::warn!(%digest, %error, "could not set a bad file aside");
         }
+        // Whoever opened it meanwhile has put it back among the open ones.
+        self.open.remove(&digest);
+        eviction::bound_quarantine(self);
     }
 
     pub(super) fn open_published(self: &Arc<Self>, digest: Digest) -> Result<Option<Lease>, Error> {
@@ -124,16 +135,18 @@ impl Store {
         let size = match recorded {
             Ok(Some(record)) => record.size,
             // The index misses it, or there is none now: the file itself can tell.
-            Ok(None) | Err(_) => match recovery::adopt(self, &digest)? {
+            Ok(None) | Err(_) => match recovery::adopt_for_request(self, &digest)? {
                 Verdict::Good { size } => size,
                 Verdict::Bad { .. } | Verdict::Gone => return Ok(None),
             },
         };
+        let was_claimed = self.partials.is_claimed(&digest);
         let object = match Object::open(&self.layout, digest, size) {
             Ok(object) => object,
             // It is being published at this moment: it has its record and not yet its name.
             Err(error)
-                if error.kind() == io::ErrorKind::NotFound && self.partials.is_claimed(&digest) =>
+                if error.kind() == io::ErrorKind::NotFound
+                    && (was_claimed || self.partials.is_claimed(&digest)) =>
             {
                 return Ok(None);
             }
@@ -146,7 +159,8 @@ impl Store {
                 self.set_aside(digest, &error.to_string());
                 return Ok(None);
             }
-            Err(error) => return Err(self.failed("open a published file", error).into()),
+            // It says nothing of the disk as a whole: this one is streamed, and replaced.
+            Err(error) => return Err(error.into()),
         };
         let lease = self.open.insert(object);
         // Evicted while it was being opened: out of the books, so out of the table too.
@@ -179,12 +193,11 @@ impl Store {
         let found = async {
             // Held until the work ends, however long the caller waits: it bounds the threads that
             // a stuck disk can hold.
-            let place = self.lookups.acquire().await.map_err(|_| Error::Closed)?;
-            place.forget();
+            let lookups = Arc::clone(&self.lookups);
+            let place = lookups.acquire_owned().await.map_err(|_| Error::Closed)?;
             blocking(move || {
-                let result = work(&store);
-                store.lookups.add_permits(1);
-                result
+                let _place = place;
+                work(&store)
             })
             .await
         };

@@ -8,7 +8,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::Weak,
+    sync::{Weak, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -62,21 +62,34 @@ pub(super) fn run(store: &Weak<Store>, signal: &Signal) {
     if !signal.wait(BEGIN_AFTER, false) {
         return;
     }
-    if matches!(adopt_all(store, signal), Err(Ended::Stopped)) {
-        return;
-    }
+    let mut is_first = true;
     loop {
         let started = Instant::now();
+        if has_strays(store) || is_first {
+            is_first = false;
+            if matches!(adopt_all(store, signal), Err(Ended::Stopped)) {
+                return;
+            }
+        }
         match pass(store, signal) {
             Err(Ended::Stopped) => return,
             Err(Ended::Failed(error)) => tracing::debug!(%error, "the scrub was interrupted"),
             Ok(()) => {}
         }
-        let rest = PASS_EVERY.saturating_sub(started.elapsed());
-        if !signal.wait(rest.max(BEGIN_AFTER), false) {
-            return;
+        while started.elapsed() < PASS_EVERY && !may_have_strays(store) {
+            if !signal.wait(BEGIN_AFTER, false) {
+                return;
+            }
         }
     }
+}
+
+fn may_have_strays(store: &Weak<Store>) -> bool {
+    store.upgrade().is_some_and(|store| store.has_strays.load(Ordering::Acquire))
+}
+
+fn has_strays(store: &Weak<Store>) -> bool {
+    store.upgrade().is_some_and(|store| store.has_strays.swap(false, Ordering::AcqRel))
 }
 
 /// Adopts the published files that the index misses.
@@ -87,10 +100,15 @@ fn adopt_all(store: &Weak<Store>, signal: &Signal) -> Result<(), Ended> {
             return Err(Ended::Stopped);
         }
         let store = upgraded(store)?;
-        for digest in recovery::unrecorded(&store, algorithm, &shard)? {
-            recovery::adopt(&store, &digest)?;
+        let go_on = || signal.wait(Duration::ZERO, false);
+        let adopt = |digest: &Digest| recovery::adopt(&store, digest, &go_on).map(drop);
+        let found = recovery::unrecorded(&store, algorithm, &shard);
+        if let Err(error) = found.and_then(|found| found.iter().try_for_each(adopt)) {
+            tracing::warn!(shard = %shard.display(), %error, "files there were passed over");
         }
     }
+    // What is left of those that were counted has gone meanwhile.
+    upgraded(store)?.found_stray(u64::MAX);
     Ok(())
 }
 
@@ -131,7 +149,12 @@ fn scrub(store: &Store, digest: &Digest, slowly: &Slowly<'_>) -> Result<(), Ende
     let file = match File::open(store.layout.blob(digest)) {
         // Evicted since it was listed; if not, whoever asks for it finds out.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
+        // It must not keep the scrub from what comes behind it.
+        Err(error) => {
+            tracing::warn!(%digest, %error, "an object could not be checked");
+            return Ok(());
+        }
+        Ok(file) => file,
     };
     let is_open = store.open.get(digest).is_some();
     let problem = match slowly.hash(&file, digest)? {

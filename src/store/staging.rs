@@ -78,9 +78,18 @@ impl Staging {
         let path = store.layout.partial(&digest);
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
-        let (journal, total, present) = match Journal::reopen(&store.layout.map(&digest), &file)? {
-            Some((journal, total, present)) => (Some(journal), Some(total), present),
-            None => (None, None, Coverage::prefix(file.metadata()?.len())),
+        let map = store.layout.map(&digest);
+        let (file, journal, total, present) = match Journal::reopen(&map, &file)? {
+            Some((journal, total, present)) => (file, Some(journal), Some(total), present),
+            // Without its journal it can't be known which bytes are there.
+            None if map.exists() => {
+                store.layout.discard(&digest)?;
+                (options.open(&path)?, None, None, Coverage::default())
+            }
+            None => {
+                let len = file.metadata()?.len();
+                (file, None, None, Coverage::prefix(len))
+            }
         };
         Ok(Self {
             held: disk_bytes(&store.layout, &digest)?,
@@ -206,7 +215,9 @@ impl Staging {
         if self.present.is_empty() {
             return 0;
         }
-        let synced = self.journal.as_ref().map_or(Ok(()), Journal::sync);
+        // The bytes first: a record of bytes that are not there is found out, but costs them.
+        let synced = self.file.sync_data();
+        let synced = synced.and_then(|()| self.journal.as_ref().map_or(Ok(()), Journal::sync));
         match synced.and_then(|()| disk_bytes(&self.store.layout, &self.digest)) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -227,7 +238,9 @@ impl Drop for Staging {
             Ending::Keep => self.leave(),
             Ending::Discard => 0,
         };
+        // Without an index another process may have the file by now.
         if left == 0
+            && self.store.index().is_ok()
             && let Err(error) = self.store.layout.discard(&self.digest)
         {
             tracing::warn!(path = %self.path.display(), %error, "could not remove a staged file");

@@ -131,7 +131,9 @@ impl Store {
             Ok(held) => self.space.publish(held, size, known.is_some()),
             Err(error) => {
                 let error = self.failed("name a published file", error);
-                index.remove(vec![digest])?;
+                if known.is_none() {
+                    index.remove(vec![digest])?;
+                }
                 return Err(error.into());
             }
         }

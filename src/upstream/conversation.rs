@@ -83,6 +83,8 @@ impl Conversation {
         if reply.status != StatusCode::UNAUTHORIZED || !matches!(ask.caller, Caller::Shared) {
             return Ok(reply);
         }
+        // The token may come from the same host, and it must not wait for us.
+        reply.body.yield_place();
         let used = authorization.as_ref();
         let headers = &reply.headers;
         let retry = self.tokens.after_refusal(&self.exchange, headers, scope.as_deref(), used);

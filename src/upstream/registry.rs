@@ -240,7 +240,9 @@ impl Upstream {
                 .ok_or_else(|| Failure::invalid("a 206 with another range than was asked for"))?;
             // Where the whole rest was asked for, its end is the blob's.
             let total = total.or(if until.is_none() { Some(range.end) } else { None });
-            Ok(BlobBody { start: from, total, body: reply.body })
+            let mut body = reply.body;
+            body.expect(range.len());
+            Ok(BlobBody { start: from, total, body })
         };
         self.talk.detached(self.config.timeouts.fetch, work).await
     }

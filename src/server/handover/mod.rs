@@ -158,6 +158,7 @@ impl Handover {
     }
 
     async fn take_back(&self) {
+        self.blobs.take_back();
         let store = Arc::clone(&self.store);
         match blocking(move || store.reopen()).await {
             Ok(Ok(())) => {}

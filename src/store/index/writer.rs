@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
@@ -159,7 +160,10 @@ impl Batches {
             return;
         }
         let (operations, waiting): (Vec<_>, Vec<_>) = urgent.into_iter().unzip();
-        match change::apply_all(&self.database, lazy.iter().chain(&operations)) {
+        // redb panics where its file was damaged behind its back; that is an error like others.
+        let apply = || change::apply_all(&self.database, lazy.iter().chain(&operations));
+        let applied = panic::catch_unwind(AssertUnwindSafe(apply));
+        match applied.unwrap_or_else(|_| Err(std::io::Error::other("the index panicked").into())) {
             Ok(outcomes) => {
                 (self.committed)(None);
                 for (done, outcome) in

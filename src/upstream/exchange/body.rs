@@ -55,6 +55,16 @@ impl Body {
         self.expected
     }
 
+    /// The answer said in another way than by `Content-Length` how long its body is.
+    pub(in crate::upstream) fn expect(&mut self, len: u64) {
+        self.expected.get_or_insert(len);
+    }
+
+    /// Lets another request have the place, while this answer is looked at.
+    pub(in crate::upstream) fn yield_place(&mut self) {
+        self.place = None;
+    }
+
     /// Appends the next bytes to `buffer` and says how many; 0 at the end that the answer promised.
     /// A body that is shorter or longer than its `Content-Length` is an error.
     pub async fn append_to(&mut self, buffer: &mut BytesMut) -> Result<usize, Failure> {
