@@ -61,9 +61,8 @@ impl Lane {
     /// Takes the bytes of `piece` that are not there yet.
     pub(super) async fn take(&self, start: u64, piece: &Bytes) -> Result<(), Error> {
         for (start, part) in self.fill.missing(start, piece) {
-            let permit = self.room(part.len() as u64).await?;
+            let mut permit = self.room(part.len() as u64).await?;
             let pipe = self.pipe();
-            let mut permit = permit;
             // Looked at again: another request may have brought some of it meanwhile.
             for (start, part) in self.fill.missing(start, &part) {
                 self.fill.receive(start, part.clone(), permit.take());
@@ -119,9 +118,8 @@ impl Lane {
                     return Ok(memory.try_acquire_many_owned(count).ok());
                 }
                 let permit = memory.acquire_many_owned(count);
-                match timeout(patience, permit).await {
-                    Ok(permit) => return Ok(permit.ok()),
-                    Err(_) => {}
+                if let Ok(permit) = timeout(patience, permit).await {
+                    return Ok(permit.ok());
                 }
             } else if timeout(patience, self.fill.freed.notified()).await.is_ok() {
                 continue;
