@@ -31,6 +31,8 @@ pub enum Join<K: Eq + Hash, V> {
 #[derive(Debug)]
 pub struct Leader<K: Eq + Hash, V> {
     key: K,
+    /// The flight is closed; another one may have the key by now.
+    is_finished: bool,
     outcome: watch::Sender<Option<V>>,
     flights: Arc<Mutex<Flights<K, V>>>,
 }
@@ -63,7 +65,8 @@ impl<K: Eq + Hash + Clone, V: Clone> Collapse<K, V> {
         }
         let (sender, receiver) = watch::channel(None);
         flights.insert(key.clone(), receiver);
-        Join::Leader(Leader { key, outcome: sender, flights: Arc::clone(&self.flights) })
+        let flights = Arc::clone(&self.flights);
+        Join::Leader(Leader { key, is_finished: false, outcome: sender, flights })
     }
 }
 
@@ -77,14 +80,23 @@ impl<K: Eq + Hash, V> Leader<K, V> {
 
     /// Hands `value` to every follower and closes the flight: whoever joins
     /// from now on starts a new one.
-    pub fn finish(self, value: V) {
+    pub fn finish(mut self, value: V) {
+        // Closed first: a follower that goes on and joins again must not find this outcome.
+        self.close();
         self.outcome.send_replace(Some(value));
+    }
+
+    fn close(&mut self) {
+        if !self.is_finished {
+            self.is_finished = true;
+            self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        }
     }
 }
 
 impl<K: Eq + Hash, V> Drop for Leader<K, V> {
     fn drop(&mut self) {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.close();
     }
 }
 
@@ -136,6 +148,20 @@ mod loom_tests {
                 2 => assert_ne!(mine, others),
                 led => panic!("{led} have led"),
             }
+        });
+    }
+
+    /// Who has an outcome and asks again is not given the same one.
+    #[test]
+    fn an_outcome_is_not_given_to_who_comes_after_it() {
+        loom::model(|| {
+            let collapse = Arc::new(Collapse::<u8, usize>::default());
+            let Join::Leader(leader) = collapse.join(0) else { panic!("nobody leads yet") };
+            let follower = leader.follow();
+            let finishing = thread::spawn(move || leader.finish(7));
+            assert_eq!(block_on(follower.outcome()), Ok(7));
+            assert!(matches!(collapse.join(0), Join::Leader(_)));
+            finishing.join().unwrap();
         });
     }
 

@@ -57,7 +57,17 @@ struct Client {
 impl Load {
     /// Starts `count` clients that choose from the pool's latest images, the newest more often.
     pub(crate) fn start(at: SocketAddr, pool: &Pool, count: usize) -> Self {
-        let orders = Arc::new(Orders::default());
+        Self::start_with(at, pool, count, Orders::default())
+    }
+
+    /// The same where something is wrong already: a pull may fail.
+    pub(crate) fn start_in_trouble(at: SocketAddr, pool: &Pool, count: usize) -> Self {
+        let orders = Orders { forgive: AtomicBool::new(true), ..Orders::default() };
+        Self::start_with(at, pool, count, orders)
+    }
+
+    fn start_with(at: SocketAddr, pool: &Pool, count: usize, orders: Orders) -> Self {
+        let orders = Arc::new(orders);
         let blobs = |image: &Arc<Image>| {
             image.blobs.iter().map(|digest| pool.objects[digest].clone()).collect::<Vec<_>>()
         };

@@ -96,8 +96,7 @@ async fn memory_and_descriptors_stay_flat_under_random_faults() {
 
 /// Clients pull while some leave in the middle; all must have ended soon after.
 async fn round(roadstead: &Roadstead, pool: &mut Pool, choices: &mut fastrand::Rng) -> Tally {
-    let load = Load::start(roadstead.at(), pool, CLIENTS);
-    load.forgive();
+    let load = Load::start_in_trouble(roadstead.at(), pool, CLIENTS);
     let until = Instant::now() + ROUND;
     while Instant::now() < until {
         let image = pool.any();
