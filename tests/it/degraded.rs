@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hub::{Action, Fault, Hub, ImageSpec, Target};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::client::get;
 use crate::pull::{blob_path, digest};
@@ -91,7 +91,10 @@ async fn ranges_of_what_is_not_stored_are_one_stream() {
         clients.spawn(async move { (from, to, ask.send().await) });
     }
     gate.waiting().await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let deadline = Instant::now() + PATIENCE;
+    while roadstead.metric(&["roadstead_connections"]).await < 6.0 {
+        assert!(Instant::now() < deadline, "not all have come");
+    }
     gate.open();
     for (from, to, reply) in timeout(PATIENCE, clients.join_all()).await.unwrap() {
         assert_eq!((reply.status, reply.complete), (206, true), "{from}-{to}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hub::{Action, Fault, Hub, ImageSpec, Target};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::client::{Reply, get};
 use crate::pull::{blob_path, digest};
@@ -194,8 +195,9 @@ async fn chunks_survive_kill_9_and_a_graceful_stop() {
     stage.part(30 * MIB, 34 * MIB).await;
     stage.part(2 * MIB, 4 * MIB).await;
     // What a client has may be in memory only for a moment.
+    let deadline = Instant::now() + Duration::from_secs(10);
     while stage.roadstead.metric(&["roadstead_fill_memory_bytes"]).await > 0.0 {
-        tokio::task::yield_now().await;
+        assert!(Instant::now() < deadline, "it is never written");
     }
     stage.roadstead.kill9();
     stage.roadstead.restart().await;
