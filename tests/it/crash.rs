@@ -135,6 +135,10 @@ async fn a_lost_or_broken_index_costs_no_fetch() {
         }
         hub.reset_stats();
         roadstead.restart().await;
+        // P8: what the index does not know takes its room all the same.
+        let there: u64 = roadstead.stored().values().sum();
+        let used = roadstead.metric(&["roadstead_store_bytes", "\"used\""]).await as u64;
+        assert!(there > 300 << 10 && used >= there, "round {round}: {used} counted of {there}");
         assert_eq!(pull(roadstead.at(), NAME, "latest").await, pulled, "round {round}");
         let stats = hub.stats();
         assert_eq!((stats.counted, stats.cdn_get), (0, 0), "round {round}: {stats:?}");

@@ -121,6 +121,22 @@ async fn a_corrupt_blob_without_room_is_completed_for_nobody() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_fit_evicts_nothing() {
+    let (hub, roadstead) = without_room().await;
+    let small = hub.put_blob(NAME, body(7, MIB));
+    assert!(get(roadstead.at(), blob_path(NAME, &small)).send().await.complete);
+    roadstead.settled().await;
+    let before = roadstead.stored();
+    assert!(before.contains_key(&small));
+    let large = hub.put_blob(NAME, body(0, 24 * MIB));
+    let reply = get(roadstead.at(), blob_path(NAME, &large)).send().await;
+    assert_eq!(digest(&large, &reply.body), large);
+    roadstead.settled().await;
+    assert_eq!(roadstead.stored(), before);
+    assert_eq!(roadstead.metric(&["roadstead_evictions_total"]).await, 0.0);
+}
+
 // === limits ===
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

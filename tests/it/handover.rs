@@ -280,6 +280,20 @@ async fn a_successor_that_ends_after_it_got_the_store_gives_it_back() {
     pull(dynasty.roadstead.at(), NAME, "latest").await;
     dynasty.roadstead.settled().await;
     assert!(!dynasty.roadstead.stored().is_empty(), "nothing is kept any more");
+    // What looks after the store looks after it again.
+    fs::remove_dir_all(dynasty.roadstead.data()).unwrap();
+    hub.push(&ImageSpec::new("library/busybox").tag("latest"));
+    let new = pull(dynasty.roadstead.at(), "library/busybox", "latest").await;
+    let data = dynasty.roadstead.data();
+    eventually("the store comes back", PATIENCE, || data.join("index.redb").exists()).await;
+    eventually("the disk is used again", PATIENCE, || {
+        dynasty.roadstead.log().contains("the store has recovered")
+    })
+    .await;
+    let again = pull(dynasty.roadstead.at(), "library/busybox", "latest").await;
+    assert_eq!(again, new);
+    let kept = || again.blobs.iter().all(|blob| dynasty.roadstead.stored().contains_key(blob));
+    eventually("blobs are kept again", PATIENCE, kept).await;
 
     dynasty.replace_by_program();
     dynasty.succeed().await;

@@ -267,3 +267,31 @@ async fn resuming_a_cold_blob_fetches_its_rest() {
     assert!(stage.sent() < 7.1, "{} MiB for 7", stage.sent());
     assert_eq!(digest(&stage.digest, &stage.body), stage.digest);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_whose_length_is_not_said_is_right() {
+    let stage = Stage::set().await;
+    stage.hub.fault(Fault::new(Target::blob(&stage.digest), Action::NoLength));
+    stage.part(20 * MIB + 10, 20 * MIB + 20).await;
+    stage.part(33 * MIB, 35 * MIB).await;
+    assert!(stage.sent() < 4.1, "{} MiB", stage.sent());
+    stage.whole().await;
+    stage.assert_stored().await;
+    stage.assert_sent_once();
+}
+
+/// P6: what another repository brought in parts is served only where upstream says that it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_left_over_in_parts_is_served_only_with_leave() {
+    let mut stage = Stage::set().await;
+    stage.hub.push(&ImageSpec::new("library/other").tag("latest"));
+    stage.part(10 * MIB, 12 * MIB).await;
+    assert!(stage.roadstead.terminate().await.success());
+    stage.roadstead.restart().await;
+    let before = stage.sent();
+    let ask = get(stage.roadstead.at(), blob_path("library/other", &stage.digest));
+    let reply = ask.header("Range", format!("bytes={}-{}", 10 * MIB, 11 * MIB)).send().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (404, "BLOB_UNKNOWN"));
+    stage.part(10 * MIB, 12 * MIB).await;
+    assert!(stage.sent() - before < 0.1, "{} MiB again", stage.sent() - before);
+}
