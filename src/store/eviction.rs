@@ -193,6 +193,7 @@ fn drop_partials(store: &Store, target: u64) {
             tracing::warn!(%digest, %error, "could not remove a left-over partial file");
         }
         store.space.release(bytes);
+        store.partials.release(digest, 0);
     }
 }
 

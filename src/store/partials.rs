@@ -107,8 +107,8 @@ impl Partials {
         }
     }
 
-    /// Removes the left-over that lies there longest from the books, for eviction; never one that
-    /// is being written.
+    /// Claims the left-over that lies there longest, for eviction; never one that is being written.
+    /// Until it is released nobody opens the file that is about to go.
     pub(super) fn take_left(&self) -> Option<(Digest, u64)> {
         let mut states = self.lock();
         let left = states.of.iter().filter_map(|(digest, state)| match state {
@@ -116,7 +116,7 @@ impl Partials {
             State::Claimed => None,
         });
         let (_, digest, bytes) = left.min_by_key(|(order, ..)| *order)?;
-        states.of.remove(&digest);
+        states.of.insert(digest, State::Claimed);
         Some((digest, bytes))
     }
 
@@ -137,6 +137,9 @@ mod tests {
         assert_eq!(partials.claim(digest("a")).unwrap(), 1);
         assert!(partials.claim(digest("a")).is_err());
         assert_eq!(partials.take_left(), Some((digest("b"), 2)));
+        assert!(partials.claim(digest("b")).is_err(), "opened while it is removed");
+        partials.release(digest("b"), 0);
+        assert_eq!(partials.claim(digest("b")).unwrap(), 0);
         partials.release(digest("a"), 5);
         assert_eq!(partials.left_bytes(), 8);
         assert_eq!(partials.take_left(), Some((digest("c"), 3)));

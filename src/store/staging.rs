@@ -220,6 +220,8 @@ impl Staging {
         let synced = synced.and_then(|()| self.journal.as_ref().map_or(Ok(()), Journal::sync));
         match synced.and_then(|()| disk_bytes(&self.store.layout, &self.digest)) {
             Ok(bytes) => bytes,
+            // Somebody removed it by hand, or all of the directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => {
                 let path = self.path.display();
                 tracing::warn!(%path, %error, "what a fill left behind can't be looked at");
