@@ -71,6 +71,33 @@ pub static RATELIMIT_LIMIT: Lazy<IntGaugeVec> = Lazy::new(|| {
     )
 });
 
+/// Counted requests that were answered, by the account that paid.
+pub static PULLS_SPENT: Lazy<IntCounterVec> = Lazy::new(|| {
+    counters(
+        "roadstead_pulls_spent_total",
+        "Requests that the registry's rate limit counts, by the account that paid.",
+        &["upstream", "account"],
+    )
+});
+
+/// Whether an account is used: 0 while it stands aside because it is refused.
+pub static ACCOUNT_USABLE: Lazy<IntGaugeVec> = Lazy::new(|| {
+    gauges(
+        "roadstead_account_usable",
+        "1 while the account is used, 0 while it stands aside because it is refused or has no login.",
+        &["upstream", "account"],
+    )
+});
+
+/// 1 while an upstream is never asked.
+pub static OFFLINE: Lazy<IntGaugeVec> = Lazy::new(|| {
+    gauges(
+        "roadstead_upstream_offline",
+        "1 while the upstream is not asked because it is switched offline.",
+        &["upstream"],
+    )
+});
+
 /// Manifest GETs of clients that were answered without a counted request.
 pub static PULLS_SAVED: Lazy<IntCounterVec> = Lazy::new(|| {
     counters(
@@ -196,6 +223,7 @@ pub fn register_all() {
         &UPSTREAM_REQUESTS,
         &UPSTREAM_BYTES,
         &PULLS_SAVED,
+        &PULLS_SPENT,
         &STALE_ANSWERS,
         &FILLS,
         &FILLS_UNSTORED,
@@ -204,6 +232,9 @@ pub fn register_all() {
         Lazy::force(family);
     }
     for family in [&RATELIMIT_REMAINING, &RATELIMIT_LIMIT, &STORE_BYTES, &BREAKER_OPEN] {
+        Lazy::force(family);
+    }
+    for family in [&ACCOUNT_USABLE, &OFFLINE] {
         Lazy::force(family);
     }
     Lazy::force(&REQUEST_SECONDS);

@@ -13,25 +13,32 @@
 //! | `POST verify {"repair": false}` | 202 and [`VerifyStatus`](crate::inventory::VerifyStatus); 409 `running` while one runs |
 //! | `GET verify` | [`VerifyStatus`](crate::inventory::VerifyStatus) |
 //! | `POST verify/cancel` | [`VerifyStatus`](crate::inventory::VerifyStatus) |
+//! | `GET budget` | `{"upstreams": [`[`BudgetReport`](crate::upstream::BudgetReport)`]}` |
+//! | `GET upstreams` | `{"upstreams": [`[`UpstreamReport`](crate::upstream::UpstreamReport)`]}` |
+//! | `POST offline {"offline": true, "upstream": NAME}` | the same; without a name all are switched, until the next start |
 //!
 //! Sizes are bytes, times whole seconds since 1970. What changes something needs the header
 //! `X-Roadstead: 1` (`guard` says why) and has a body of at most 64 KiB. An error is
 //! `{"error": {"code", "message"}}`, with `bad_request`, `bad_reference` (400), `forbidden` (403),
-//! `not_found` (404), `method_not_allowed` (405), `timeout` (408), `running` (409), `too_large`
+//! `not_found` (404, an upstream that there is not too), `method_not_allowed` (405), `timeout` (408), `running` (409), `too_large`
 //! (413) or `store_failed` (500).
 
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use pingora::protocols::http::ServerSession;
+use serde_json::json;
 
 use super::{
     body,
-    endpoint::{Endpoint, Question},
+    endpoint::{Endpoint, Offline, Question},
     guard,
     reply::{Refused, Reply},
 };
-use crate::inventory::{Error, Inventory};
+use crate::{
+    inventory::{Error, Inventory},
+    upstream::Upstream,
+};
 
 /// Where the API is.
 pub(super) const PREFIX: &str = "/api/v1/";
@@ -39,10 +46,17 @@ pub(super) const PREFIX: &str = "/api/v1/";
 /// Answers a request for `path` below [`PREFIX`].
 pub(super) async fn answer(
     inventory: &Arc<Inventory>,
+    upstreams: &[Arc<Upstream>],
     path: &str,
     session: &mut ServerSession,
 ) -> Reply {
     match read(path, session).await {
+        Ok(Question::Budget) => {
+            let budgets: Vec<_> = upstreams.iter().map(|upstream| upstream.budget()).collect();
+            Reply::json(StatusCode::OK, &json!({ "upstreams": budgets }))
+        }
+        Ok(Question::Upstreams) => report(upstreams),
+        Ok(Question::Offline(switch)) => switch_offline(upstreams, &switch),
         Ok(question) => ask(Arc::clone(inventory), question).await,
         Err(refused) => {
             // Its body may not have been read.
@@ -53,6 +67,25 @@ pub(super) async fn answer(
             if is_method { reply.allowing(allow) } else { reply }
         }
     }
+}
+
+fn report(upstreams: &[Arc<Upstream>]) -> Reply {
+    let reports: Vec<_> = upstreams.iter().map(|upstream| upstream.report()).collect();
+    Reply::json(StatusCode::OK, &json!({ "upstreams": reports }))
+}
+
+fn switch_offline(upstreams: &[Arc<Upstream>], switch: &Offline) -> Reply {
+    let Some(name) = &switch.upstream else {
+        upstreams.iter().for_each(|upstream| upstream.set_offline(switch.offline));
+        return report(upstreams);
+    };
+    let Some(upstream) = upstreams.iter().find(|upstream| **upstream.name() == **name) else {
+        let names: Vec<_> = upstreams.iter().map(|upstream| &**upstream.name()).collect();
+        let message = format!("there is no upstream {name}; there are {}", names.join(", "));
+        return Refused::new(StatusCode::NOT_FOUND, "not_found", message).into();
+    };
+    upstream.set_offline(switch.offline);
+    report(upstreams)
 }
 
 async fn read(path: &str, session: &mut ServerSession) -> Result<Question, Refused> {
@@ -106,6 +139,9 @@ fn carry_out(inventory: &Arc<Inventory>, question: Question) -> Result<Reply, Er
         Question::VerifyStatus => Reply::json(ok, &inventory.verify_status()),
         Question::Verify { repair } => Reply::json(begun, &inventory.start_verify(repair)?),
         Question::Cancel => Reply::json(ok, &inventory.cancel_verify()),
+        Question::Budget | Question::Upstreams | Question::Offline(_) => {
+            unreachable!("these are answered without the store")
+        }
     })
 }
 

@@ -22,6 +22,9 @@ pub(super) enum Endpoint {
     Unpin,
     Verify,
     Cancel,
+    Budget,
+    Upstreams,
+    Offline,
 }
 
 /// What is asked for, complete and valid but for its references.
@@ -38,6 +41,18 @@ pub(super) enum Question {
     VerifyStatus,
     Verify { repair: bool },
     Cancel,
+    Budget,
+    Upstreams,
+    Offline(Offline),
+}
+
+/// The body of offline.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Offline {
+    pub(super) offline: bool,
+    /// The one to switch; all, if it is not there.
+    pub(super) upstream: Option<String>,
 }
 
 /// The body of pin and unpin.
@@ -70,9 +85,12 @@ impl Endpoint {
             "unpin" => Self::Unpin,
             "verify" => Self::Verify,
             "verify/cancel" => Self::Cancel,
+            "budget" => Self::Budget,
+            "upstreams" => Self::Upstreams,
+            "offline" => Self::Offline,
             _ => {
-                let message = "there are usage, images, objects, pins, purge, pin, unpin, verify \
-                               and verify/cancel";
+                let message = "there are usage, images, objects, pins, purge, pin, unpin, verify, \
+                               verify/cancel, budget, upstreams and offline";
                 return Err(Refused::new(StatusCode::NOT_FOUND, "not_found", message));
             }
         })
@@ -82,7 +100,8 @@ impl Endpoint {
     pub(super) fn methods(self) -> &'static str {
         match self {
             Self::Server | Self::Usage | Self::Images | Self::Objects | Self::Pins => "GET, HEAD",
-            Self::Purge | Self::Pin | Self::Cancel => "POST",
+            Self::Budget | Self::Upstreams => "GET, HEAD",
+            Self::Purge | Self::Pin | Self::Cancel | Self::Offline => "POST",
             Self::Unpin => "POST, DELETE",
             Self::Verify => "GET, HEAD, POST",
         }
@@ -118,6 +137,9 @@ impl Endpoint {
             Self::Verify if body.trim_ascii().is_empty() => Question::Verify { repair: false },
             Self::Verify => Question::Verify { repair: parse::<Verify>(body)?.repair },
             Self::Cancel => Question::Cancel,
+            Self::Budget => Question::Budget,
+            Self::Upstreams => Question::Upstreams,
+            Self::Offline => Question::Offline(parse(body)?),
         })
     }
 }

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use http::{Method, Response};
 use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 
-use crate::{inventory::Inventory, store::Store};
+use crate::{inventory::Inventory, store::Store, upstream::Upstream};
 use reply::Reply;
 
 /// The admin service.
@@ -25,21 +25,28 @@ pub struct Admin {
     /// True from when the server accepts clients until it begins to stop.
     ready: Arc<AtomicBool>,
     inventory: Arc<Inventory>,
+    upstreams: Arc<[Arc<Upstream>]>,
     store: Arc<Store>,
 }
 
 // === impl Admin ===
 
 impl Admin {
-    /// Ready while `ready` is; its API is about `inventory`, and `store` has a state to tell of.
-    pub fn new(ready: Arc<AtomicBool>, inventory: Arc<Inventory>, store: Arc<Store>) -> Self {
-        Self { ready, inventory, store }
+    /// Ready while `ready` is; its API is about `inventory` and `upstreams`, and `store` has a state
+    /// to tell of.
+    pub fn new(
+        ready: Arc<AtomicBool>,
+        inventory: Arc<Inventory>,
+        upstreams: Arc<[Arc<Upstream>]>,
+        store: Arc<Store>,
+    ) -> Self {
+        Self { ready, inventory, upstreams, store }
     }
 
     async fn reply(&self, session: &mut ServerSession) -> Reply {
         let path = session.req_header().uri.path().to_owned();
         match path.strip_prefix(api::PREFIX) {
-            Some(path) => api::answer(&self.inventory, path, session).await,
+            Some(path) => api::answer(&self.inventory, &self.upstreams, path, session).await,
             None => {
                 let trouble = || self.store.trouble();
                 page::answer(&self.ready, trouble, &session.req_header().method, &path)

@@ -33,6 +33,9 @@ pub struct Breaker {
     pub failures: u32,
     /// Open for this long, then one request may try. Default: 5s.
     pub open_for: Duration,
+    /// Requests that may be repeated after a failure, in percent of all to the upstream, besides
+    /// ten at the start. 0–100. Default: 20.
+    pub retries_percent: u32,
 }
 
 // === impl Timeouts ===
@@ -79,7 +82,7 @@ impl Timeouts {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { failures: 3, open_for: Duration::from_secs(5) }
+        Self { failures: 3, open_for: Duration::from_secs(5), retries_percent: 20 }
     }
 }
 
@@ -94,6 +97,12 @@ impl Breaker {
                 1..=1_000_000,
             ),
             open_for: scope.wait("open_for", raw.open_for.as_ref(), default.open_for),
+            retries_percent: scope.count(
+                "retries_percent",
+                raw.retries_percent.as_ref(),
+                default.retries_percent,
+                0..=100,
+            ),
         }
     }
 
@@ -101,6 +110,7 @@ impl Breaker {
         RawBreaker {
             failures: Scalar::print(self.failures),
             open_for: Scalar::print(print_duration(self.open_for)),
+            retries_percent: Scalar::print(self.retries_percent),
         }
     }
 }

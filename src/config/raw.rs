@@ -69,6 +69,33 @@ pub(super) struct RawUpstream {
     pub(super) timeouts: Option<RawTimeouts>,
     pub(super) breaker: Option<RawBreaker>,
     pub(super) max_connections: Option<Scalar>,
+    pub(super) budget: Option<RawBudget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prefix: Option<String>,
+    pub(super) offline: Option<bool>,
+    pub(super) mirrors: Option<Vec<RawMirror>>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { url: https://mirror.example.com }")]
+pub(super) struct RawMirror {
+    pub(super) url: Option<String>,
+    pub(super) order: Option<String>,
+    pub(super) credentials: Option<RawCredentials>,
+    pub(super) token_realms: Option<Vec<String>>,
+    pub(super) redirect_hosts: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prefix: Option<String>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { reserve: 10% }")]
+pub(super) struct RawBudget {
+    pub(super) reserve: Option<Scalar>,
+    pub(super) stretch: Option<Scalar>,
+    pub(super) probe: Option<String>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -76,14 +103,16 @@ pub(super) struct RawUpstream {
 pub(super) struct RawCredentials {
     pub(super) mode: Option<String>,
     pub(super) accounts: Option<Vec<RawAccount>>,
+    pub(super) anonymous: Option<bool>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "a mapping such as { username: NAME, password_file: FILE }"
 )]
 pub(super) struct RawAccount {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password: Option<String>,
@@ -91,6 +120,14 @@ pub(super) struct RawAccount {
     pub(super) password_file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) password_env: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) docker_config: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) helper: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timeout: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -117,6 +154,7 @@ pub(super) struct RawTimeouts {
 pub(super) struct RawBreaker {
     pub(super) failures: Option<Scalar>,
     pub(super) open_for: Option<Scalar>,
+    pub(super) retries_percent: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]

@@ -8,16 +8,19 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::base_url::{BaseUrl, Scheme, parse_authority};
+use super::budget::Budget;
 use super::credentials::Credentials;
+use super::mirror::Mirror;
 use super::name::read_name;
 use super::nearest::choose;
 use super::patience::{Breaker, Timeouts};
 use super::patterns::Patterns;
 use super::preset::Preset;
-use super::problem::{Refusal, Scope};
+use super::problem::{Refusal, Scope, quoted};
 use super::raw::{RawUpstream, Scalar};
 use super::realm::{preset_realms, read_realms};
 use super::tags::Tags;
+use crate::protocol::Repository;
 
 /// Enough for a network's pulls, and few beside what a CDN takes from one client.
 const MAX_CONNECTIONS: usize = 256;
@@ -58,6 +61,15 @@ pub struct Upstream {
     pub breaker: Breaker,
     /// Requests under way to one host of it at the same time; others wait. 1–100000. Default: 256.
     pub max_connections: usize,
+    /// How its rate limit is lived with.
+    pub budget: Budget,
+    /// What stands before every repository's name there, as a Harbor proxy project or another
+    /// Roadstead wants it. Default: nothing.
+    pub prefix: Option<Repository>,
+    /// It is never asked: only what is cached is served. Default: false.
+    pub offline: bool,
+    /// Others that have the same, asked before or after it. Default: none.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// What happens to requests that change a registry.
@@ -79,6 +91,7 @@ impl Upstream {
         let name = name.into();
         Self {
             token_realms: preset_realms(&name, &url),
+            budget: Budget::of(&name),
             name,
             url,
             hosts: Vec::new(),
@@ -92,6 +105,9 @@ impl Upstream {
             timeouts: Timeouts::default(),
             breaker: Breaker::default(),
             max_connections: MAX_CONNECTIONS,
+            prefix: None,
+            offline: false,
+            mirrors: Vec::new(),
         }
     }
 
@@ -110,8 +126,10 @@ impl Upstream {
         let url = read_url(scope, raw.name.as_deref(), raw.url.as_deref());
         let name = scope.at("name").check(read_name(raw.name, url.as_ref()));
         let hosts = scope.at("hosts").each(&raw.hosts.unwrap_or_default(), parse_authority);
+        let credentials = raw.credentials.unwrap_or_default();
+        let named = name.as_deref();
         let credentials =
-            Credentials::read(&scope.at("credentials"), raw.credentials.unwrap_or_default());
+            Credentials::read(&scope.at("credentials"), credentials, named, url.as_ref());
         let tags = Tags::read(&scope.at("tags"), raw.tags.unwrap_or_default());
         let allow = read_allow(&scope.at("allow"), raw.allow);
         let deny = Patterns::read(&scope.at("deny"), raw.deny, Patterns::default());
@@ -124,6 +142,10 @@ impl Upstream {
         let (name, url) = (name?, url?);
         refuse_exposed_credentials(scope, &credentials, &url);
         let token_realms = read_realms(&scope.at("token_realms"), raw.token_realms, &name, &url);
+        let budget = Budget::read(&scope.at("budget"), raw.budget.unwrap_or_default(), &name);
+        let prefix = raw.prefix.and_then(|text| scope.at("prefix").check(parse_prefix(&text)));
+        let mirrors =
+            Mirror::read_all(&scope.at("mirrors"), raw.mirrors.unwrap_or_default(), &name);
         Some(Self {
             name,
             url,
@@ -144,6 +166,10 @@ impl Upstream {
                 MAX_CONNECTIONS,
                 1..=100_000,
             ),
+            budget,
+            prefix,
+            offline: raw.offline.unwrap_or(false),
+            mirrors,
         })
     }
 
@@ -164,8 +190,21 @@ impl Upstream {
             timeouts: Some(self.timeouts.to_raw()),
             breaker: Some(self.breaker.to_raw()),
             max_connections: Scalar::print(self.max_connections),
+            budget: Some(self.budget.to_raw()),
+            prefix: self.prefix.as_ref().map(Repository::to_string),
+            offline: Some(self.offline),
+            mirrors: Some(self.mirrors.iter().map(Mirror::to_raw).collect()),
         }
     }
+}
+
+fn parse_prefix(text: &str) -> Result<Repository, Refusal> {
+    Repository::parse(text.trim_end_matches('/')).map_err(|_| {
+        Refusal::new(
+            format!("{} can't stand before a repository's name", quoted(text)),
+            "write the project as it is in the path, such as dockerhub-proxy",
+        )
+    })
 }
 
 fn read_url(scope: &Scope<'_>, name: Option<&str>, url: Option<&str>) -> Option<BaseUrl> {

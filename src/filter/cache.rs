@@ -33,6 +33,8 @@ const IMMUTABLE_PRIVATE: &str = "private, max-age=31536000, immutable";
 
 static DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 static NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// The filter.
@@ -74,6 +76,7 @@ impl Cache {
             repository: repository.clone(),
             want,
             caller: target.caller.clone(),
+            client: context.client.address,
         };
         let served = match reference {
             Reference::Digest(digest) => self.manifests.by_digest(&ask, *digest).await,
@@ -99,6 +102,14 @@ impl Cache {
             // A tag may move: what fronts us checks with us, and that is cheap.
             answer.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
+        let outlook = target.upstream.outlook();
+        context.left = outlook.left.map(|(left, _)| left);
+        // As upstream says it, so that a cache behind this one knows too.
+        if let Some([limit, remaining]) = outlook.headers {
+            answer.headers.insert(LIMIT.clone(), limit);
+            answer.headers.insert(REMAINING.clone(), remaining);
+        }
+        context.is_counted = served.outcome == Outcome::Fetched { collapsed: false };
         if let Some(validated) = served.validated {
             let age = SystemTime::now().duration_since(validated).unwrap_or_default();
             answer.headers.insert(header::AGE, HeaderValue::from(age.as_secs()));

@@ -20,6 +20,10 @@ pub struct Context {
     pub namespace: Option<String>,
     /// What the cache did, for the log and the metrics: `hit`, `miss`, `stale`…
     pub cache: &'static str,
+    /// The answer cost a pull of upstream's budget.
+    pub is_counted: bool,
+    /// Pulls left at that upstream, where it says so.
+    pub left: Option<u64>,
     /// For filters of the library's users.
     pub extensions: http::Extensions,
 }
@@ -56,6 +60,8 @@ impl Context {
             target: None,
             namespace: None,
             cache: "none",
+            is_counted: false,
+            left: None,
             extensions: http::Extensions::new(),
         }
     }

@@ -107,15 +107,17 @@ impl Manifests {
     async fn resolve(self: &Arc<Self>, ask: &Ask, tag: &Tag) -> Result<Served, Error> {
         let key = ask.tag_key(tag);
         let record = self.record(&key).await;
-        let health = if ask.upstream.is_held_back() { Health::Down } else { Health::Up };
+        let held_back = ask.upstream.held_back();
+        let health = if held_back.is_some() { Health::Down } else { Health::Up };
         let now = SystemTime::now();
         let policy = &ask.upstream.config().tags;
-        match (plan(tag.as_str(), record.as_ref(), policy, now, health), record) {
+        let stretch = ask.upstream.stretch();
+        match (plan(tag.as_str(), record.as_ref(), policy, stretch, now, health), record) {
             (Plan::ServeFresh { left }, Some(record)) if ask.is_authorised() => {
                 self.serve_fresh(ask, &record, left).await
             }
             (Plan::ServeStale, Some(record)) if ask.is_authorised() => {
-                let word = "upstream-held-back";
+                let word = held_back.map_or("upstream-held-back", |failure| failure.word());
                 match self.stale(ask, &record, word).await {
                     Some(served) => Ok(served),
                     None => Box::pin(self.revalidate(ask, key, None)).await,
@@ -253,6 +255,7 @@ impl Manifests {
         let spent = served.outcome == Outcome::Fetched { collapsed: false };
         if ask.want == Want::Body && !spent {
             metrics::PULLS_SAVED.with_label_values(&[ask.upstream.name()]).inc();
+            ask.upstream.ledger().save(&ask.repository, ask.client);
         }
     }
 }
@@ -286,6 +289,7 @@ mod tests {
             repository: Repository::parse("a").unwrap(),
             want: Want::Body,
             caller: Caller::Shared,
+            client: None,
         };
         let (tag, accept) = (Tag::parse("a").unwrap(), Accept::default());
         let size = size_of_val(&manifests.by_tag(&ask, &tag, &accept));

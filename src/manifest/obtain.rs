@@ -85,7 +85,7 @@ impl Manifests {
         {
             return Ok(Checked { digest, head: Some(head) });
         }
-        let body = upstream.get_manifest(repository, &reference, &ask.caller).await?;
+        let body = upstream.get_manifest(repository, &reference, &ask.caller, ask.client).await?;
         let manifest = self.keep(ask, body).await;
         Ok(Checked { digest: manifest.digest, head: None })
     }
@@ -174,8 +174,9 @@ impl Manifests {
                 return Ok(manifest);
             }
             let reference = Reference::Digest(digest);
-            let fetched = ask.upstream.get_manifest(&ask.repository, &reference, &ask.caller).await;
-            match fetched {
+            let (upstream, repository) = (&ask.upstream, &ask.repository);
+            let fetched = upstream.get_manifest(repository, &reference, &ask.caller, ask.client);
+            match fetched.await {
                 Ok(body) => Ok(this.keep(&ask, body).await),
                 Err(error) => {
                     this.negatives.remember(&question, &error);

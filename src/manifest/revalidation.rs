@@ -36,11 +36,13 @@ pub enum Plan {
     Fetch,
 }
 
-/// The plan for a tag of a name `tag`, of which `record` is known, at `now`.
+/// The plan for a tag of a name `tag`, of which `record` is known, at `now`. What is fresh stays so
+/// `stretch` times as long as the policy says.
 pub fn plan(
     tag: &str,
     record: Option<&TagRecord>,
     policy: &Tags,
+    stretch: u32,
     now: SystemTime,
     health: Health,
 ) -> Plan {
@@ -54,8 +56,9 @@ pub fn plan(
     let Ok(age) = now.duration_since(record.validated) else {
         return Plan::Revalidate { may_serve_stale: true };
     };
-    if age < policy.fresh_for {
-        return Plan::ServeFresh { left: Some(policy.fresh_for - age) };
+    let fresh_for = policy.fresh_for.saturating_mul(stretch).min(policy.serve_stale_for);
+    if age < fresh_for {
+        return Plan::ServeFresh { left: Some(fresh_for - age) };
     }
     // RFC 9111 §4.2.4: stale only while disconnected or allowed.
     let may_serve_stale = age <= policy.serve_stale_for;
@@ -92,7 +95,7 @@ mod tests {
     }
 
     fn plan_at(seconds: u64, health: Health) -> Plan {
-        plan("latest", Some(&record()), &policy(), at(seconds), health)
+        plan("latest", Some(&record()), &policy(), 1, at(seconds), health)
     }
 
     #[test]
@@ -106,19 +109,19 @@ mod tests {
 
     #[test]
     fn an_immutable_tag_is_never_asked_for_again() {
-        let plan = plan("v1.2", Some(&record()), &policy(), at(1_000_000), Health::Up);
+        let plan = plan("v1.2", Some(&record()), &policy(), 1, at(1_000_000), Health::Up);
         assert_eq!(plan, Plan::ServeFresh { left: None });
     }
 
     #[test]
     fn nothing_on_record_is_fetched_whatever_the_health() {
-        assert_eq!(plan("v1", None, &policy(), at(0), Health::Down), Plan::Fetch);
+        assert_eq!(plan("v1", None, &policy(), 1, at(0), Health::Down), Plan::Fetch);
     }
 
     #[test]
     fn a_clock_that_went_back_means_a_check() {
         let before = UNIX_EPOCH + Duration::from_secs(10);
-        let plan = plan("latest", Some(&record()), &policy(), before, Health::Up);
+        let plan = plan("latest", Some(&record()), &policy(), 1, before, Health::Up);
         assert_eq!(plan, Plan::Revalidate { may_serve_stale: true });
     }
 
@@ -126,7 +129,7 @@ mod tests {
     fn fresh_for_zero_checks_each_time() {
         let mut policy = policy();
         policy.fresh_for = Duration::ZERO;
-        let plan = plan("latest", Some(&record()), &policy, at(0), Health::Up);
+        let plan = plan("latest", Some(&record()), &policy, 1, at(0), Health::Up);
         assert_eq!(plan, Plan::Revalidate { may_serve_stale: true });
     }
 }

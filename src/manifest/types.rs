@@ -1,6 +1,7 @@
 //! What is asked of the manifest side, and what it answers.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -37,6 +38,8 @@ pub struct Ask {
     pub want: Want,
     /// On whose behalf upstream is asked.
     pub caller: Caller,
+    /// The client's address, for the books.
+    pub client: Option<IpAddr>,
 }
 
 /// A verified manifest.

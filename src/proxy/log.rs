@@ -1,7 +1,8 @@
 //! One line and one set of counts per request.
 //!
 //! A line names time, client, method, path, upstream, status, bytes,
-//! milliseconds and what the cache did. Headers are never logged.
+//! milliseconds, what the cache did, and what it spent and has left of the pull
+//! budget. Headers are never logged.
 
 use http::Method;
 use pingora::{prelude::Error, proxy::Session};
@@ -30,6 +31,8 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journe
         bytes,
         ms = millis(elapsed),
         cache = context.cache,
+        spent = context.is_counted.then_some(1),
+        left = context.left,
         error = error.map(|error| error.to_string()),
     );
     let labels = [

@@ -22,6 +22,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// When to come back after a rate limit without `Retry-After`.
 const RETRY_RATE_LIMITED: Duration = Duration::from_secs(60);
 
+/// When to come back to a cache that an operator has taken offline.
+const RETRY_OFFLINE: Duration = Duration::from_secs(60);
+
 /// What a client is told.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
@@ -171,6 +174,13 @@ fn trouble(failure: &Failure, text: String) -> Told {
         }
         Failure::Busy { .. } => {
             Told::new(StatusCode::SERVICE_UNAVAILABLE, TooManyRequests, text).retry(RETRY)
+        }
+        Failure::Offline => {
+            Told::new(StatusCode::SERVICE_UNAVAILABLE, Unavailable, text).retry(RETRY_OFFLINE)
+        }
+        // Ours were refused, and what a client sends is not passed on: it is told all the same.
+        Failure::NoAccount { .. } => {
+            Told::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, text).challenge(None)
         }
         Failure::HeldBack { .. } | Failure::GivenUp => {
             Told::new(StatusCode::SERVICE_UNAVAILABLE, Unavailable, text).retry(RETRY)

@@ -13,12 +13,17 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use async_trait::async_trait;
 use pingora::{
     apps::HttpServerOptions,
     proxy::HttpProxy,
-    server::{RunArgs, Server, configuration::ServerConf},
-    services::listening::Service,
+    server::{RunArgs, Server, ShutdownWatch, configuration::ServerConf},
+    services::{
+        background::{BackgroundService, background_service},
+        listening::Service,
+    },
 };
+use tokio::task::JoinSet;
 
 use self::{
     handover::{Handover, Heir},
@@ -28,7 +33,7 @@ use self::{
 use crate::{
     admin::Admin,
     blob::Blobs,
-    config::Config,
+    config::{self, Config},
     filter::{Chain, RequestFilter},
     inventory::Inventory,
     manifest::Manifests,
@@ -43,6 +48,9 @@ const LAST_WRITES_SECONDS: u64 = 10;
 
 /// The services: for clients, and for the operator.
 const SERVICES: usize = 2;
+
+/// Looks after the upstreams while the server runs.
+struct Watch(Arc<[Arc<Upstream>]>);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +85,10 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
     let inventory = inventory(config, &store, &manifests);
-    let chain = chain(config, manifests, &blobs, extra)?;
+    let upstreams = upstreams(config)?;
+    let filtered = Arc::clone(&blobs);
+    let chain = Chain::standard(config, upstreams.to_vec(), manifests, filtered, extra);
+    let chain = chain.map_err(StartError::Config)?;
     let drain = Arc::new(Drain::new(config.shutdown.drain));
     let proxy = Proxy::new(chain, config.downstream.clone(), Arc::clone(&drain));
 
@@ -89,11 +100,13 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
 
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
-    let admin = Admin::new(Arc::clone(&ready), inventory, Arc::clone(&store));
+    let admin =
+        Admin::new(Arc::clone(&ready), inventory, Arc::clone(&upstreams), Arc::clone(&store));
     let admin = admin_service(config, admin);
     let listeners = Listeners::new(SERVICES, announce(config.clone(), Arc::clone(&ready), heir));
     server.add_service(Listening::new(proxy, &listeners));
     server.add_service(Listening::new(admin, &listeners));
+    server.add_service(background_service("upstreams", Watch(upstreams)));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
@@ -119,22 +132,28 @@ fn inventory(config: &Config, store: &Arc<Store>, manifests: &Arc<Manifests>) ->
     Arc::new(inventory.with_forget(move |key| forgetful.forget(key)))
 }
 
-fn chain(
-    config: &Config,
-    manifests: Arc<Manifests>,
-    blobs: &Arc<Blobs>,
-    extra: Vec<Box<dyn RequestFilter>>,
-) -> Result<Chain, StartError> {
+fn upstreams(config: &Config) -> Result<Arc<[Arc<Upstream>]>, StartError> {
     let max_manifest = config.fill.max_manifest;
-    let mut upstreams = Vec::with_capacity(config.upstreams.len());
-    for upstream in &config.upstreams {
-        let client = Upstream::new(upstream.clone(), max_manifest).map_err(|problem| {
+    let client = |upstream: &config::Upstream| {
+        let client = Upstream::new(upstream.clone(), max_manifest);
+        client.map(Arc::new).map_err(|problem| {
             StartError::Config(format!("upstreams: {}: {problem}", upstream.name))
-        })?;
-        upstreams.push(Arc::new(client));
+        })
+    };
+    config.upstreams.iter().map(client).collect()
+}
+
+#[async_trait]
+impl BackgroundService for Watch {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut watched = JoinSet::new();
+        for upstream in self.0.iter().cloned() {
+            watched.spawn(async move { upstream.watch().await });
+        }
+        // An error means that the server is gone, which is a shutdown too; what is watched ends
+        // with the set.
+        let _ = shutdown.wait_for(|stops| *stops).await;
     }
-    let blobs = Arc::clone(blobs);
-    Chain::standard(config, upstreams, manifests, blobs, extra).map_err(StartError::Config)
 }
 
 fn proxy_service(

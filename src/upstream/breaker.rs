@@ -1,12 +1,14 @@
 //! Which hosts are not asked for now, because they failed a moment ago.
 //!
 //! A host that does not answer opens its breaker at once, one that refuses or
-//! answers 502–504 after a few failures in a row. It closes when a probe, sent
-//! by `exchange` and never by a client's request, gets an answer.
+//! answers 502–504 after a few failures in a row. One that says 429 is left
+//! alone for as long as it asks for. Either ends when a probe, sent by
+//! `exchange` and never by a client's request, gets an answer.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use url::Url;
@@ -23,8 +25,18 @@ pub(super) struct Breakers {
 
 #[derive(Debug)]
 enum State {
-    Closed { failures: u32 },
-    Open { because: String, timed_out: bool },
+    Closed {
+        failures: u32,
+    },
+    Open {
+        because: String,
+        timed_out: bool,
+    },
+    /// It wants to be left alone.
+    Paused {
+        until: Instant,
+        message: String,
+    },
 }
 
 /// One request under way. Dropped without a verdict it counts as unanswered:
@@ -39,8 +51,8 @@ pub(super) struct Attempt<'a> {
 
 /// Who sends the probes once a breaker has opened.
 pub(super) trait Probing: std::fmt::Debug + Sync {
-    /// Probe `url`'s host until it answers, then close its breaker.
-    fn start_probing(&self, host: Arc<str>, url: Url);
+    /// Probe `url`'s host until it answers, not before `after` has passed, then close its breaker.
+    fn start_probing(&self, host: Arc<str>, url: Url, after: Option<Duration>);
 }
 
 // === impl Breakers ===
@@ -71,16 +83,49 @@ impl Breakers {
                 because: because.clone(),
                 timed_out: *timed_out,
             }),
-            _ => None,
+            Some(State::Paused { until, message }) => Some(Failure::RateLimited {
+                message: message.clone(),
+                retry_after: Some(until.saturating_duration_since(Instant::now())),
+            }),
+            Some(State::Closed { .. }) | None => None,
+        }
+    }
+
+    /// Leaves `host` alone for `wait`; false if it is left alone already.
+    pub(super) fn pause(&self, host: &Arc<str>, wait: Duration, message: &str) -> bool {
+        let mut hosts = self.lock();
+        if matches!(hosts.get(host), Some(State::Open { .. } | State::Paused { .. })) {
+            return false;
+        }
+        let paused = State::Paused { until: Instant::now() + wait, message: message.to_owned() };
+        hosts.insert(Arc::clone(host), paused);
+        metrics::BREAKER_OPEN.with_label_values(&[host]).set(1);
+        tracing::warn!(%host, wait_seconds = wait.as_secs(), message, "is not asked for as long as it wants");
+        true
+    }
+
+    /// A probe was told to wait on.
+    pub(super) fn prolong(&self, host: &Arc<str>, wait: Duration) {
+        if let Some(State::Paused { until, .. }) = self.lock().get_mut(host) {
+            *until = Instant::now() + wait;
         }
     }
 
     /// Lets requests to `host` pass again.
     pub(super) fn close(&self, host: &Arc<str>) {
         let before = self.lock().remove(host);
-        if matches!(before, Some(State::Open { .. })) {
+        if matches!(before, Some(State::Open { .. } | State::Paused { .. })) {
             metrics::BREAKER_OPEN.with_label_values(&[host]).set(0);
             tracing::info!(%host, "answers again");
+        }
+    }
+
+    /// Forgets the failures of a host that has answered. One that wants to be left alone has
+    /// answered an older request, and stays so.
+    fn forgive(&self, host: &Arc<str>) {
+        let is_paused = matches!(self.lock().get(host), Some(State::Paused { .. }));
+        if !is_paused {
+            self.close(host);
         }
     }
 
@@ -112,7 +157,7 @@ impl Attempt<'_> {
     /// The host answered, whatever it said.
     pub(super) fn answered(mut self) {
         self.open_with = None;
-        self.breakers.close(&self.host);
+        self.breakers.forgive(&self.host);
     }
 
     /// The host failed.
@@ -125,7 +170,7 @@ impl Attempt<'_> {
             return;
         };
         if self.breakers.fail(&self.host, failure) {
-            probing.start_probing(Arc::clone(&self.host), self.url.clone());
+            probing.start_probing(Arc::clone(&self.host), self.url.clone(), None);
         }
     }
 }
@@ -147,13 +192,13 @@ mod tests {
     struct Probes(AtomicU32);
 
     impl Probing for Probes {
-        fn start_probing(&self, _: Arc<str>, _: Url) {
+        fn start_probing(&self, _: Arc<str>, _: Url, _: Option<Duration>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn breakers() -> (Breakers, Arc<str>, Url, Probes) {
-        let settings = config::Breaker { failures: 3, open_for: std::time::Duration::from_secs(5) };
+        let settings = config::Breaker::default();
         let url = Url::parse("http://registry.example/v2/").unwrap();
         (Breakers::new(settings), "registry.example".into(), url, Probes::default())
     }
@@ -190,5 +235,22 @@ mod tests {
             Err(Failure::HeldBack { timed_out: true, .. })
         ));
         assert!(breakers.held_back(&host).is_some());
+    }
+
+    #[test]
+    fn a_host_that_wants_to_be_left_alone_is_until_a_probe_says_otherwise() {
+        let (breakers, host, url, probes) = breakers();
+        let older = breakers.admit(&host, &url, &probes).unwrap();
+        let wait = Duration::from_secs(60);
+        assert!(breakers.pause(&host, wait, "Too Many Requests"));
+        assert!(!breakers.pause(&host, wait, "Too Many Requests"), "once is enough");
+        older.answered();
+        let held_back = breakers.held_back(&host);
+        let Some(Failure::RateLimited { retry_after: Some(left), .. }) = held_back else {
+            panic!("it is asked: {held_back:?}");
+        };
+        assert!(left > Duration::from_secs(50) && left <= wait);
+        breakers.close(&host);
+        assert!(breakers.held_back(&host).is_none());
     }
 }

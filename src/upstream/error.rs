@@ -104,6 +104,15 @@ pub enum Failure {
         /// True if it failed by not answering.
         timed_out: bool,
     },
+    /// The operator has switched to offline mode.
+    #[error("this cache is offline: only what it has is served, and this it does not have")]
+    Offline,
+    /// No account can be used.
+    #[error("none of the accounts for upstream can be used: {problem}")]
+    NoAccount {
+        /// What is wrong with the first of them.
+        problem: String,
+    },
     /// The token service failed.
     #[error("no token could be had: {0}")]
     Token(Box<Self>),
@@ -151,6 +160,8 @@ impl Failure {
             Self::Unreachable { .. } => "upstream-unreachable",
             Self::Busy { .. } => "upstream-busy",
             Self::HeldBack { .. } => "upstream-held-back",
+            Self::Offline => "offline",
+            Self::NoAccount { .. } => "no-account",
             Self::Token(_) => "token-unavailable",
             Self::Invalid { .. } => "upstream-invalid",
             Self::Untrusted { .. } => "upstream-untrusted",

@@ -12,7 +12,10 @@ mod wire;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,7 +39,7 @@ use wire::{
 use super::{
     Failure,
     address::{Class, Resolver},
-    breaker::Breakers,
+    breaker::{Breakers, Probing as _},
     trust::Trust,
 };
 use crate::{config, metrics};
@@ -104,6 +107,8 @@ pub(super) struct Exchange {
     registry: Url,
     /// How far the configured registry itself is; asked for once.
     home: OnceCell<Class>,
+    /// The operator's switch: nothing is sent.
+    offline: Arc<AtomicBool>,
 }
 
 /// Why one address gave no answer.
@@ -146,7 +151,11 @@ impl std::fmt::Debug for Exchange {
 
 impl Exchange {
     /// Reads the CA file, if there is one; its error names it.
-    pub(super) fn new(config: &config::Upstream, registry: Url) -> Result<Arc<Self>, String> {
+    pub(super) fn new(
+        config: &config::Upstream,
+        registry: Url,
+        offline: &Arc<AtomicBool>,
+    ) -> Result<Arc<Self>, String> {
         let ca = config.ca_file.as_deref().map(certificates).transpose()?;
         let mut hasher = DefaultHasher::new();
         config.name.hash(&mut hasher);
@@ -165,6 +174,7 @@ impl Exchange {
             group_key: hasher.finish(),
             registry,
             home: OnceCell::new(),
+            offline: Arc::clone(offline),
         }))
     }
 
@@ -172,13 +182,43 @@ impl Exchange {
         &self.trust
     }
 
-    /// True while requests to the registry itself are held back.
-    pub(super) fn is_held_back(&self) -> bool {
-        self.breakers.held_back(&authority(&self.registry)).is_some()
+    /// Why requests to the registry itself are held back, if they are.
+    pub(super) fn held_back(&self) -> Option<Failure> {
+        if self.is_offline() {
+            return Some(Failure::Offline);
+        }
+        self.breakers.held_back(&authority(&self.registry))
+    }
+
+    /// As long as a host asks for and up to a tenth more, so that not all who were told come at
+    /// once; one that says nothing is probed as one that failed.
+    fn hold_off_after(&self, wait: Option<Duration>) -> Duration {
+        wait.unwrap_or(self.probe_every).mul_f64(1.0 + fastrand::f64() / 10.0)
+    }
+
+    fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
+    }
+
+    /// Leaves `host` alone, if that is what its failure asks for.
+    pub(super) fn hold_off(&self, host: &Arc<str>, failure: &Failure) {
+        let Failure::RateLimited { message, retry_after } = failure else { return };
+        let wait = self.hold_off_after(*retry_after);
+        if self.breakers.pause(host, wait, message) {
+            let scheme = self.registry.scheme();
+            match Url::parse(&format!("{scheme}://{host}/v2/")) {
+                Ok(url) => self.start_probing(Arc::clone(host), url, Some(wait)),
+                // Nothing that was just asked can be no URL; and then nobody waits for a probe.
+                Err(_) => self.breakers.close(host),
+            }
+        }
     }
 
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Reply, Failure> {
+        if self.is_offline() {
+            return Err(Failure::Offline);
+        }
         let host = authority(request.url);
         let place = self.places.wait(&host, self.timeouts.response).await?;
         let attempt = self.breakers.admit(&host, request.url, self)?;
@@ -206,7 +246,7 @@ impl Exchange {
         authorization: Option<HeaderValue>,
     ) -> Result<Forward, Failure> {
         let host = authority(&self.registry);
-        if let Some(held_back) = self.breakers.held_back(&host) {
+        if let Some(held_back) = self.held_back() {
             return Err(held_back);
         }
         let addresses = self.addresses(&self.registry, &host).await?;

@@ -1,24 +1,40 @@
 //! The client of one registry: what the cache may ask of it, and what came of it.
 //!
-//! It owns tokens, redirects, the budget that the registry reports and the
-//! state of its hosts. It knows nothing of what is cached; P1 (which request is
-//! free and which is counted) is decided by its callers.
+//! It owns accounts and their tokens, redirects, the budget that the registry
+//! reports and the state of its hosts. It knows nothing of what is cached; P1
+//! (which request is free and which is counted) is decided by its callers.
+//!
+//! ```text
+//! Upstream ─► Registries (mirrors, the registry) ─► Conversation ─► Accounts ─► Account (login, tokens, purse)
+//!                                                        └─► redirect ─► Exchange (breakers, places, connector)
+//! ```
 
+mod account;
+mod accounts;
 mod address;
 mod breaker;
-mod budget;
 mod caller;
 mod conversation;
+mod credential;
 mod error;
 mod exchange;
+mod ledger;
+mod purse;
 mod redirect;
+mod registries;
 mod registry;
 mod reply;
+mod report;
+mod retry;
 mod token;
 mod trust;
+mod watch;
 
-pub use budget::Budget;
+pub use account::AccountReport;
+pub use accounts::Outlook;
 pub use caller::Caller;
 pub use error::{Error, Failure};
 pub use exchange::{Body, Forward};
+pub use ledger::{Entry, Ledger, Tally};
 pub use registry::{BlobBody, BlobHead, ManifestBody, ManifestHead, Upstream};
+pub use report::{BudgetReport, MirrorReport, UpstreamReport};

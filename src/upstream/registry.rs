@@ -3,19 +3,29 @@
 //! Bodies of manifests are verified here; those of blobs by the fill that
 //! receives them. Every question is answered within its patience.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use moka::sync::Cache;
 
 use super::{
-    Body, Budget, Caller, Error, Failure, Forward,
+    Body, Caller, Error, Failure, Forward,
+    accounts::Outlook,
     conversation::{Ask, Conversation},
+    ledger::Ledger,
+    registries::Registries,
     reply::{content_digest, content_range, expect_ok, number, text},
 };
 use crate::{
-    config,
+    config, metrics,
     protocol::{
         Algorithm, ByteRange, Digest, ErrorCode, Reference, Repository, Route,
         media_type::{NotAManifest, inspect},
@@ -28,13 +38,23 @@ const AUTHORISED_FOR: Duration = Duration::from_secs(60);
 /// Callers and repositories remembered.
 const AUTHORISED: u64 = 50_000;
 
+/// DESIGN: a 404 is remembered for at most 10 s.
+const ABSENT_FOR: Duration = Duration::from_secs(10);
+
+/// Absent blobs remembered.
+const ABSENT: u64 = 10_000;
+
 /// The client of one registry.
 #[derive(Debug)]
 pub struct Upstream {
     config: config::Upstream,
-    talk: Arc<Conversation>,
+    pub(super) registries: Registries,
+    pub(super) offline: Arc<AtomicBool>,
+    ledger: Arc<Ledger>,
     /// Callers with credentials of their own whom upstream has served lately.
     authorised: Cache<(Digest, Repository), ()>,
+    /// Blobs that upstream did not have a moment ago, by repository and caller.
+    absent: Cache<(Repository, Digest, Option<Digest>), Error>,
     max_manifest: u64,
 }
 
@@ -83,15 +103,24 @@ pub struct BlobBody {
 impl Upstream {
     /// Prepares the client; reads the CA file. Manifests above `max_manifest` bytes are refused.
     pub fn new(config: config::Upstream, max_manifest: u64) -> Result<Self, String> {
-        let talk = Conversation::new(&config)?;
+        let (offline, ledger) =
+            (Arc::new(AtomicBool::new(config.offline)), Arc::<Ledger>::default());
+        metrics::OFFLINE.with_label_values(&[&config.name]).set(i64::from(config.offline));
         let authorised =
             Cache::builder().max_capacity(AUTHORISED).time_to_live(AUTHORISED_FOR).build();
-        Ok(Self { config, talk, authorised, max_manifest })
+        let absent = Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build();
+        let registries = Registries::new(&config, &offline, &ledger)?;
+        Ok(Self { config, registries, offline, ledger, authorised, absent, max_manifest })
     }
 
     /// The configured name.
     pub fn name(&self) -> &Arc<str> {
-        &self.talk.name
+        &self.talk().name
+    }
+
+    /// The registry itself, without its mirrors.
+    pub(super) fn talk(&self) -> &Arc<Conversation> {
+        &self.registries.upstream
     }
 
     /// The configuration.
@@ -99,14 +128,38 @@ impl Upstream {
         &self.config
     }
 
-    /// What the registry says is left.
-    pub fn budget(&self) -> &Budget {
-        &self.talk.budget
+    /// Who spent and who saved.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
-    /// True while the registry is not asked because it failed a moment ago.
-    pub fn is_held_back(&self) -> bool {
-        self.talk.is_held_back()
+    /// What is left to all accounts together, as of upstream's last answer.
+    pub fn outlook(&self) -> Outlook {
+        self.talk().accounts.outlook()
+    }
+
+    /// By how much the freshness of tags is multiplied now: a tag that is checked less often moves
+    /// less often, and each move costs a pull.
+    pub fn stretch(&self) -> u32 {
+        if self.outlook().is_sparing { self.config.budget.stretch } else { 1 }
+    }
+
+    /// Why upstream is not asked now, if it isn't.
+    pub fn held_back(&self) -> Option<Failure> {
+        self.registries.held_back()
+    }
+
+    /// True while nothing is asked of it.
+    pub fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
+    }
+
+    /// Stops asking it, or begins again.
+    pub fn set_offline(&self, offline: bool) {
+        if self.offline.swap(offline, Ordering::Relaxed) != offline {
+            metrics::OFFLINE.with_label_values(&[self.name()]).set(i64::from(offline));
+            tracing::warn!(upstream = %self.name(), offline, "switched by the operator");
+        }
     }
 
     /// Whether upstream has answered this caller for this repository within the last minute.
@@ -134,46 +187,52 @@ impl Upstream {
         patience: Duration,
     ) -> Result<Option<ManifestHead>, Error> {
         let ask = Ask::manifest(Method::HEAD, repository, reference, caller);
-        let talk = Arc::clone(&self.talk);
-        let work = async move {
-            let reply = talk.ask(&ask).await?;
-            let no_head = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
-            if no_head.contains(&reply.status) {
-                return Ok(None);
+        let work = |talk: Arc<Conversation>| {
+            let ask = ask.clone();
+            async move {
+                let reply = talk.ask(&ask).await?;
+                let no_head = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+                if no_head.contains(&reply.status) {
+                    return Ok(None);
+                }
+                let reply = expect_ok(reply).await?;
+                let head = ManifestHead {
+                    digest: content_digest(&reply.headers),
+                    media_type: text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned),
+                    size: number(&reply.headers, &header::CONTENT_LENGTH),
+                };
+                reply.body.dismiss().await;
+                Ok(Some(head))
             }
-            let reply = expect_ok(reply).await?;
-            let head = ManifestHead {
-                digest: content_digest(&reply.headers),
-                media_type: text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned),
-                size: number(&reply.headers, &header::CONTENT_LENGTH),
-            };
-            reply.body.dismiss().await;
-            Ok(Some(head))
         };
-        self.talk.detached(patience, work).await
+        self.registries.ask(caller, patience, work).await
     }
 
-    /// GET of a manifest: counted. The body is verified against the digest asked for, or else
-    /// against the one that the answer names.
+    /// GET of a manifest, caused by `client`: counted. The body is verified against the digest asked
+    /// for, or else against the one that the answer names.
     pub async fn get_manifest(
         &self,
         repository: &Repository,
         reference: &Reference,
         caller: &Caller,
+        client: Option<IpAddr>,
     ) -> Result<ManifestBody, Error> {
-        let ask = Ask::manifest(Method::GET, repository, reference, caller);
+        let ask = Ask { client, ..Ask::manifest(Method::GET, repository, reference, caller) };
         let asked = reference.digest().copied();
-        let (talk, limit) = (Arc::clone(&self.talk), self.max_manifest);
-        let work = async move {
-            let reply = expect_ok(talk.ask(&ask).await?).await?;
-            let named = content_digest(&reply.headers);
-            let content_type = text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned);
-            let body = reply.body.collect(limit).await?.ok_or_else(|| too_large(limit))?;
-            let digest = verify(&body, asked, named)?;
-            let inspected = inspect(content_type.as_deref(), &body).map_err(not_a_manifest)?;
-            Ok(ManifestBody { digest, media_type: inspected.media_type, body })
+        let limit = self.max_manifest;
+        let work = |talk: Arc<Conversation>| {
+            let ask = ask.clone();
+            async move {
+                let reply = expect_ok(talk.ask(&ask).await?).await?;
+                let named = content_digest(&reply.headers);
+                let content_type = text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned);
+                let body = reply.body.collect(limit).await?.ok_or_else(|| too_large(limit))?;
+                let digest = verify(&body, asked, named)?;
+                let inspected = inspect(content_type.as_deref(), &body).map_err(not_a_manifest)?;
+                Ok(ManifestBody { digest, media_type: inspected.media_type, body })
+            }
         };
-        self.talk.detached(self.config.timeouts.fetch, work).await
+        self.registries.ask(caller, self.config.timeouts.fetch, work).await
     }
 
     /// HEAD of a blob: free, and it moves no bytes of it.
@@ -183,33 +242,14 @@ impl Upstream {
         digest: &Digest,
         caller: &Caller,
     ) -> Result<BlobHead, Error> {
-        let mut ask = Ask::blob(Method::HEAD, repository, digest, caller);
-        let talk = Arc::clone(&self.talk);
-        let work = async move {
-            match expect_ok(talk.ask(&ask).await?).await {
-                Ok(reply) => {
-                    let size = number(&reply.headers, &header::CONTENT_LENGTH);
-                    reply.body.dismiss().await;
-                    return Ok(BlobHead { size });
-                }
-                // A URL signed for GET refuses HEAD in its own ways; one byte of the blob tells as
-                // much.
-                Err(Error::Denied { .. } | Error::Refused { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            ask.method = Method::GET;
-            ask.range = Some("bytes=0-0".to_owned());
-            let reply = talk.ask(&ask).await?;
-            // An empty blob has no first byte.
-            if reply.status == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Ok(BlobHead { size: Some(0) });
-            }
-            let reply = expect_ok(reply).await?;
-            let ranged = content_range(&reply.headers).and_then(|(_, total)| total);
-            let size = ranged.or_else(|| number(&reply.headers, &header::CONTENT_LENGTH));
-            Ok(BlobHead { size })
-        };
-        self.talk.detached(self.config.timeouts.fetch, work).await
+        let ask = Ask::blob(Method::HEAD, repository, digest, caller);
+        let question = (repository.clone(), *digest, caller.identity());
+        if let Some(error) = self.absent.get(&question) {
+            return Err(error);
+        }
+        let work = |talk: Arc<Conversation>| head_blob(talk, ask.clone());
+        let head = self.registries.ask(caller, self.config.timeouts.fetch, work).await;
+        head.inspect_err(|error| self.remember_absent(question, error))
     }
 
     /// GET of a blob from the byte `from` on, up to and not including `until`, or to its end. An
@@ -228,42 +268,83 @@ impl Upstream {
             Some(until) => ByteRange::new(from, until).header(),
             None => (from > 0).then(|| format!("bytes={from}-")),
         };
-        let talk = Arc::clone(&self.talk);
-        let work = async move {
-            let reply = expect_ok(talk.ask(&ask).await?).await?;
-            if reply.status != StatusCode::PARTIAL_CONTENT {
-                let total = reply.body.expected();
-                return Ok(BlobBody { start: 0, total, body: reply.body });
-            }
-            let (range, total) = content_range(&reply.headers)
-                .filter(|(range, _)| range.start == from)
-                .ok_or_else(|| Failure::invalid("a 206 with another range than was asked for"))?;
-            // Where the whole rest was asked for, its end is the blob's.
-            let total = total.or(if until.is_none() { Some(range.end) } else { None });
-            let mut body = reply.body;
-            body.expect(range.len());
-            Ok(BlobBody { start: from, total, body })
-        };
-        self.talk.detached(self.config.timeouts.fetch, work).await
+        let question = (repository.clone(), *digest, caller.identity());
+        if let Some(error) = self.absent.get(&question) {
+            return Err(error);
+        }
+        let work = |talk: Arc<Conversation>| get_blob(talk, ask.clone(), from, until);
+        let body = self.registries.ask(caller, self.config.timeouts.fetch, work).await;
+        body.inspect_err(|error| self.remember_absent(question, error))
     }
 
     /// What the registry itself says to `GET /v2/`, with the caller's credentials.
     pub async fn ping(&self, caller: &Caller) -> Result<(), Error> {
-        let (talk, ask) = (Arc::clone(&self.talk), Ask::ping(caller));
+        let (talk, ask) = (Arc::clone(self.talk()), Ask::ping(caller));
         let work = async move {
             let reply = expect_ok(talk.ask(&ask).await?).await?;
             reply.body.dismiss().await;
             Ok(())
         };
-        self.talk.detached(self.config.timeouts.fetch, work).await
+        self.talk().detached(self.config.timeouts.fetch, work).await
     }
 
     /// Where, and with which credentials, a request for `route` is forwarded.
     pub async fn forward(&self, route: &Route, caller: &Caller) -> Result<Forward, Error> {
-        let (talk, route, caller) = (Arc::clone(&self.talk), route.clone(), caller.clone());
+        let (talk, route, caller) = (Arc::clone(self.talk()), route.clone(), caller.clone());
         let work = async move { talk.forward(&route, &caller).await };
-        self.talk.detached(self.config.timeouts.fetch, work).await
+        self.talk().detached(self.config.timeouts.fetch, work).await
     }
+
+    fn remember_absent(&self, question: (Repository, Digest, Option<Digest>), error: &Error) {
+        if matches!(error, Error::NotFound { .. }) {
+            self.absent.insert(question, error.clone());
+        }
+    }
+}
+
+async fn head_blob(talk: Arc<Conversation>, mut ask: Ask) -> Result<BlobHead, Error> {
+    match expect_ok(talk.ask(&ask).await?).await {
+        Ok(reply) => {
+            let size = number(&reply.headers, &header::CONTENT_LENGTH);
+            reply.body.dismiss().await;
+            return Ok(BlobHead { size });
+        }
+        // A URL signed for GET refuses HEAD in its own ways; one byte of the blob tells as much.
+        Err(Error::Denied { .. } | Error::Refused { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    ask.method = Method::GET;
+    ask.range = Some("bytes=0-0".to_owned());
+    let reply = talk.ask(&ask).await?;
+    // An empty blob has no first byte.
+    if reply.status == StatusCode::RANGE_NOT_SATISFIABLE {
+        return Ok(BlobHead { size: Some(0) });
+    }
+    let reply = expect_ok(reply).await?;
+    let ranged = content_range(&reply.headers).and_then(|(_, total)| total);
+    let size = ranged.or_else(|| number(&reply.headers, &header::CONTENT_LENGTH));
+    Ok(BlobHead { size })
+}
+
+async fn get_blob(
+    talk: Arc<Conversation>,
+    ask: Ask,
+    from: u64,
+    until: Option<u64>,
+) -> Result<BlobBody, Error> {
+    let reply = expect_ok(talk.ask(&ask).await?).await?;
+    if reply.status != StatusCode::PARTIAL_CONTENT {
+        let total = reply.body.expected();
+        return Ok(BlobBody { start: 0, total, body: reply.body });
+    }
+    let (range, total) = content_range(&reply.headers)
+        .filter(|(range, _)| range.start == from)
+        .ok_or_else(|| Failure::invalid("a 206 with another range than was asked for"))?;
+    // Where the whole rest was asked for, its end is the blob's.
+    let total = total.or(if until.is_none() { Some(range.end) } else { None });
+    let mut body = reply.body;
+    body.expect(range.len());
+    Ok(BlobBody { start: from, total, body })
 }
 
 fn too_large(limit: u64) -> Error {

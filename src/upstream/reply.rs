@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{Error, Failure, exchange::Reply};
 use crate::protocol::{
-    ByteRange, Digest, error::parse_errors, range::parse_content_range, ratelimit::retry_after,
+    ByteRange, Digest,
+    error::parse_errors,
+    range::parse_content_range,
+    ratelimit::{RateLimit, retry_after},
 };
 
 /// An error's body is read up to here.
@@ -39,6 +42,15 @@ pub(super) async fn into_error(reply: Reply) -> Error {
         _ if status.is_client_error() => Error::Refused { status, message },
         _ => Failure::invalid(format!("the status {status} where a body was asked for")).into(),
     }
+}
+
+/// Whether the 429 with these headers, on a request that the registry counts, means that the budget
+/// is spent, and not that there were too many requests at once: Hub says so by its headers and in
+/// its sentence, and another Roadstead like it.
+pub(super) fn is_budget_spent(headers: &HeaderMap, failure: &Failure) -> bool {
+    let none_left = RateLimit::from_headers(headers).is_some_and(|said| said.remaining == Some(0));
+    let Failure::RateLimited { message, .. } = failure else { return false };
+    none_left || message.to_ascii_lowercase().contains("pull rate limit")
 }
 
 /// `Docker-Content-Digest`, if it is there and is one.

@@ -15,13 +15,11 @@ use url::Url;
 
 use super::{
     Error, Failure,
-    exchange::{Exchange, Kind, Request},
+    credential::Login,
+    exchange::{Exchange, Kind, Reply, Request},
     reply,
 };
-use crate::{
-    config::Account,
-    protocol::challenge::{Challenge, parse_challenges},
-};
+use crate::protocol::challenge::{Challenge, parse_challenges};
 
 /// Tokens kept.
 const TOKENS: u64 = 10_000;
@@ -37,7 +35,7 @@ const ANSWER_BYTES: u64 = 1 << 20;
 
 /// How a registry wants its requests authorised, as its last challenge said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Scheme {
+pub(super) enum Scheme {
     Bearer { realm: Url, service: Option<String> },
     Basic,
 }
@@ -47,6 +45,8 @@ struct Key {
     realm: Url,
     service: Option<String>,
     scope: Option<String>,
+    /// Of the login it was got with; 0 without one.
+    version: u64,
 }
 
 #[derive(Clone)]
@@ -55,11 +55,23 @@ struct Token {
     expires: Instant,
 }
 
-/// The credentials of one upstream's account, and the tokens got with them.
+/// The tokens of one account.
+#[derive(Debug)]
 pub(super) struct Tokens {
-    account: Option<Account>,
-    scheme: Mutex<Option<Scheme>>,
+    /// Shared by all accounts of a registry: what it told one holds for the others.
+    scheme: Arc<Mutex<Option<Scheme>>>,
     cache: Cache<Key, Token>,
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone)]
+pub(super) enum TokenError {
+    /// The token service refuses the login, or to give a token without one: 401.
+    Refused(String),
+    /// It gives none for this scope: 403.
+    Denied(String),
+    /// Something else went wrong.
+    Failed(Error),
 }
 
 /// The answer of a token service.
@@ -72,16 +84,22 @@ struct Answer {
 
 // === impl Tokens ===
 
-impl std::fmt::Debug for Tokens {
+impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens").field("account", &self.account).finish_non_exhaustive()
+        f.debug_struct("Token").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+impl From<Failure> for TokenError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.into())
     }
 }
 
 impl Tokens {
-    pub(super) fn new(account: Option<Account>) -> Self {
+    pub(super) fn new(scheme: Arc<Mutex<Option<Scheme>>>) -> Self {
         let cache = Cache::builder().max_capacity(TOKENS).time_to_live(MAX_LIFE).build();
-        Self { account, scheme: Mutex::default(), cache }
+        Self { scheme, cache }
     }
 
     /// What to send along before being asked, if the registry is known to ask for it.
@@ -89,14 +107,16 @@ impl Tokens {
         &self,
         exchange: &Exchange,
         scope: Option<&str>,
-    ) -> Result<Option<HeaderValue>, Error> {
+        login: Option<&Login>,
+    ) -> Result<Option<HeaderValue>, TokenError> {
         let scheme = self.known();
         match scheme {
             None => Ok(None),
-            Some(Scheme::Basic) => Ok(self.basic()),
+            Some(Scheme::Basic) => Ok(login.and_then(basic)),
             Some(Scheme::Bearer { realm, service }) => {
-                let key = Key { realm, service, scope: scope.map(str::to_owned) };
-                self.token(exchange, key).await.map(Some)
+                let (scope, version) = (scope.map(str::to_owned), version(login));
+                let key = Key { realm, service, scope, version };
+                self.token(exchange, key, login).await.map(Some)
             }
         }
     }
@@ -108,10 +128,12 @@ impl Tokens {
         exchange: &Exchange,
         headers: &HeaderMap,
         scope: Option<&str>,
+        login: Option<&Login>,
         used: Option<&HeaderValue>,
-    ) -> Result<Option<HeaderValue>, Error> {
+    ) -> Result<Option<HeaderValue>, TokenError> {
         let lines = headers.get_all(header::WWW_AUTHENTICATE).iter();
         let challenges = parse_challenges(lines.filter_map(|value| value.to_str().ok()));
+        let mut is_refused = false;
         for challenge in challenges {
             match challenge {
                 Challenge::Bearer { realm, service, scope: asked, .. } => {
@@ -125,18 +147,26 @@ impl Tokens {
                     // Our own scope is the one that later requests look up; upstream's counts where
                     // it asks for another.
                     let scope = scope.map(str::to_owned).or(asked);
-                    let key = Key { realm, service, scope };
+                    let key = Key { realm, service, scope, version: version(login) };
                     self.drop_refused(&key, used).await;
-                    return self.token(exchange, key).await.map(Some);
+                    return self.token(exchange, key, login).await.map(Some);
                 }
-                Challenge::Basic { .. } if self.account.is_some() && used.is_none() => {
+                Challenge::Basic { .. } => {
                     self.learn(Scheme::Basic);
-                    return Ok(self.basic());
+                    match login {
+                        Some(login) if used.is_none() => return Ok(basic(login)),
+                        // Another challenge may be met with a token.
+                        Some(_) => is_refused = true,
+                        None => {}
+                    }
                 }
-                Challenge::Basic { .. } | Challenge::Other(_) => {}
+                Challenge::Other(_) => {}
             }
         }
-        Ok(None)
+        match login {
+            Some(login) if is_refused => Err(TokenError::Refused(refused_login(login))),
+            _ => Ok(None),
+        }
     }
 
     /// True once the registry has said how it wants to be asked.
@@ -160,75 +190,84 @@ impl Tokens {
         }
     }
 
-    async fn token(&self, exchange: &Exchange, key: Key) -> Result<HeaderValue, Error> {
+    async fn token(
+        &self,
+        exchange: &Exchange,
+        key: Key,
+        login: Option<&Login>,
+    ) -> Result<HeaderValue, TokenError> {
         if let Some(token) = self.cache.get(&key).await {
             if Instant::now() < token.expires {
                 return Ok(token.authorization);
             }
             self.cache.invalidate(&key).await;
         }
-        let fetch = self.fetch(exchange, &key);
+        let fetch = fetch(exchange, &key, login);
         let token = self.cache.try_get_with_by_ref(&key, fetch).await;
-        token.map(|token| token.authorization).map_err(|error: Arc<Error>| (*error).clone())
+        token.map(|token| token.authorization).map_err(|error: Arc<TokenError>| (*error).clone())
     }
+}
 
-    async fn fetch(&self, exchange: &Exchange, key: &Key) -> Result<Token, Error> {
-        let mut url = key.realm.clone();
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = &key.service {
-                query.append_pair("service", service);
-            }
-            // Several scopes of one challenge are separated by spaces (RFC 6750 §3) and asked for
-            // one by one.
-            for scope in key.scope.iter().flat_map(|scope| scope.split(' ')) {
-                query.append_pair("scope", scope);
-            }
-            if let Some(account) = &self.account {
-                query.append_pair("account", &account.username);
-            }
+async fn fetch(exchange: &Exchange, key: &Key, login: Option<&Login>) -> Result<Token, TokenError> {
+    let mut url = key.realm.clone();
+    {
+        let mut query = url.query_pairs_mut();
+        if let Some(service) = &key.service {
+            query.append_pair("service", service);
         }
-        let headers: Vec<_> =
-            self.basic().map(|value| (header::AUTHORIZATION, value)).into_iter().collect();
-        let request =
-            Request { method: Method::GET, url: &url, kind: Kind::Token, headers: &headers };
-        let reply = exchange.send(&request).await.map_err(in_token)?;
-        if reply.status != StatusCode::OK {
-            return Err(self.refused(reply).await);
+        // Several scopes of one challenge are separated by spaces (RFC 6750 §3) and asked for
+        // one by one.
+        for scope in key.scope.iter().flat_map(|scope| scope.split(' ')) {
+            query.append_pair("scope", scope);
         }
-        let body = reply.body.collect(ANSWER_BYTES).await.map_err(in_token)?.unwrap_or_default();
-        parse(&body).map_err(|problem| in_token(Failure::invalid(problem)).into())
-    }
-
-    async fn refused(&self, reply: super::exchange::Reply) -> Error {
-        let realm = "the token service";
-        match reply::into_error(reply).await {
-            Error::Trouble(failure) => in_token(failure).into(),
-            Error::Unauthorized { .. } | Error::Denied { .. } => {
-                let message = match &self.account {
-                    Some(account) => {
-                        format!(
-                            "{realm} refused the account {}: check its password",
-                            account.username
-                        )
-                    }
-                    None => format!("{realm} gives no anonymous token for this"),
-                };
-                Error::Unauthorized { message, challenge: None }
-            }
-            other => in_token(Failure::invalid(other.to_string())).into(),
+        if let Some(login) = login {
+            query.append_pair("account", &login.username);
         }
     }
-
-    fn basic(&self) -> Option<HeaderValue> {
-        use base64::{Engine, engine::general_purpose::STANDARD};
-
-        let account = self.account.as_ref()?;
-        let pair = format!("{}:{}", account.username, account.password.expose());
-        let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+    let authorization = login.and_then(basic).map(|value| (header::AUTHORIZATION, value));
+    let headers: Vec<_> = authorization.into_iter().collect();
+    let request = Request { method: Method::GET, url: &url, kind: Kind::Token, headers: &headers };
+    let reply = exchange.send(&request).await.map_err(in_token)?;
+    if reply.status != StatusCode::OK {
+        return Err(refused(exchange, reply, login).await);
     }
+    let body = reply.body.collect(ANSWER_BYTES).await.map_err(in_token)?.unwrap_or_default();
+    parse(&body).map_err(|problem| in_token(Failure::invalid(problem)).into())
+}
+
+async fn refused(exchange: &Exchange, reply: Reply, login: Option<&Login>) -> TokenError {
+    let host = Arc::clone(&reply.body.host);
+    match reply::into_error(reply).await {
+        Error::Trouble(failure) => {
+            exchange.hold_off(&host, &failure);
+            in_token(failure).into()
+        }
+        Error::Denied { message } => {
+            TokenError::Denied(format!("the token service gives none for this: {message}"))
+        }
+        Error::Unauthorized { .. } => {
+            let none = || "the token service gives no anonymous token for this".to_owned();
+            TokenError::Refused(login.map_or_else(none, refused_login))
+        }
+        other => in_token(Failure::invalid(other.to_string())).into(),
+    }
+}
+
+fn refused_login(login: &Login) -> String {
+    format!("the account {} is refused: check its password", login.username)
+}
+
+fn version(login: Option<&Login>) -> u64 {
+    login.map_or(0, |login| login.version)
+}
+
+fn basic(login: &Login) -> Option<HeaderValue> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+
+    let pair = format!("{}:{}", login.username, login.password.expose());
+    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 fn in_token(failure: Failure) -> Failure {

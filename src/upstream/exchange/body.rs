@@ -23,7 +23,8 @@ pub struct Body {
     pub(super) peer: Box<HttpPeer>,
     pub(super) connector: Arc<Connector>,
     pub(super) idle: Duration,
-    pub(super) host: Arc<str>,
+    /// Who sends it.
+    pub(in crate::upstream) host: Arc<str>,
     pub(super) upstream: Arc<str>,
     pub(super) kind: Kind,
     /// `Content-Length`, where the answer has a body and says how long.

@@ -1,20 +1,31 @@
 //! Probes of a host that failed: one at a time, until it answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use http::Method;
+use http::{Method, StatusCode};
 use url::Url;
 
 use super::{Exchange, Kind, Request, is_gateway_trouble, wire::timeout};
-use crate::upstream::breaker::Probing;
+use crate::{protocol::ratelimit::retry_after, upstream::breaker::Probing};
 
 /// Probes of a silent host before it is left alone.
 const PROBES: u32 = 720;
 
+/// What a probe learnt.
+enum Probed {
+    Answered,
+    Failed,
+    /// It is to be left alone for so long.
+    Paused(Duration),
+}
+
 // === impl Exchange ===
 
 impl Exchange {
-    async fn probe(&self, host: &Arc<str>, url: &Url) -> bool {
+    async fn probe(&self, host: &Arc<str>, url: &Url) -> Probed {
         let request = Request { method: Method::HEAD, url, kind: Kind::Probe, headers: &[] };
         let answer = self.attempt(&request, host);
         let result = match tokio::time::timeout(self.timeouts.response, answer).await {
@@ -22,20 +33,36 @@ impl Exchange {
             Err(_) => Err(timeout(host, "a probe")),
         };
         self.count(&request, &result);
-        result.is_ok_and(|reply| !is_gateway_trouble(reply.status))
+        match result {
+            Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => {
+                let wait = retry_after(&reply.headers, SystemTime::now());
+                Probed::Paused(self.hold_off_after(wait))
+            }
+            Ok(reply) if !is_gateway_trouble(reply.status) => Probed::Answered,
+            _ => Probed::Failed,
+        }
     }
 }
 
 impl Probing for Exchange {
-    fn start_probing(&self, host: Arc<str>, url: Url) {
+    fn start_probing(&self, host: Arc<str>, url: Url, after: Option<Duration>) {
         let (this, every) = (self.this.clone(), self.probe_every);
+        let mut next = after.unwrap_or_else(|| jittered(every));
         tokio::spawn(async move {
             for _ in 0..PROBES {
-                tokio::time::sleep(jittered(every)).await;
+                tokio::time::sleep(next).await;
                 let Some(exchange) = this.upgrade() else { return };
-                if exchange.probe(&host, &url).await {
-                    break;
+                if exchange.is_offline() {
+                    continue;
                 }
+                next = match exchange.probe(&host, &url).await {
+                    Probed::Answered => break,
+                    Probed::Failed => jittered(every),
+                    Probed::Paused(wait) => {
+                        exchange.breakers.prolong(&host, wait);
+                        wait
+                    }
+                };
             }
             // A host that stayed silent for so long may be one that nobody asks for any more, a
             // CDN's of yesterday; the next request for it finds out.

@@ -1,0 +1,111 @@
+//! An upstream and its mirrors: who is asked first, and who instead.
+//!
+//! A client's own credentials are for the upstream alone; its mirrors are asked
+//! only on our own behalf (P5).
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use super::{Caller, Error, Failure, conversation::Conversation, ledger::Ledger};
+use crate::config::{self, Mirror, Order};
+
+/// The registries that have what one upstream has.
+#[derive(Debug)]
+pub(super) struct Registries {
+    /// The upstream itself.
+    pub(super) upstream: Arc<Conversation>,
+    pub(super) before: Vec<Arc<Conversation>>,
+    pub(super) after: Vec<Arc<Conversation>>,
+}
+
+// === impl Registries ===
+
+impl Registries {
+    pub(super) fn new(
+        config: &config::Upstream,
+        offline: &Arc<AtomicBool>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Self, String> {
+        let mirrors = |order| {
+            let mirrors = config.mirrors.iter().filter(move |mirror| mirror.order == order);
+            mirrors.map(|mirror| of_mirror(mirror, config, offline, ledger))
+        };
+        Ok(Self {
+            upstream: Conversation::new(config, None, offline, ledger)?,
+            before: mirrors(Order::Before).collect::<Result<_, _>>()?,
+            after: mirrors(Order::After).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// All of them, in the order in which they are asked.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Conversation>> {
+        self.before.iter().chain([&self.upstream]).chain(&self.after)
+    }
+
+    /// Why none of them is asked now, if none is.
+    pub(super) fn held_back(&self) -> Option<Failure> {
+        let why = self.upstream.held_back()?;
+        self.all().all(|registry| registry.held_back().is_some()).then_some(why)
+    }
+
+    /// Does `work` with one after the other until one has an answer, for at most `patience`. A
+    /// mirror's no is no answer; the upstream's is.
+    pub(super) async fn ask<T, W>(
+        &self,
+        caller: &Caller,
+        patience: Duration,
+        work: impl Fn(Arc<Conversation>) -> W,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let deadline = Instant::now() + patience;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let are_mirrors_asked = matches!(caller, Caller::Shared);
+        let ask = async |registry: &Arc<Conversation>, patience| {
+            Box::pin(registry.detached(patience, work(Arc::clone(registry)))).await
+        };
+        if are_mirrors_asked {
+            for mirror in self.before.iter().filter(|mirror| mirror.held_back().is_none()) {
+                // What follows needs time too.
+                match ask(mirror, left() / 2).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => tracing::debug!(mirror = %mirror.place(), %error, "passed over"),
+                }
+            }
+        }
+        let has_others = are_mirrors_asked && !self.after.is_empty();
+        let share = if has_others { left() / 2 } else { left() };
+        let failure = match ask(&self.upstream, share).await {
+            Err(Error::Trouble(failure)) if has_others => failure,
+            answer => return answer,
+        };
+        for mirror in self.after.iter().filter(|mirror| mirror.held_back().is_none()) {
+            match ask(mirror, left()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tracing::debug!(mirror = %mirror.place(), %error, "passed over"),
+            }
+        }
+        Err(failure.into())
+    }
+}
+
+fn of_mirror(
+    mirror: &Mirror,
+    upstream: &config::Upstream,
+    offline: &Arc<AtomicBool>,
+    ledger: &Arc<Ledger>,
+) -> Result<Arc<Conversation>, String> {
+    // What is said of the upstream's patience holds for its mirrors.
+    let config = config::Upstream {
+        timeouts: upstream.timeouts.clone(),
+        breaker: upstream.breaker.clone(),
+        max_connections: upstream.max_connections,
+        ..mirror.registry.clone()
+    };
+    let place = config.url.authority();
+    Conversation::new(&config, Some(&place), offline, ledger)
+}

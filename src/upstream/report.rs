@@ -1,0 +1,103 @@
+//! What an operator may know of an upstream: its state, its budget, and who spends it.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::{AccountReport, Entry, Tally, Upstream};
+use crate::config::Mode;
+
+/// Repositories and clients listed.
+const LISTED: usize = 20;
+
+/// The budget of one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BudgetReport {
+    /// The upstream's name.
+    pub upstream: String,
+    /// Pulls left to all accounts together; `null` where no limit is known.
+    pub remaining: Option<u64>,
+    /// Pulls per window of all accounts together.
+    pub limit: Option<u64>,
+    /// `budget.reserve`, as configured.
+    pub reserve: String,
+    /// Less than the reserve is left: tags stay fresh for longer.
+    pub is_sparing: bool,
+    /// Pulls since the start of the server.
+    #[serde(flatten)]
+    pub total: Tally,
+    /// Its accounts; those of mirrors too, as `MIRROR/ACCOUNT`.
+    pub accounts: Vec<AccountReport>,
+    /// The repositories that spent most, and all others.
+    pub repositories: Vec<Entry>,
+    /// The clients that spent most, and all others.
+    pub clients: Vec<Entry>,
+}
+
+/// The state of one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UpstreamReport {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// It is not asked, because an operator wants it so.
+    pub offline: bool,
+    /// Why it is not asked at present, if it isn't.
+    pub held_back: Option<String>,
+    /// Its mirrors.
+    pub mirrors: Vec<MirrorReport>,
+}
+
+/// The state of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MirrorReport {
+    /// Where it is.
+    pub url: String,
+    /// Why it is not asked at present, if it isn't.
+    pub held_back: Option<String>,
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// What is left, and who spent it.
+    pub fn budget(&self) -> BudgetReport {
+        let now = SystemTime::now();
+        self.talk().accounts.look_ahead(now);
+        let outlook = self.outlook();
+        // With the clients' own credentials, budgets are the clients' own too.
+        let is_ours = self.config().credentials.mode == Mode::Shared;
+        let registries = self.registries.all().filter(|_| is_ours);
+        BudgetReport {
+            upstream: self.name().to_string(),
+            remaining: outlook.left.map(|(left, _)| left),
+            limit: outlook.left.map(|(_, limit)| limit),
+            reserve: self.config().budget.reserve.to_string(),
+            is_sparing: outlook.is_sparing,
+            total: self.ledger().total(),
+            accounts: registries.flat_map(|registry| registry.accounts.report(now)).collect(),
+            repositories: self.ledger().repositories(LISTED),
+            clients: self.ledger().clients(LISTED),
+        }
+    }
+
+    /// How it is.
+    pub fn report(&self) -> UpstreamReport {
+        let upstream = self.talk();
+        let why = |failure: super::Failure| failure.to_string();
+        let mirrors = self.registries.all().filter(|one| !std::sync::Arc::ptr_eq(one, upstream));
+        UpstreamReport {
+            name: self.name().to_string(),
+            url: self.config().url.to_string(),
+            offline: self.is_offline(),
+            held_back: upstream.held_back().map(why),
+            mirrors: mirrors
+                .map(|mirror| MirrorReport {
+                    url: mirror.place().to_string(),
+                    held_back: mirror.held_back().map(why),
+                })
+                .collect(),
+        }
+    }
+}
