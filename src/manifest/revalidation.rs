@@ -54,8 +54,9 @@ pub fn plan(
     let Ok(age) = now.duration_since(record.validated) else {
         return Plan::Revalidate { may_serve_stale: true };
     };
-    if age < policy.fresh_for {
-        return Plan::ServeFresh { left: Some(policy.fresh_for - age) };
+    let fresh_for = policy.fresh_for.of(tag);
+    if age < fresh_for {
+        return Plan::ServeFresh { left: Some(fresh_for - age) };
     }
     // RFC 9111 §4.2.4: stale only while disconnected or allowed.
     let may_serve_stale = age <= policy.serve_stale_for;
@@ -71,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::Config,
+        config::{Config, FreshFor},
         protocol::{Algorithm, Digest},
     };
 
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn fresh_for_zero_checks_each_time() {
         let mut policy = policy();
-        policy.fresh_for = Duration::ZERO;
+        policy.fresh_for = FreshFor::all(Duration::ZERO);
         let plan = plan("latest", Some(&record()), &policy, at(0), Health::Up);
         assert_eq!(plan, Plan::Revalidate { may_serve_stale: true });
     }
