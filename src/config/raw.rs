@@ -109,6 +109,7 @@ pub(super) struct RawTags {
     pub(super) fresh_for: Option<RawByPattern>,
     pub(super) serve_stale_for: Option<Scalar>,
     pub(super) immutable: Option<Vec<String>>,
+    pub(super) cooldown: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]

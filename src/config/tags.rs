@@ -20,6 +20,9 @@ pub struct Tags {
     pub serve_stale_for: Duration,
     /// Tags that never move once seen, and are never asked for again. Default: none.
     pub immutable: Patterns,
+    /// A tag that moved names what it named before until the new digest is this old, counted from
+    /// when it was first seen. Zero: it moves at once. Default: 0s.
+    pub cooldown: Duration,
 }
 
 // === impl Tags ===
@@ -30,11 +33,17 @@ impl Default for Tags {
             fresh_for: FreshFor::default(),
             serve_stale_for: Duration::from_secs(30 * 86_400),
             immutable: Patterns::default(),
+            cooldown: Duration::ZERO,
         }
     }
 }
 
 impl Tags {
+    /// How old a new digest of `tag` must be to be served.
+    pub fn cooldown_of(&self, tag: &str) -> Duration {
+        if self.immutable.matches(tag) { Duration::ZERO } else { self.cooldown }
+    }
+
     pub(super) fn read(scope: &Scope<'_>, raw: RawTags) -> Self {
         let default = Self::default();
         let serve_stale_for = scope.duration(
@@ -46,6 +55,7 @@ impl Tags {
             fresh_for: FreshFor::read(scope, raw.fresh_for, serve_stale_for),
             serve_stale_for,
             immutable: Patterns::read(&scope.at("immutable"), raw.immutable, default.immutable),
+            cooldown: scope.duration("cooldown", raw.cooldown.as_ref(), default.cooldown),
         }
     }
 
@@ -54,6 +64,7 @@ impl Tags {
             fresh_for: Some(self.fresh_for.to_raw()),
             serve_stale_for: Scalar::print(print_duration(self.serve_stale_for)),
             immutable: Some(self.immutable.sources.clone()),
+            cooldown: Scalar::print(print_duration(self.cooldown)),
         }
     }
 }
@@ -95,5 +106,23 @@ mod tests {
     fn tags_may_always_be_validated() {
         let tags = only_upstream("upstreams: [{ name: docker.io, tags: { fresh_for: 0s } }]").tags;
         assert!(tags.fresh_for.of("latest").is_zero());
+    }
+
+    #[test]
+    fn only_tags_that_may_move_cool() {
+        let tags = "{ cooldown: 3d, immutable: [\"v[0-9]+*\"] }";
+        let tags = only_upstream(&format!("upstreams: [{{ name: docker.io, tags: {tags} }}]")).tags;
+        assert_eq!(tags.cooldown_of("latest"), Duration::from_secs(3 * 86_400));
+        assert!(tags.cooldown_of("v1").is_zero());
+        assert!(Tags::default().cooldown_of("latest").is_zero());
+    }
+
+    #[test]
+    fn a_bad_cooldown_is_refused() {
+        let line = refused("upstreams: [{ name: docker.io, tags: { cooldown: 3 } }]");
+        assert!(
+            line.starts_with("test.yaml: upstreams[0].tags.cooldown: `3` has no unit"),
+            "{line}"
+        );
     }
 }
