@@ -6,7 +6,7 @@
 //!           proxy::front                                                                    ├─► blob ─────┤─► answer ─► client
 //!           proxy::connection                                                               └─► forward ──┘ (all the rest: Pingora proxies it)
 //!
-//! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► manifest by digest
+//! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► choose ─► manifest by digest
 //! manifest by digest: memory ─► disk ─► collapse ─► GET upstream ─► verify ─► publish
 //! blob by digest:     memory ─► disk ─► one fill ─► plan ─► fetch (upstream bodies) ─► window ─► N readers
 //!                                                                                └─► writer (disk, hash, publish)

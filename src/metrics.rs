@@ -116,6 +116,15 @@ pub static STALE_ANSWERS: Lazy<IntCounterVec> = Lazy::new(|| {
     )
 });
 
+/// Answers with what a tag named before it moved.
+pub static COOLING_ANSWERS: Lazy<IntCounterVec> = Lazy::new(|| {
+    counters(
+        "roadstead_tags_cooling_answers_total",
+        "Tags answered with the digest before, because the new one is younger than tags.cooldown.",
+        &["upstream"],
+    )
+});
+
 /// Fills that ended, by outcome.
 pub static FILLS: Lazy<IntCounterVec> = Lazy::new(|| {
     counters(
@@ -225,6 +234,7 @@ pub fn register_all() {
         &PULLS_SAVED,
         &PULLS_SPENT,
         &STALE_ANSWERS,
+        &COOLING_ANSWERS,
         &FILLS,
         &FILLS_UNSTORED,
         &LIMITED,

@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(
             refused("upstreams:\n- name: docker.io\n  tags: { fresh_fro: 1m }"),
             "test.yaml: upstreams[0].tags.fresh_fro: is not a known key (line 3); \
-             did you mean fresh_for? known here: fresh_for, serve_stale_for, immutable"
+             did you mean fresh_for? known here: fresh_for, serve_stale_for, immutable, cooldown"
         );
         assert_eq!(
             refused("shutdown: { zebra: 1 }"),

@@ -4,12 +4,22 @@
 //! parsed by their domain type, which knows the unit, the default and the remedy.
 //! Nothing here derives `Debug`, for accounts carry passwords.
 
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// A plain value: kept as written, and printed as a number where it is one.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Scalar(pub(super) String);
+
+/// One value for all, or one for each pattern; in the order, and with the repetitions, in which
+/// they were written.
+pub(super) enum RawByPattern {
+    All(Scalar),
+    Each(Vec<(String, Scalar)>),
+}
 
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping of keys")]
@@ -133,9 +143,10 @@ pub(super) struct RawAccount {
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { fresh_for: 1m }")]
 pub(super) struct RawTags {
-    pub(super) fresh_for: Option<Scalar>,
+    pub(super) fresh_for: Option<RawByPattern>,
     pub(super) serve_stale_for: Option<Scalar>,
     pub(super) immutable: Option<Vec<String>>,
+    pub(super) cooldown: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -210,6 +221,52 @@ impl Serialize for Scalar {
         match self.0.parse::<u64>() {
             Ok(number) => serializer.serialize_u64(number),
             Err(_) => serializer.serialize_str(&self.0),
+        }
+    }
+}
+
+// === impl RawByPattern ===
+
+impl<'de> Deserialize<'de> for RawByPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ByPattern)
+    }
+}
+
+/// By hand, since serde's untagged enums know neither the key nor the kind of what is wrong.
+struct ByPattern;
+
+impl<'de> Visitor<'de> for ByPattern {
+    type Value = RawByPattern;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one duration such as 1m, or a mapping such as { latest: 30s, \"**\": 1h }")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<RawByPattern, E> {
+        Ok(RawByPattern::All(Scalar(text.to_owned())))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<RawByPattern, E> {
+        Ok(RawByPattern::All(Scalar(number.to_string())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawByPattern, A::Error> {
+        let mut each = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            each.push(entry);
+        }
+        Ok(RawByPattern::Each(each))
+    }
+}
+
+impl Serialize for RawByPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All(scalar) => scalar.serialize(serializer),
+            Self::Each(each) => {
+                serializer.collect_map(each.iter().map(|(pattern, value)| (pattern, value)))
+            }
         }
     }
 }

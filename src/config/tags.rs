@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::fresh_for::FreshFor;
 use super::patterns::Patterns;
 use super::problem::Scope;
 use super::quantity::print_duration;
@@ -13,12 +14,15 @@ use super::raw::{RawTags, Scalar};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tags {
     /// A tag this young is served without asking upstream. Default: 1m.
-    pub fresh_for: Duration,
+    pub fresh_for: FreshFor,
     /// While upstream is in trouble, a tag this old is still served; never less than
     /// `fresh_for`. Default: 30d.
     pub serve_stale_for: Duration,
     /// Tags that never move once seen, and are never asked for again. Default: none.
     pub immutable: Patterns,
+    /// A tag that moved names what it named before until the new digest is this old, counted from
+    /// when it was first seen. Zero: it moves at once. Default: 0s.
+    pub cooldown: Duration,
 }
 
 // === impl Tags ===
@@ -26,41 +30,41 @@ pub struct Tags {
 impl Default for Tags {
     fn default() -> Self {
         Self {
-            fresh_for: Duration::from_secs(60),
+            fresh_for: FreshFor::default(),
             serve_stale_for: Duration::from_secs(30 * 86_400),
             immutable: Patterns::default(),
+            cooldown: Duration::ZERO,
         }
     }
 }
 
 impl Tags {
+    /// How old a new digest of `tag` must be to be served.
+    pub fn cooldown_of(&self, tag: &str) -> Duration {
+        if self.immutable.matches(tag) { Duration::ZERO } else { self.cooldown }
+    }
+
     pub(super) fn read(scope: &Scope<'_>, raw: RawTags) -> Self {
         let default = Self::default();
-        let tags = Self {
-            fresh_for: scope.duration("fresh_for", raw.fresh_for.as_ref(), default.fresh_for),
-            serve_stale_for: scope.duration(
-                "serve_stale_for",
-                raw.serve_stale_for.as_ref(),
-                default.serve_stale_for,
-            ),
+        let serve_stale_for = scope.duration(
+            "serve_stale_for",
+            raw.serve_stale_for.as_ref(),
+            default.serve_stale_for,
+        );
+        Self {
+            fresh_for: FreshFor::read(scope, raw.fresh_for, serve_stale_for),
+            serve_stale_for,
             immutable: Patterns::read(&scope.at("immutable"), raw.immutable, default.immutable),
-        };
-        if tags.fresh_for > tags.serve_stale_for {
-            let (fresh, stale) =
-                (print_duration(tags.fresh_for), print_duration(tags.serve_stale_for));
-            scope.at("fresh_for").refuse(
-                format!("{fresh} is longer than serve_stale_for ({stale})"),
-                format!("write at most {stale}, or raise serve_stale_for"),
-            );
+            cooldown: scope.duration("cooldown", raw.cooldown.as_ref(), default.cooldown),
         }
-        tags
     }
 
     pub(super) fn to_raw(&self) -> RawTags {
         RawTags {
-            fresh_for: Scalar::print(print_duration(self.fresh_for)),
+            fresh_for: Some(self.fresh_for.to_raw()),
             serve_stale_for: Scalar::print(print_duration(self.serve_stale_for)),
             immutable: Some(self.immutable.sources.clone()),
+            cooldown: Scalar::print(print_duration(self.cooldown)),
         }
     }
 }
@@ -74,7 +78,7 @@ mod tests {
     fn tags_are_fresh_for_a_minute_by_default() {
         let tags = only_upstream("upstreams: [{ name: docker.io }]").tags;
         assert_eq!(tags, Tags::default());
-        assert_eq!(print_duration(tags.fresh_for), "1m");
+        assert_eq!(print_duration(tags.fresh_for.of("latest")), "1m");
         assert_eq!(print_duration(tags.serve_stale_for), "30d");
     }
 
@@ -101,6 +105,24 @@ mod tests {
     #[test]
     fn tags_may_always_be_validated() {
         let tags = only_upstream("upstreams: [{ name: docker.io, tags: { fresh_for: 0s } }]").tags;
-        assert!(tags.fresh_for.is_zero());
+        assert!(tags.fresh_for.of("latest").is_zero());
+    }
+
+    #[test]
+    fn only_tags_that_may_move_cool() {
+        let tags = "{ cooldown: 3d, immutable: [\"v[0-9]+*\"] }";
+        let tags = only_upstream(&format!("upstreams: [{{ name: docker.io, tags: {tags} }}]")).tags;
+        assert_eq!(tags.cooldown_of("latest"), Duration::from_secs(3 * 86_400));
+        assert!(tags.cooldown_of("v1").is_zero());
+        assert!(Tags::default().cooldown_of("latest").is_zero());
+    }
+
+    #[test]
+    fn a_bad_cooldown_is_refused() {
+        let line = refused("upstreams: [{ name: docker.io, tags: { cooldown: 3 } }]");
+        assert!(
+            line.starts_with("test.yaml: upstreams[0].tags.cooldown: `3` has no unit"),
+            "{line}"
+        );
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     blob::{self, Blobs},
-    manifest::{self, Found, Manifests, Outcome, Want},
+    manifest::{self, Found, Manifests, Outcome, Served, Want},
     protocol::{
         Digest, Reference, Repository, Route,
         accept::Accept,
@@ -30,6 +30,9 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// The same, for what only some may see.
 const IMMUTABLE_PRIVATE: &str = "private, max-age=31536000, immutable";
+
+/// `detail` of an answer with what a tag named before it moved.
+const COOLDOWN: &str = "cooldown";
 
 static DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -86,7 +89,7 @@ impl Cache {
             }
         };
         let served = served.map_err(Refusal::Manifest)?;
-        let (word, status) = manifest_status(&served.outcome);
+        let (word, status) = manifest_status(&served);
         context.cache = word;
         let (digest, media_type, size, body) = match served.found {
             Found::Whole(manifest) => {
@@ -240,7 +243,19 @@ fn lines<'a>(request: &'a Parts, name: &HeaderName) -> impl Iterator<Item = &'a 
     request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
 }
 
-fn manifest_status(outcome: &Outcome) -> (&'static str, CacheStatus) {
+/// The log's word, and what the client is told. Cooling changes the second alone: the word says
+/// what a request cost.
+fn manifest_status(served: &Served) -> (&'static str, CacheStatus) {
+    let (word, status) = outcome_status(&served.outcome);
+    match (&served.outcome, served.cooling) {
+        // There is one detail, and `+` keeps it a token.
+        (Outcome::Stale { why }, true) => (word, status.detail(&format!("{why}+{COOLDOWN}"))),
+        (_, true) => (word, status.detail(COOLDOWN)),
+        (_, false) => (word, status),
+    }
+}
+
+fn outcome_status(outcome: &Outcome) -> (&'static str, CacheStatus) {
     match outcome {
         Outcome::Hit { left } => {
             let status = CacheStatus::hit();

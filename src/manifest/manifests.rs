@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     negative::Negatives,
-    obtain::{Checks, Fetches, logged},
+    obtain::{Checked, Checks, Fetches, logged},
     revalidation::{Health, Plan, plan},
     tag_table::TagTable,
     types::{Ask, Error, Found, Manifest, Outcome, Served, Want},
@@ -90,7 +90,7 @@ impl Manifests {
                 }
             }
         }
-        self.count_saved(ask, &served);
+        self.count(ask, &served);
         Ok(served)
     }
 
@@ -99,8 +99,8 @@ impl Manifests {
         let deadline = Instant::now() + ask.upstream.config().timeouts.fetch;
         self.authorise(ask, &Reference::Digest(digest), deadline).await?;
         let (found, outcome) = self.obtain(ask, digest, None, deadline).await?;
-        let served = Served { found, outcome, validated: None };
-        self.count_saved(ask, &served);
+        let served = Served { found, outcome, validated: None, cooling: false };
+        self.count(ask, &served);
         Ok(served)
     }
 
@@ -114,11 +114,11 @@ impl Manifests {
         let stretch = ask.upstream.stretch();
         match (plan(tag.as_str(), record.as_ref(), policy, stretch, now, health), record) {
             (Plan::ServeFresh { left }, Some(record)) if ask.is_authorised() => {
-                self.serve_fresh(ask, &record, left).await
+                self.serve_fresh(ask, &key, &record, left).await
             }
             (Plan::ServeStale, Some(record)) if ask.is_authorised() => {
                 let word = held_back.map_or("upstream-held-back", |failure| failure.word());
-                match self.stale(ask, &record, word).await {
+                match self.stale(ask, &key, &record, word).await {
                     Some(served) => Ok(served),
                     None => Box::pin(self.revalidate(ask, key, None)).await,
                 }
@@ -133,22 +133,24 @@ impl Manifests {
     async fn serve_fresh(
         self: &Arc<Self>,
         ask: &Ask,
+        key: &TagKey,
         record: &TagRecord,
         left: Option<Duration>,
     ) -> Result<Served, Error> {
         let timeouts = &ask.upstream.config().timeouts;
         // What the tag named before can be served instead, and then nobody waits long.
-        let patience = if record.previous.is_some() { timeouts.validate } else { timeouts.fetch };
+        let can_wait = ask.choice(&key.tag, record).stand_in.is_none();
+        let patience = if can_wait { timeouts.fetch } else { timeouts.validate };
         let deadline = Instant::now() + patience;
-        match self.obtain(ask, record.digest, None, deadline).await {
-            Ok((found, outcome)) => {
-                let outcome = match outcome {
+        match self.answer(ask, key, record, None, deadline).await {
+            Ok(served) => {
+                let outcome = match served.outcome {
                     Outcome::Hit { .. } => Outcome::Hit { left },
                     other => other,
                 };
-                Ok(Served { found, outcome, validated: Some(record.validated) })
+                Ok(Served { outcome, ..served })
             }
-            Err(error) => self.stale_or(ask, Some(record), error).await,
+            Err(error) => self.stale_or(ask, key, Some(record), error).await,
         }
     }
 
@@ -163,25 +165,25 @@ impl Manifests {
         let patience = if known.is_some() { timeouts.validate } else { timeouts.fetch };
         let deadline = Instant::now() + patience;
         let (checked, collapsed) = self.check(ask, &key, patience).await;
-        let found = match checked {
-            Ok(checked) => {
+        let served = match checked {
+            Ok(Checked { record, head }) => {
                 ask.upstream.authorise(&ask.caller, &ask.repository);
-                let digest = checked.digest;
-                let asked_by_get = checked.head.is_none();
-                let found = self.obtain(ask, digest, checked.head, deadline).await;
-                found.map(|(found, outcome)| match outcome {
-                    Outcome::Hit { .. } if asked_by_get => (found, Outcome::Fetched { collapsed }),
-                    Outcome::Hit { .. } => (found, Outcome::Validated { collapsed }),
-                    other => (found, other),
+                let asked_by_get = head.is_none();
+                let served = self.answer(ask, &key, &record, head, deadline).await;
+                served.map(|served| {
+                    let outcome = match served.outcome {
+                        Outcome::Hit { .. } if asked_by_get => Outcome::Fetched { collapsed },
+                        Outcome::Hit { .. } => Outcome::Validated { collapsed },
+                        other => other,
+                    };
+                    Served { outcome, ..served }
                 })
             }
             Err(error) => Err(error),
         };
-        match found {
-            Ok((found, outcome)) => {
-                Ok(Served { found, outcome, validated: Some(SystemTime::now()) })
-            }
-            Err(error) => self.stale_or(ask, known.as_ref(), error).await,
+        match served {
+            Ok(served) => Ok(served),
+            Err(error) => self.stale_or(ask, &key, known.as_ref(), error).await,
         }
     }
 
@@ -189,6 +191,7 @@ impl Manifests {
     async fn stale_or(
         &self,
         ask: &Ask,
+        key: &TagKey,
         known: Option<&TagRecord>,
         error: Error,
     ) -> Result<Served, Error> {
@@ -196,22 +199,33 @@ impl Manifests {
             return Err(error);
         };
         let stale = match known {
-            Some(record) => self.stale(ask, record, word).await,
+            Some(record) => self.stale(ask, key, record, word).await,
             None => None,
         };
         stale.ok_or(error)
     }
 
-    async fn stale(&self, ask: &Ask, record: &TagRecord, why: &'static str) -> Option<Served> {
-        for digest in [Some(record.digest), record.previous].into_iter().flatten() {
+    async fn stale(
+        &self,
+        ask: &Ask,
+        key: &TagKey,
+        record: &TagRecord,
+        why: &'static str,
+    ) -> Option<Served> {
+        let choice = ask.choice(&key.tag, record);
+        for digest in [Some(choice.digest), choice.stand_in].into_iter().flatten() {
             if let Some(manifest) = self.cached(ask, digest).await {
                 metrics::STALE_ANSWERS.with_label_values(&[ask.upstream.name()]).inc();
                 tracing::info!(
                     upstream = %ask.upstream.name(), repository = %ask.repository, %digest, why,
                     "served the last known manifest"
                 );
-                let (found, outcome) = (Found::Whole(manifest), Outcome::Stale { why });
-                return Some(Served { found, outcome, validated: Some(record.validated) });
+                return Some(Served {
+                    found: Found::Whole(manifest),
+                    outcome: Outcome::Stale { why },
+                    validated: Some(record.validated),
+                    cooling: choice.cooling.is_some(),
+                });
             }
         }
         None
@@ -251,7 +265,10 @@ impl Manifests {
         self.obtain(ask, child.digest, None, deadline).await.map(Some)
     }
 
-    fn count_saved(&self, ask: &Ask, served: &Served) {
+    fn count(&self, ask: &Ask, served: &Served) {
+        if served.cooling {
+            metrics::COOLING_ANSWERS.with_label_values(&[ask.upstream.name()]).inc();
+        }
         let spent = served.outcome == Outcome::Fetched { collapsed: false };
         if ask.want == Want::Body && !spent {
             metrics::PULLS_SAVED.with_label_values(&[ask.upstream.name()]).inc();

@@ -11,5 +11,5 @@ mod tag_table;
 mod types;
 
 pub use manifests::Manifests;
-pub use revalidation::{Health, Plan, plan};
+pub use revalidation::{Choice, Health, Plan, choose, confirm, plan};
 pub use types::{Ask, Error, Found, Manifest, Outcome, Served, Want};

@@ -13,20 +13,21 @@ use tokio::time::Instant;
 
 use super::{
     manifests::Manifests,
-    types::{Ask, Error, Found, Manifest, Outcome, Want},
+    types::{Ask, Error, Found, Manifest, Outcome, Served, Want},
 };
 use crate::{
     collapse::{Collapse, Join},
     protocol::{Digest, Reference, media_type::inspect},
-    store::{Kind, Link, LinkKey, TagKey},
+    store::{Kind, Link, LinkKey, TagKey, TagRecord},
     upstream::{self, Failure, ManifestHead},
 };
 
-/// A tag's digest, confirmed by upstream a moment ago.
+/// A tag that upstream confirmed a moment ago.
 #[derive(Debug, Clone)]
 pub(super) struct Checked {
-    pub(super) digest: Digest,
-    /// What the HEAD said; `None` where the registry had to be asked by GET.
+    /// What is on record of it from now on.
+    pub(super) record: TagRecord,
+    /// What the HEAD said of its digest; `None` where the registry had to be asked by GET.
     pub(super) head: Option<ManifestHead>,
 }
 
@@ -55,39 +56,85 @@ impl Manifests {
                     Ok(result) => result,
                     Err(_) => Err(Failure::Timeout { host, waiting_for: "a tag check" }.into()),
                 };
-            match &result {
-                Ok(checked) => this.tags.confirmed(&key, checked.digest, SystemTime::now()).await,
+            match result {
+                Ok((digest, head)) => {
+                    let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());
+                    let record = this.tags.confirmed(&key, digest, cooldown, now).await;
+                    Ok(Checked { record, head })
+                }
                 Err(error) => {
-                    this.negatives.remember(&question, error);
+                    this.negatives.remember(&question, &error);
                     // A stranger's 404 says only that it is not for the stranger.
                     if matches!(error, Error::NotFound { .. }) && ask.is_authorised() {
                         this.tags.gone(&key).await;
                     }
+                    Err(error)
                 }
             }
-            result
         })
         .await
     }
 
-    /// P1: a HEAD, and a GET only where HEAD can't tell the digest.
+    /// The digest of a tag, and what a HEAD said of it. P1: a GET only where HEAD can't tell the
+    /// digest.
     async fn check_now(
         &self,
         ask: &Ask,
         key: &TagKey,
         patience: Duration,
-    ) -> Result<Checked, Error> {
+    ) -> Result<(Digest, Option<ManifestHead>), Error> {
         let reference = Reference::Tag(key.tag.clone());
         let (upstream, repository) = (&ask.upstream, &ask.repository);
         let head = upstream.head_manifest(repository, &reference, &ask.caller, patience).await?;
         if let Some(head) = head
             && let Some(digest) = head.digest
         {
-            return Ok(Checked { digest, head: Some(head) });
+            return Ok((digest, Some(head)));
         }
         let body = upstream.get_manifest(repository, &reference, &ask.caller, ask.client).await?;
         let manifest = self.keep(ask, body).await;
-        Ok(Checked { digest: manifest.digest, head: None })
+        Ok((manifest.digest, None))
+    }
+
+    /// What answers for a tag: the manifest on record, of which `head` is the description, or, while
+    /// it cools, the one before.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        ask: &Ask,
+        key: &TagKey,
+        record: &TagRecord,
+        head: Option<ManifestHead>,
+        deadline: Instant,
+    ) -> Result<Served, Error> {
+        if ask.choice(&key.tag, record).cooling.is_some() {
+            // Boxed, like what is not cached: few answers are of this kind.
+            return Box::pin(self.answer_cooling(ask, key, record, head, deadline)).await;
+        }
+        let (found, outcome) = self.obtain(ask, record.digest, head, deadline).await?;
+        Ok(Served { found, outcome, validated: Some(record.validated), cooling: false })
+    }
+
+    /// The manifest before; if upstream has lost it, the one on record.
+    async fn answer_cooling(
+        self: &Arc<Self>,
+        ask: &Ask,
+        key: &TagKey,
+        record: &TagRecord,
+        head: Option<ManifestHead>,
+        deadline: Instant,
+    ) -> Result<Served, Error> {
+        let validated = Some(record.validated);
+        if let Some(previous) = record.previous {
+            match self.obtain(ask, previous, None, deadline).await {
+                Ok((found, outcome)) => {
+                    return Ok(Served { found, outcome, validated, cooling: true });
+                }
+                Err(Error::NotFound { .. }) => self.tags.let_go(key, previous).await,
+                Err(error) => return Err(error),
+            }
+        }
+        let (found, outcome) = self.obtain(ask, record.digest, head, deadline).await?;
+        Ok(Served { found, outcome, validated, cooling: false })
     }
 
     /// The manifest of a digest that the repository has: cached, described, or fetched.

@@ -1,12 +1,17 @@
 //! What each tag named when upstream was last asked.
 //!
 //! Kept in the index; the tags in use are in memory. A tag that moves keeps
-//! what it named before, as long as that is cached and the new one is not.
+//! what it named before: as long as that is cached and the new one is not, or,
+//! with a cooldown, whether it is cached or not.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use moka::sync::Cache;
 
+use super::revalidation::{choose, confirm};
 use crate::{
     protocol::Digest,
     store::{self, Store, TagKey, TagRecord},
@@ -40,23 +45,54 @@ impl TagTable {
         Ok(record)
     }
 
-    /// Upstream named `digest` at `now`. A record that can't be written is still used: the cost is
-    /// one free HEAD after a restart.
-    pub(super) async fn confirmed(&self, key: &TagKey, digest: Digest, now: SystemTime) {
+    /// Upstream named `digest` at `now`; gives what is on record from now on. A record that can't be
+    /// written is still used: the cost is one free HEAD after a restart, or a cooldown that begins
+    /// again.
+    pub(super) async fn confirmed(
+        &self,
+        key: &TagKey,
+        digest: Digest,
+        cooldown: Duration,
+        now: SystemTime,
+    ) -> TagRecord {
         let before = self.get(key).await.ok().flatten();
-        if let Some(mut record) = before.clone().filter(|record| record.digest == digest) {
-            record.validated = now;
-            self.known.insert(key.clone(), record.clone());
-            self.store.freshen_tag(key.clone(), record);
-            return;
+        let mut record = confirm(before.as_ref(), digest, cooldown, now);
+        match before {
+            Some(before) if before.digest == digest => {
+                self.known.insert(key.clone(), record.clone());
+                self.store.freshen_tag(key.clone(), record.clone());
+                tell_of_cooling(key, &before, &record, cooldown);
+            }
+            Some(before) => {
+                tell_of_cooling(key, &before, &record, cooldown);
+                if cooldown.is_zero() {
+                    record.previous = self.servable(before).await;
+                }
+                self.moved(key, &record).await;
+            }
+            None => self.moved(key, &record).await,
         }
-        let previous = match before {
-            Some(before) => self.servable(before).await,
-            None => None,
+        record
+    }
+
+    /// Upstream no longer has what a cooling tag named before: what it names now is served, however
+    /// young it is.
+    pub(super) async fn let_go(&self, key: &TagKey, previous: Digest) {
+        let record = self.get(key).await.ok().flatten();
+        let Some(record) = record.filter(|record| record.previous == Some(previous)) else {
+            return;
         };
-        let record = TagRecord { digest, previous, validated: now, moved: now };
+        tracing::warn!(
+            upstream = %key.upstream, repository = %key.repository, tag = %key.tag,
+            digest = %record.digest, before = %previous,
+            "a tag that cools named a digest that upstream no longer has; the new one is served"
+        );
+        self.moved(key, &TagRecord { previous: None, ..record }).await;
+    }
+
+    async fn moved(&self, key: &TagKey, record: &TagRecord) {
         self.known.insert(key.clone(), record.clone());
-        if let Err(error) = self.store.move_tag(key.clone(), record).await {
+        if let Err(error) = self.store.move_tag(key.clone(), record.clone()).await {
             tracing::warn!(%error, tag = %key.tag, "a tag could not be recorded");
         }
     }
@@ -83,5 +119,29 @@ impl TagTable {
             Ok(true) => Some(record.digest),
             _ => record.previous,
         }
+    }
+}
+
+/// One line when a tag begins to cool, and one when that is over. It may have ended some time before
+/// upstream is asked again, and then is told late: a line for each answer would be too many.
+fn tell_of_cooling(key: &TagKey, before: &TagRecord, record: &TagRecord, cooldown: Duration) {
+    let is_cooling =
+        |record: &TagRecord| choose(record, cooldown, record.validated).cooling.is_some();
+    let (upstream, repository, tag) = (&key.upstream, &key.repository, &key.tag);
+    match (is_cooling(before), is_cooling(record)) {
+        (_, true) if before.digest != record.digest => {
+            let served = choose(record, cooldown, record.validated).digest;
+            tracing::info!(
+                %upstream, %repository, %tag, digest = %record.digest, %served, ?cooldown,
+                "a tag moved and cools: what it named before is served until then"
+            );
+        }
+        (true, false) => {
+            tracing::info!(
+                %upstream, %repository, %tag, digest = %record.digest,
+                "a tag has cooled: what it names is served"
+            );
+        }
+        _ => {}
     }
 }

@@ -8,10 +8,13 @@ use std::{
 
 use bytes::Bytes;
 
-use super::negative::Question;
+use super::{
+    negative::Question,
+    revalidation::{Choice, choose},
+};
 use crate::{
     protocol::{Digest, Reference, Repository, Tag},
-    store::{LinkKey, TagKey},
+    store::{LinkKey, TagKey, TagRecord},
     upstream::{self, Caller, Upstream},
 };
 
@@ -103,6 +106,8 @@ pub struct Served {
     pub outcome: Outcome,
     /// When upstream last confirmed the tag; `None` for what a digest names.
     pub validated: Option<SystemTime>,
+    /// It is what the tag named before, for what it names now is younger than `tags.cooldown`.
+    pub cooling: bool,
 }
 
 // === impl Ask ===
@@ -114,6 +119,15 @@ impl Ask {
             repository: self.repository.clone(),
             tag: tag.clone(),
         }
+    }
+
+    pub(super) fn cooldown(&self, tag: &Tag) -> Duration {
+        self.upstream.config().tags.cooldown_of(tag.as_str())
+    }
+
+    /// Which digest answers for `tag` now.
+    pub(super) fn choice(&self, tag: &Tag, record: &TagRecord) -> Choice {
+        choose(record, self.cooldown(tag), SystemTime::now())
     }
 
     pub(super) fn link_key(&self, digest: Digest) -> LinkKey {

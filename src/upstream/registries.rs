@@ -4,6 +4,7 @@
 //! only on our own behalf (P5).
 
 use std::{
+    pin::Pin,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -66,7 +67,10 @@ impl Registries {
         let left = || deadline.saturating_duration_since(Instant::now());
         let are_mirrors_asked = matches!(caller, Caller::Shared);
         let ask = async |registry: &Arc<Conversation>, patience| {
-            Box::pin(registry.detached(patience, work(Arc::clone(registry)))).await
+            // Of a type of its own: those inside one another are more than the compiler follows.
+            let work: Pin<Box<dyn Future<Output = _> + Send>> =
+                Box::pin(work(Arc::clone(registry)));
+            registry.detached(patience, work).await
         };
         if are_mirrors_asked {
             for mirror in self.before.iter().filter(|mirror| mirror.held_back().is_none()) {

@@ -19,6 +19,7 @@ mod eviction;
 mod extension;
 mod faults;
 mod first_day;
+mod freshness;
 mod front;
 mod handover;
 mod herd;

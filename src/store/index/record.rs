@@ -91,7 +91,8 @@ pub struct TagKey {
 pub struct TagRecord {
     /// The manifest or index.
     pub digest: Digest,
-    /// What it named before, if that is cached: the answer while the new one can't be had.
+    /// What it named before: the answer while the new one can't be had, if this one is cached, or
+    /// is too young (`tags.cooldown`), cached or not.
     pub previous: Option<Digest>,
     /// When upstream last confirmed it.
     pub validated: SystemTime,
