@@ -69,6 +69,8 @@ pub(super) struct RawUpstream {
     pub(super) timeouts: Option<RawTimeouts>,
     pub(super) breaker: Option<RawBreaker>,
     pub(super) max_connections: Option<Scalar>,
+    pub(super) max_requests_per_second: Option<Scalar>,
+    pub(super) max_bandwidth: Option<Scalar>,
 }
 
 #[derive(Default, Deserialize, Serialize)]

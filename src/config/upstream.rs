@@ -15,12 +15,22 @@ use super::patience::{Breaker, Timeouts};
 use super::patterns::Patterns;
 use super::preset::Preset;
 use super::problem::{Refusal, Scope};
+use super::quantity::print_size;
 use super::raw::{RawUpstream, Scalar};
 use super::realm::{preset_realms, read_realms};
 use super::tags::Tags;
 
 /// Enough for a network's pulls, and few beside what a CDN takes from one client.
 const MAX_CONNECTIONS: usize = 256;
+
+/// What a refused `max_requests_per_second` is told as an example.
+const REQUESTS_PER_SECOND: u32 = 10;
+
+/// The same for `max_bandwidth`.
+const BANDWIDTH: u64 = 50 << 20;
+
+/// Less than one read of a body (64 KiB) a second would be a stall with a name.
+const BANDWIDTHS: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 40;
 
 /// A registry that is cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +68,10 @@ pub struct Upstream {
     pub breaker: Breaker,
     /// Requests under way to one host of it at the same time; others wait. 1–100000. Default: 256.
     pub max_connections: usize,
+    /// Requests sent to all of its hosts per second; others wait. 1–100000. Default: no limit.
+    pub max_requests_per_second: Option<u32>,
+    /// Bytes per second of all bodies from its hosts. 64KiB–1TiB. Default: no limit.
+    pub max_bandwidth: Option<u64>,
 }
 
 /// What happens to requests that change a registry.
@@ -92,6 +106,8 @@ impl Upstream {
             timeouts: Timeouts::default(),
             breaker: Breaker::default(),
             max_connections: MAX_CONNECTIONS,
+            max_requests_per_second: None,
+            max_bandwidth: None,
         }
     }
 
@@ -144,6 +160,8 @@ impl Upstream {
                 MAX_CONNECTIONS,
                 1..=100_000,
             ),
+            max_requests_per_second: read_rate(scope, raw.max_requests_per_second.as_ref()),
+            max_bandwidth: read_bandwidth(scope, raw.max_bandwidth.as_ref()),
         })
     }
 
@@ -164,6 +182,8 @@ impl Upstream {
             timeouts: Some(self.timeouts.to_raw()),
             breaker: Some(self.breaker.to_raw()),
             max_connections: Scalar::print(self.max_connections),
+            max_requests_per_second: self.max_requests_per_second.and_then(Scalar::print),
+            max_bandwidth: self.max_bandwidth.and_then(|bytes| Scalar::print(print_size(bytes))),
         }
     }
 }
@@ -179,6 +199,15 @@ fn read_url(scope: &Scope<'_>, name: Option<&str>, url: Option<&str>) -> Option<
         scope.refuse("is missing", remedy);
     }
     preset.and_then(|preset| scope.check(preset.url.parse()))
+}
+
+fn read_rate(scope: &Scope<'_>, raw: Option<&Scalar>) -> Option<u32> {
+    let key = "max_requests_per_second";
+    raw.map(|raw| scope.count(key, Some(raw), REQUESTS_PER_SECOND, 1..=100_000))
+}
+
+fn read_bandwidth(scope: &Scope<'_>, raw: Option<&Scalar>) -> Option<u64> {
+    raw.map(|raw| scope.size_within("max_bandwidth", Some(raw), BANDWIDTH, BANDWIDTHS))
 }
 
 fn read_allow(scope: &Scope<'_>, raw: Option<Vec<String>>) -> Patterns {
@@ -296,6 +325,29 @@ mod tests {
             refused("upstreams: [{ name: docker.io, allow: [] }]")
                 .contains("allow: the list is empty")
         );
+    }
+
+    #[test]
+    fn requests_and_bytes_have_no_limit_unless_one_is_written() {
+        let none = only_upstream("upstreams: [{ name: docker.io }]");
+        assert_eq!((none.max_requests_per_second, none.max_bandwidth), (None, None));
+        let both = only_upstream(
+            "upstreams: [{ name: docker.io, max_requests_per_second: 5, max_bandwidth: 50MiB }]",
+        );
+        assert_eq!((both.max_requests_per_second, both.max_bandwidth), (Some(5), Some(50 << 20)));
+        for (limit, line) in [
+            (
+                "max_requests_per_second: 0",
+                "max_requests_per_second: `0` is not a whole number in range; write one from 1 to 100000, such as 10",
+            ),
+            (
+                "max_bandwidth: 1KiB",
+                "max_bandwidth: `1KiB` is out of range; write a size from 64KiB to 1TiB, such as 50MiB",
+            ),
+        ] {
+            let found = refused(&format!("upstreams: [{{ name: docker.io, {limit} }}]"));
+            assert_eq!(found, format!("test.yaml: upstreams[0].{line}"));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{HeaderName, StatusCode, header, request::Parts};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
@@ -230,6 +231,17 @@ impl ProxyHttp for Proxy {
             }
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        journey: &mut Journey,
+    ) -> pingora::Result<Option<Duration>> {
+        let forward = journey.forward.as_ref();
+        Ok(forward.zip(body.as_ref()).and_then(|(forward, body)| forward.received(body.len())))
     }
 
     async fn fail_to_proxy(

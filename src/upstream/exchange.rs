@@ -6,6 +6,8 @@
 
 mod body;
 mod connect;
+mod forward;
+mod pace;
 mod places;
 mod probe;
 mod wire;
@@ -27,11 +29,10 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use body::Body;
+pub use forward::Forward;
+use pace::Pace;
 use places::Places;
-use wire::{
-    authority, authority_header, broken, certificates, content_length, port, request_header,
-    unreachable,
-};
+use wire::{authority, broken, certificates, content_length, port, request_header, unreachable};
 
 use super::{
     Failure,
@@ -74,18 +75,6 @@ pub(super) struct Reply {
     pub(super) body: Body,
 }
 
-/// What Pingora needs to forward a request to the registry.
-pub struct Forward {
-    /// The registry's address, with all timeouts set.
-    pub peer: HttpPeer,
-    /// The path as the registry knows it.
-    pub path: String,
-    /// What `Host` says.
-    pub host: String,
-    /// The credentials that go along.
-    pub authorization: Option<HeaderValue>,
-}
-
 /// The means to exchange requests with the hosts of one upstream.
 pub(super) struct Exchange {
     /// For the probes, which outlive the request that started them.
@@ -95,6 +84,10 @@ pub(super) struct Exchange {
     resolver: Resolver,
     breakers: Breakers,
     places: Places,
+    /// `max_requests_per_second`
+    turns: Option<Pace>,
+    /// `max_bandwidth`
+    bandwidth: Option<Arc<Pace>>,
     trust: Trust,
     timeouts: config::Timeouts,
     probe_every: Duration,
@@ -128,14 +121,6 @@ impl Kind {
     }
 }
 
-// === impl Forward ===
-
-impl std::fmt::Debug for Forward {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forward").field("host", &self.host).field("path", &self.path).finish()
-    }
-}
-
 // === impl Exchange ===
 
 impl std::fmt::Debug for Exchange {
@@ -158,6 +143,8 @@ impl Exchange {
             resolver: Resolver::new(),
             breakers: Breakers::new(config.breaker.clone()),
             places: Places::new(config.max_connections),
+            turns: config.max_requests_per_second.map(Pace::of_requests),
+            bandwidth: config.max_bandwidth.map(|limit| Arc::new(Pace::of_bytes(limit))),
             trust: Trust::new(config),
             timeouts: config.timeouts.clone(),
             probe_every: config.breaker.open_for,
@@ -180,7 +167,9 @@ impl Exchange {
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Reply, Failure> {
         let host = authority(request.url);
-        let place = self.places.wait(&host, self.timeouts.response).await?;
+        let waited = self.turn(&host).await?;
+        let patience = self.timeouts.response.saturating_sub(waited);
+        let place = self.places.wait(&host, patience).await?;
         let attempt = self.breakers.admit(&host, request.url, self)?;
         let mut result = self.attempt(request, &host).await;
         if let Ok(reply) = &mut result {
@@ -199,20 +188,13 @@ impl Exchange {
         result
     }
 
-    /// Where Pingora itself forwards a request for `path` to.
-    pub(super) async fn forward(
-        &self,
-        path: String,
-        authorization: Option<HeaderValue>,
-    ) -> Result<Forward, Failure> {
-        let host = authority(&self.registry);
-        if let Some(held_back) = self.breakers.held_back(&host) {
-            return Err(held_back);
+    /// Waits until another request may be sent, and says how long it took. No breaker hears of it:
+    /// the host has not been asked yet.
+    async fn turn(&self, host: &Arc<str>) -> Result<Duration, Failure> {
+        match &self.turns {
+            Some(turns) => turns.turn(host, self.timeouts.response).await,
+            None => Ok(Duration::ZERO),
         }
-        let addresses = self.addresses(&self.registry, &host).await?;
-        let address = addresses.first().ok_or_else(|| unreachable(&host, "no address"))?;
-        let peer = self.peer(&self.registry, *address);
-        Ok(Forward { peer, path, host: authority_header(&self.registry), authorization })
     }
 
     async fn attempt(&self, request: &Request<'_>, host: &Arc<str>) -> Result<Reply, Failure> {
@@ -312,6 +294,8 @@ impl Exchange {
             expected: if has_body { expected } else { Some(0) },
             received: 0,
             place: None,
+            bandwidth: self.bandwidth.clone(),
+            next_read: None,
         };
         Reply { status, headers, body }
     }
