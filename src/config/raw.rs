@@ -66,6 +66,8 @@ pub(super) struct RawUpstream {
     pub(super) token_realms: Option<Vec<String>>,
     pub(super) redirect_hosts: Option<Vec<String>>,
     pub(super) ca_file: Option<String>,
+    pub(super) client_certificate: Option<RawTls>,
+    pub(super) proxy: Option<String>,
     pub(super) timeouts: Option<RawTimeouts>,
     pub(super) breaker: Option<RawBreaker>,
     pub(super) max_connections: Option<Scalar>,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::base_url::{BaseUrl, Scheme, parse_authority};
+use super::client_certificate::ClientCertificate;
 use super::credentials::Credentials;
 use super::name::read_name;
 use super::nearest::choose;
@@ -15,6 +16,7 @@ use super::patience::{Breaker, Timeouts};
 use super::patterns::Patterns;
 use super::preset::Preset;
 use super::problem::{Refusal, Scope};
+use super::proxy::{Proxy, ProxyServer};
 use super::quantity::print_size;
 use super::raw::{RawUpstream, Scalar};
 use super::realm::{preset_realms, read_realms};
@@ -62,6 +64,10 @@ pub struct Upstream {
     /// PEM file with the authorities to trust for it, which could be opened when the
     /// configuration was read. Default: the system's.
     pub ca_file: Option<PathBuf>,
+    /// Shown to the registry itself, and to no other host. Default: none.
+    pub client_certificate: Option<ClientCertificate>,
+    /// What its hosts are reached through. Default: what the environment says.
+    pub proxy: Proxy,
     /// How long it may take.
     pub timeouts: Timeouts,
     /// When it is left alone.
@@ -88,7 +94,8 @@ const WRITES: [(&str, Writes); 2] = [("deny", Writes::Deny), ("forward", Writes:
 // === impl Upstream ===
 
 impl Upstream {
-    /// An upstream with every default, and the preset's realms if the URL is a preset's.
+    /// An upstream with every default but the environment's proxy, and the preset's realms if the
+    /// URL is a preset's.
     pub fn new(name: impl Into<String>, url: BaseUrl) -> Self {
         let name = name.into();
         Self {
@@ -103,12 +110,27 @@ impl Upstream {
             writes: Writes::Deny,
             redirect_hosts: Vec::new(),
             ca_file: None,
+            client_certificate: None,
+            proxy: Proxy::None,
             timeouts: Timeouts::default(),
             breaker: Breaker::default(),
             max_connections: MAX_CONNECTIONS,
             max_requests_per_second: None,
             max_bandwidth: None,
         }
+    }
+
+    /// The proxy that requests to the registry itself go through; its other hosts may have another,
+    /// or none.
+    pub fn proxy_server(&self) -> Option<&ProxyServer> {
+        let url = Url::parse(&self.url.to_string()).ok()?;
+        self.proxy.for_url(&url)
+    }
+
+    /// Whether TLS is spoken with it or on the way to it, so that authorities must be known.
+    pub fn speaks_tls(&self) -> bool {
+        let proxies = self.proxy.servers().into_iter().map(|proxy| proxy.scheme);
+        std::iter::once(self.url.scheme).chain(proxies).any(|scheme| scheme == Scheme::Https)
     }
 
     /// Whether this is Docker Hub, by its name.
@@ -135,10 +157,14 @@ impl Upstream {
         let redirects = raw.redirect_hosts.unwrap_or_default();
         let redirect_hosts = scope.at("redirect_hosts").each(&redirects, parse_authority);
         let ca_file = scope.at("ca_file").file(raw.ca_file);
+        let proxy = Proxy::read(&scope.at("proxy"), raw.proxy.as_deref());
         let timeouts = Timeouts::read(&scope.at("timeouts"), raw.timeouts.unwrap_or_default());
         let breaker = Breaker::read(&scope.at("breaker"), raw.breaker.unwrap_or_default());
         let (name, url) = (name?, url?);
-        refuse_exposed_credentials(scope, &credentials, &url);
+        refuse_exposed_credentials(scope, &credentials, &url, &proxy);
+        let certificate = scope.at("client_certificate");
+        let client_certificate =
+            raw.client_certificate.and_then(|raw| ClientCertificate::read(&certificate, raw, &url));
         let token_realms = read_realms(&scope.at("token_realms"), raw.token_realms, &name, &url);
         Some(Self {
             name,
@@ -152,6 +178,8 @@ impl Upstream {
             token_realms,
             redirect_hosts,
             ca_file,
+            client_certificate,
+            proxy,
             timeouts,
             breaker,
             max_connections: scope.count(
@@ -179,6 +207,8 @@ impl Upstream {
             token_realms: Some(self.token_realms.iter().map(Url::to_string).collect()),
             redirect_hosts: Some(self.redirect_hosts.clone()),
             ca_file: self.ca_file.as_ref().map(|path| path.display().to_string()),
+            client_certificate: self.client_certificate.as_ref().map(ClientCertificate::to_raw),
+            proxy: self.proxy.to_raw(),
             timeouts: Some(self.timeouts.to_raw()),
             breaker: Some(self.breaker.to_raw()),
             max_connections: Scalar::print(self.max_connections),
@@ -227,7 +257,20 @@ fn read_writes(word: &str) -> Result<Writes, Refusal> {
     }
 }
 
-fn refuse_exposed_credentials(scope: &Scope<'_>, credentials: &Credentials, url: &BaseUrl) {
+fn refuse_exposed_credentials(
+    scope: &Scope<'_>,
+    credentials: &Credentials,
+    url: &BaseUrl,
+    proxy: &Proxy,
+) {
+    let target = Url::parse(&url.to_string()).ok();
+    let exposed = target.as_ref().and_then(|url| proxy.exposes(url));
+    if let Some(proxy) = exposed.filter(|_| !credentials.is_anonymous()) {
+        scope.at("credentials").refuse(
+            format!("credentials would go to the proxy {} in plain text", proxy.authority()),
+            "write proxy: none for what runs on this machine",
+        );
+    }
     if url.scheme == Scheme::Http && !url.is_loopback() && !credentials.is_anonymous() {
         scope.at("credentials").refuse(
             format!("credentials would go to {url} in plain text"),
@@ -298,6 +341,17 @@ mod tests {
             "upstreams: [{{ name: a, url: \"http://127.0.0.1:5000\", {account} }}]"
         ));
         only_upstream("upstreams: [{ name: a, url: \"http://a.io\" }]");
+        let through = |proxy: &str| {
+            format!(
+                "upstreams: [{{ name: a, url: \"http://127.0.0.1:5000\", proxy: \"{proxy}\", {account} }}]"
+            )
+        };
+        assert_eq!(
+            refused(&through("http://10.0.0.1:3128")),
+            "test.yaml: upstreams[0].credentials: credentials would go to the proxy 10.0.0.1:3128 in plain text; \
+             write proxy: none for what runs on this machine"
+        );
+        only_upstream(&through("http://127.0.0.1:3128"));
     }
 
     #[test]
