@@ -1,15 +1,18 @@
 //! One hop: a request to one host over Pingora's connector, and its answer.
 //!
-//! It resolves names, keeps to the address rules, sets every timeout, and
+//! It sets every timeout, keeps to the limits on requests and bytes, and
 //! reports each outcome to the host's breaker. Redirects and credentials are
 //! its callers' business.
 
 mod body;
 mod connect;
+mod dial;
 mod forward;
 mod pace;
 mod places;
 mod probe;
+mod race;
+mod tunnel;
 mod wire;
 
 use std::{
@@ -18,32 +21,30 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::{
     connectors::{ConnectorOptions, http::Connector},
+    http::RequestHeader,
     protocols::http::client::HttpSession,
     protocols::tls::CaType,
     upstreams::peer::HttpPeer,
+    utils::tls::CertKey,
 };
-use tokio::sync::OnceCell;
 use url::Url;
 
 pub use body::Body;
+use dial::{Dialer, Way};
 pub use forward::Forward;
 use pace::Pace;
 use places::Places;
-use wire::{authority, broken, certificates, content_length, port, request_header, unreachable};
-
-use super::{
-    Failure,
-    address::{Class, Resolver},
-    breaker::Breakers,
-    trust::Trust,
+use tunnel::refused;
+use wire::{
+    authority, broken, certificates, client_certificate, content_length, request_header,
+    unreachable,
 };
-use crate::{config, metrics};
 
-/// Addresses of one name that are tried in turn.
-const ADDRESSES: usize = 3;
+use super::{Failure, address::Resolver, breaker::Breakers, trust::Trust};
+use crate::{config, metrics};
 
 /// Idle connections kept per upstream.
 const POOL: usize = 128;
@@ -81,22 +82,21 @@ pub(super) struct Exchange {
     this: Weak<Self>,
     upstream: Arc<str>,
     connector: Arc<Connector>,
-    resolver: Resolver,
+    dialer: Arc<Dialer>,
     breakers: Breakers,
     places: Places,
     /// `max_requests_per_second`
     turns: Option<Pace>,
     /// `max_bandwidth`
     bandwidth: Option<Arc<Pace>>,
-    trust: Trust,
     timeouts: config::Timeouts,
     probe_every: Duration,
     ca: Option<Arc<CaType>>,
+    /// For the registry alone.
+    client_certificate: Option<Arc<CertKey>>,
     /// Keeps connections made with one upstream's certificates from another's requests.
     group_key: u64,
     registry: Url,
-    /// How far the configured registry itself is; asked for once.
-    home: OnceCell<Class>,
 }
 
 /// Why one address gave no answer.
@@ -130,9 +130,12 @@ impl std::fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// Reads the CA file, if there is one; its error names it.
+    /// Reads the files that the configuration names; an error says which is wrong.
     pub(super) fn new(config: &config::Upstream, registry: Url) -> Result<Arc<Self>, String> {
         let ca = config.ca_file.as_deref().map(certificates).transpose()?;
+        let client_certificate =
+            config.client_certificate.as_ref().map(client_certificate).transpose()?;
+        let dialer = Dialer::new(config, registry.clone(), Resolver::new())?;
         let mut hasher = DefaultHasher::new();
         config.name.hash(&mut hasher);
         let connector = Connector::new(Some(ConnectorOptions::new(POOL)));
@@ -140,23 +143,22 @@ impl Exchange {
             this: this.clone(),
             upstream: config.name.as_str().into(),
             connector: Arc::new(connector),
-            resolver: Resolver::new(),
+            dialer,
             breakers: Breakers::new(config.breaker.clone()),
             places: Places::new(config.max_connections),
             turns: config.max_requests_per_second.map(Pace::of_requests),
             bandwidth: config.max_bandwidth.map(|limit| Arc::new(Pace::of_bytes(limit))),
-            trust: Trust::new(config),
             timeouts: config.timeouts.clone(),
             probe_every: config.breaker.open_for,
             ca,
+            client_certificate,
             group_key: hasher.finish(),
             registry,
-            home: OnceCell::new(),
         }))
     }
 
     pub(super) fn trust(&self) -> &Trust {
-        &self.trust
+        &self.dialer.trust
     }
 
     /// True while requests to the registry itself are held back.
@@ -198,26 +200,17 @@ impl Exchange {
     }
 
     async fn attempt(&self, request: &Request<'_>, host: &Arc<str>) -> Result<Reply, Failure> {
-        let addresses = self.addresses(request.url, host).await?;
-        let mut last = unreachable(host, "no address");
-        let tried = addresses.len().clamp(1, ADDRESSES);
-        // A name's first address may be one that swallows packets (IPv6 that is not routed): each
-        // gets its share of the time.
-        let patience = self.timeouts.connect / u32::try_from(tried).unwrap_or(1);
-        for address in addresses.iter().take(tried) {
-            let mut peer = self.peer(request.url, *address);
-            peer.options.connection_timeout = Some(patience);
-            peer.options.total_connection_timeout = Some(patience);
+        let dial = self.dialer.dial(request.url, host);
+        let peer = self.peer(request.url, Arc::clone(&dial));
+        loop {
             match self.hop(request, &peer, host).await {
-                Err(Hop::NotConnected(failure)) => last = failure,
-                Err(Hop::Failed(failure)) => return Err(failure),
+                Err(Hop::NotConnected(failure)) if dial.turns_elsewhere(&failure) => {
+                    tracing::debug!(%host, %failure, "another of its addresses is tried");
+                }
+                Err(Hop::NotConnected(failure) | Hop::Failed(failure)) => return Err(failure),
                 Ok(reply) => return Ok(reply),
             }
         }
-        if let Some(name) = request.url.host_str() {
-            self.resolver.forget(name, port(request.url)).await;
-        }
-        Err(last)
     }
 
     /// One request on one connection. A pooled connection that upstream has closed meanwhile is no
@@ -228,17 +221,33 @@ impl Exchange {
         peer: &HttpPeer,
         host: &Arc<str>,
     ) -> Result<Reply, Hop> {
+        if request.headers.iter().any(|(name, _)| name == header::AUTHORIZATION) {
+            self.dialer.may_see_credentials(request.url).map_err(Hop::Failed)?;
+        }
+        let relay = match self.dialer.way(request.url) {
+            Way::Relayed(proxy) => Some(proxy),
+            Way::Direct | Way::Tunnelled(_) => None,
+        };
+        let head = || {
+            let head = request_header(request, relay);
+            head.map_err(|error| Hop::Failed(unreachable(host, &error.to_string())))
+        };
         for _ in 0..=POOL {
             let connected = Box::pin(self.connector.get_http_session(peer)).await;
             let (session, reused) = connected
                 .map_err(|error| Hop::NotConnected(broken(host, &error, "a connection")))?;
             let mut session = Box::new(session);
-            match self.talk(&mut session, request, host).await {
-                Ok((status, headers)) => {
+            match (self.talk(&mut session, head()?, host).await, relay) {
+                // Its own word, and not the registry's.
+                (Ok((status @ StatusCode::PROXY_AUTHENTICATION_REQUIRED, _)), Some(proxy)) => {
+                    let problem = refused(proxy, "the request", status);
+                    return Err(Hop::Failed(unreachable(host, &problem)));
+                }
+                (Ok((status, headers)), _) => {
                     return Ok(self.reply(session, peer, request, host, status, headers));
                 }
-                Err(Failure::Unreachable { .. }) if reused => {}
-                Err(failure) => return Err(Hop::Failed(failure)),
+                (Err(Failure::Unreachable { .. }), _) if reused => {}
+                (Err(failure), _) => return Err(Hop::Failed(failure)),
             }
         }
         Err(Hop::Failed(unreachable(host, "every pooled connection was closed")))
@@ -247,11 +256,9 @@ impl Exchange {
     async fn talk(
         &self,
         session: &mut HttpSession,
-        request: &Request<'_>,
+        head: RequestHeader,
         host: &Arc<str>,
     ) -> Result<(StatusCode, HeaderMap), Failure> {
-        let head =
-            request_header(request).map_err(|error| unreachable(host, &error.to_string()))?;
         session.set_read_timeout(Some(self.timeouts.response));
         session.set_write_timeout(Some(self.timeouts.response));
         let sent = session.write_request_header(Box::new(head)).await;

@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use super::{
     Exchange,
+    dial::Way,
     pace::Pace,
-    wire::{authority, authority_header, unreachable},
+    tunnel::proxy_authorization,
+    wire::{authority, authority_header},
 };
 use crate::upstream::Failure;
 
@@ -17,12 +19,16 @@ use crate::upstream::Failure;
 pub struct Forward {
     /// The registry's address, with all timeouts set.
     pub peer: HttpPeer,
-    /// The path as the registry knows it.
+    /// The path as the registry knows it, after the registry's URL where a proxy relays it.
     pub path: String,
     /// What `Host` says.
     pub host: String,
     /// The credentials that go along.
     pub authorization: Option<HeaderValue>,
+    /// The login at the proxy that relays it.
+    pub proxy_authorization: Option<HeaderValue>,
+    /// A proxy reads the request, and may answer it itself.
+    pub is_relayed: bool,
     bandwidth: Option<Arc<Pace>>,
 }
 
@@ -56,12 +62,22 @@ impl Exchange {
         if let Some(held_back) = self.breakers.held_back(&host) {
             return Err(held_back);
         }
+        if authorization.is_some() {
+            self.dialer.may_see_credentials(&self.registry)?;
+        }
         self.turn(&host).await?;
-        let addresses = self.addresses(&self.registry, &host).await?;
-        let address = addresses.first().ok_or_else(|| unreachable(&host, "no address"))?;
+        let (path, proxy_authorization, is_relayed) = match self.dialer.way(&self.registry) {
+            Way::Relayed(proxy) => {
+                let origin = &self.registry[..url::Position::BeforePath];
+                (format!("{origin}{path}"), proxy_authorization(proxy), true)
+            }
+            Way::Direct | Way::Tunnelled(_) => (path, None, false),
+        };
         Ok(Forward {
-            peer: self.peer(&self.registry, *address),
+            peer: self.peer(&self.registry, self.dialer.dial(&self.registry, &host)),
             path,
+            proxy_authorization,
+            is_relayed,
             host: authority_header(&self.registry),
             authorization,
             bandwidth: self.bandwidth.clone(),
