@@ -22,6 +22,7 @@ mod first_day;
 mod front;
 mod handover;
 mod herd;
+mod outbound;
 mod secrets;
 mod serving;
 mod sparse;
