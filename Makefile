@@ -16,7 +16,21 @@ CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 # Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
 ARGS ?=
 
-.PHONY: help setup rust run test torture torture-tools loom check lint-shell bench clients lab
+# $(call optional,COMMAND PACKAGE ...): installs what of these is missing, as root on Debian; elsewhere says what is.
+define optional
+set -- $(1); missing=(); \
+while [ $$# -gt 1 ]; do command -v "$$1" >/dev/null || missing+=("$$2"); shift 2; done; \
+[ $${#missing[@]} -eq 0 ] && exit 0; \
+if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+  echo "$${missing[*]} missing: what needs them is skipped"; exit 0; \
+fi; \
+echo "installing $${missing[*]}"; \
+apt-get -o DPkg::Lock::Timeout=600 update -qq; \
+DEBIAN_FRONTEND=noninteractive \
+  apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+endef
+
+.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell bench clients lab
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +39,7 @@ run: setup ## build a release and serve Docker Hub on :5000, stored in ./roadste
 	cargo run --release --bin roadstead -- serve $(ARGS)
 
 # Documentation tests first, so that the suite's own closing line comes last.
-test: setup ## run the whole workspace's tests
+test: setup test-tools ## run the whole workspace's tests
 	cargo test --workspace --doc
 	@if cargo nextest --version >/dev/null 2>&1; then set -x; cargo nextest run --workspace; \
 	else set -x; cargo test --workspace --lib --bins --tests; fi
@@ -39,19 +53,11 @@ loom: setup ## try every interleaving of the locks at which requests share work
 	cargo test --features loom --lib loom
 
 torture-tools:
-	@missing=(); \
-	command -v strace >/dev/null || missing+=(strace); \
-	command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs); \
-	command -v mount >/dev/null || missing+=(mount); \
-	command -v python3 >/dev/null || missing+=(python3-minimal); \
-	[ $${#missing[@]} -eq 0 ] && exit 0; \
-	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
-	  echo "$${missing[*]} missing: what needs them is skipped"; exit 0; \
-	fi; \
-	echo "installing $${missing[*]}"; \
-	apt-get -o DPkg::Lock::Timeout=600 update -qq; \
-	DEBIAN_FRONTEND=noninteractive \
-	  apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+	@$(call optional,strace strace mkfs.ext4 e2fsprogs mount mount python3 python3-minimal)
+
+# The package tinyproxy would start a service; only its program is wanted.
+test-tools:
+	@$(call optional,tinyproxy tinyproxy-bin)
 
 check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licences and sources of dependencies
 	cargo fmt --all --check

@@ -198,7 +198,7 @@ pub static FILL_MEMORY: Lazy<IntGauge> =
 pub static LIMITED: Lazy<IntCounterVec> = Lazy::new(|| {
     counters(
         "roadstead_limited_total",
-        "Requests that were refused with 503 because a limit was reached: fills, readers, connections.",
+        "Requests that were refused with 503 because a limit was reached: fills, readers, connections, rate.",
         &["limit"],
     )
 });

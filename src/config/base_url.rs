@@ -113,7 +113,7 @@ impl fmt::Display for BaseUrl {
 }
 
 /// `localhost`, a name under it (RFC 6761 §6.3), 127.0.0.0/8 or ::1.
-fn is_loopback_host(host: &str) -> bool {
+pub(super) fn is_loopback_host(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())

@@ -76,9 +76,13 @@ pub(super) struct RawUpstream {
     pub(super) token_realms: Option<Vec<String>>,
     pub(super) redirect_hosts: Option<Vec<String>>,
     pub(super) ca_file: Option<String>,
+    pub(super) client_certificate: Option<RawTls>,
+    pub(super) proxy: Option<String>,
     pub(super) timeouts: Option<RawTimeouts>,
     pub(super) breaker: Option<RawBreaker>,
     pub(super) max_connections: Option<Scalar>,
+    pub(super) max_requests_per_second: Option<Scalar>,
+    pub(super) max_bandwidth: Option<Scalar>,
     pub(super) budget: Option<RawBudget>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prefix: Option<String>,

@@ -97,7 +97,7 @@ fn what_is_printed_parses_to_the_same() {
          access: {{ htpasswd: {pem} }}\n\
          upstreams:\n\
          - {{ name: docker.io, hosts: [hub.corp], tags: {{ fresh_for: 90s, immutable: [\"v[0-9]*\"], cooldown: 3d }}, ca_file: {pem} }}\n\
-         - {{ name: corp, url: \"http://10.0.0.1:5000\", deny: [\"a/**\"], breaker: {{ failures: 7 }} }}\n\
+         - {{ name: corp, url: \"http://10.0.0.1:5000\", deny: [\"a/**\"], breaker: {{ failures: 7 }}, max_requests_per_second: 9, max_bandwidth: 3MiB }}\n\
          store: {{ disk: 1536MiB }}\n"
     );
     let config = parsed(&text);

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::base_url::{BaseUrl, Scheme, parse_authority};
 use super::budget::Budget;
+use super::client_certificate::ClientCertificate;
 use super::credentials::Credentials;
 use super::mirror::Mirror;
 use super::name::read_name;
@@ -17,6 +18,8 @@ use super::patience::{Breaker, Timeouts};
 use super::patterns::Patterns;
 use super::preset::Preset;
 use super::problem::{Refusal, Scope, quoted};
+use super::proxy::{Proxy, ProxyServer};
+use super::quantity::print_size;
 use super::raw::{RawUpstream, Scalar};
 use super::realm::{preset_realms, read_realms};
 use super::tags::Tags;
@@ -24,6 +27,15 @@ use crate::protocol::Repository;
 
 /// Enough for a network's pulls, and few beside what a CDN takes from one client.
 const MAX_CONNECTIONS: usize = 256;
+
+/// What a refused `max_requests_per_second` is told as an example.
+const REQUESTS_PER_SECOND: u32 = 10;
+
+/// The same for `max_bandwidth`.
+const BANDWIDTH: u64 = 50 << 20;
+
+/// Less than one read of a body (64 KiB) a second would be a stall with a name.
+const BANDWIDTHS: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 40;
 
 /// A registry that is cached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +67,10 @@ pub struct Upstream {
     /// PEM file with the authorities to trust for it, which could be opened when the
     /// configuration was read. Default: the system's.
     pub ca_file: Option<PathBuf>,
+    /// Shown to the registry itself, and to no other host. Default: none.
+    pub client_certificate: Option<ClientCertificate>,
+    /// What its hosts are reached through. Default: what the environment says.
+    pub proxy: Proxy,
     /// How long it may take.
     pub timeouts: Timeouts,
     /// When it is left alone.
@@ -70,6 +86,10 @@ pub struct Upstream {
     pub offline: bool,
     /// Others that have the same, asked before or after it. Default: none.
     pub mirrors: Vec<Mirror>,
+    /// Requests sent to all of its hosts per second; others wait. 1–100000. Default: no limit.
+    pub max_requests_per_second: Option<u32>,
+    /// Bytes per second of all bodies from its hosts. 64KiB–1TiB. Default: no limit.
+    pub max_bandwidth: Option<u64>,
 }
 
 /// What happens to requests that change a registry.
@@ -86,7 +106,8 @@ const WRITES: [(&str, Writes); 2] = [("deny", Writes::Deny), ("forward", Writes:
 // === impl Upstream ===
 
 impl Upstream {
-    /// An upstream with every default, and the preset's realms if the URL is a preset's.
+    /// An upstream with every default but the environment's proxy, and the preset's realms if the
+    /// URL is a preset's.
     pub fn new(name: impl Into<String>, url: BaseUrl) -> Self {
         let name = name.into();
         Self {
@@ -102,13 +123,30 @@ impl Upstream {
             writes: Writes::Deny,
             redirect_hosts: Vec::new(),
             ca_file: None,
+            client_certificate: None,
+            proxy: Proxy::None,
             timeouts: Timeouts::default(),
             breaker: Breaker::default(),
             max_connections: MAX_CONNECTIONS,
             prefix: None,
             offline: false,
             mirrors: Vec::new(),
+            max_requests_per_second: None,
+            max_bandwidth: None,
         }
+    }
+
+    /// The proxy that requests to the registry itself go through; its other hosts may have another,
+    /// or none.
+    pub fn proxy_server(&self) -> Option<&ProxyServer> {
+        let url = Url::parse(&self.url.to_string()).ok()?;
+        self.proxy.for_url(&url)
+    }
+
+    /// Whether TLS is spoken with it or on the way to it, so that authorities must be known.
+    pub fn speaks_tls(&self) -> bool {
+        let proxies = self.proxy.servers().into_iter().map(|proxy| proxy.scheme);
+        std::iter::once(self.url.scheme).chain(proxies).any(|scheme| scheme == Scheme::Https)
     }
 
     /// Whether this is Docker Hub, by its name.
@@ -137,10 +175,14 @@ impl Upstream {
         let redirects = raw.redirect_hosts.unwrap_or_default();
         let redirect_hosts = scope.at("redirect_hosts").each(&redirects, parse_authority);
         let ca_file = scope.at("ca_file").file(raw.ca_file);
+        let proxy = Proxy::read(&scope.at("proxy"), raw.proxy.as_deref());
         let timeouts = Timeouts::read(&scope.at("timeouts"), raw.timeouts.unwrap_or_default());
         let breaker = Breaker::read(&scope.at("breaker"), raw.breaker.unwrap_or_default());
         let (name, url) = (name?, url?);
-        refuse_exposed_credentials(scope, &credentials, &url);
+        refuse_exposed_credentials(scope, &credentials, &url, &proxy);
+        let certificate = scope.at("client_certificate");
+        let client_certificate =
+            raw.client_certificate.and_then(|raw| ClientCertificate::read(&certificate, raw, &url));
         let token_realms = read_realms(&scope.at("token_realms"), raw.token_realms, &name, &url);
         let budget = Budget::read(&scope.at("budget"), raw.budget.unwrap_or_default(), &name);
         let prefix = raw.prefix.and_then(|text| scope.at("prefix").check(parse_prefix(&text)));
@@ -158,6 +200,8 @@ impl Upstream {
             token_realms,
             redirect_hosts,
             ca_file,
+            client_certificate,
+            proxy,
             timeouts,
             breaker,
             max_connections: scope.count(
@@ -170,6 +214,8 @@ impl Upstream {
             prefix,
             offline: raw.offline.unwrap_or(false),
             mirrors,
+            max_requests_per_second: read_rate(scope, raw.max_requests_per_second.as_ref()),
+            max_bandwidth: read_bandwidth(scope, raw.max_bandwidth.as_ref()),
         })
     }
 
@@ -187,6 +233,8 @@ impl Upstream {
             token_realms: Some(self.token_realms.iter().map(Url::to_string).collect()),
             redirect_hosts: Some(self.redirect_hosts.clone()),
             ca_file: self.ca_file.as_ref().map(|path| path.display().to_string()),
+            client_certificate: self.client_certificate.as_ref().map(ClientCertificate::to_raw),
+            proxy: self.proxy.to_raw(),
             timeouts: Some(self.timeouts.to_raw()),
             breaker: Some(self.breaker.to_raw()),
             max_connections: Scalar::print(self.max_connections),
@@ -194,6 +242,8 @@ impl Upstream {
             prefix: self.prefix.as_ref().map(Repository::to_string),
             offline: Some(self.offline),
             mirrors: Some(self.mirrors.iter().map(Mirror::to_raw).collect()),
+            max_requests_per_second: self.max_requests_per_second.and_then(Scalar::print),
+            max_bandwidth: self.max_bandwidth.and_then(|bytes| Scalar::print(print_size(bytes))),
         }
     }
 }
@@ -220,6 +270,15 @@ fn read_url(scope: &Scope<'_>, name: Option<&str>, url: Option<&str>) -> Option<
     preset.and_then(|preset| scope.check(preset.url.parse()))
 }
 
+fn read_rate(scope: &Scope<'_>, raw: Option<&Scalar>) -> Option<u32> {
+    let key = "max_requests_per_second";
+    raw.map(|raw| scope.count(key, Some(raw), REQUESTS_PER_SECOND, 1..=100_000))
+}
+
+fn read_bandwidth(scope: &Scope<'_>, raw: Option<&Scalar>) -> Option<u64> {
+    raw.map(|raw| scope.size_within("max_bandwidth", Some(raw), BANDWIDTH, BANDWIDTHS))
+}
+
 fn read_allow(scope: &Scope<'_>, raw: Option<Vec<String>>) -> Patterns {
     if raw.as_ref().is_some_and(Vec::is_empty) {
         scope.refuse(
@@ -237,7 +296,20 @@ fn read_writes(word: &str) -> Result<Writes, Refusal> {
     }
 }
 
-fn refuse_exposed_credentials(scope: &Scope<'_>, credentials: &Credentials, url: &BaseUrl) {
+fn refuse_exposed_credentials(
+    scope: &Scope<'_>,
+    credentials: &Credentials,
+    url: &BaseUrl,
+    proxy: &Proxy,
+) {
+    let target = Url::parse(&url.to_string()).ok();
+    let exposed = target.as_ref().and_then(|url| proxy.exposes(url));
+    if let Some(proxy) = exposed.filter(|_| !credentials.is_anonymous()) {
+        scope.at("credentials").refuse(
+            format!("credentials would go to the proxy {} in plain text", proxy.authority()),
+            "write proxy: none for what runs on this machine",
+        );
+    }
     if url.scheme == Scheme::Http && !url.is_loopback() && !credentials.is_anonymous() {
         scope.at("credentials").refuse(
             format!("credentials would go to {url} in plain text"),
@@ -308,6 +380,17 @@ mod tests {
             "upstreams: [{{ name: a, url: \"http://127.0.0.1:5000\", {account} }}]"
         ));
         only_upstream("upstreams: [{ name: a, url: \"http://a.io\" }]");
+        let through = |proxy: &str| {
+            format!(
+                "upstreams: [{{ name: a, url: \"http://127.0.0.1:5000\", proxy: \"{proxy}\", {account} }}]"
+            )
+        };
+        assert_eq!(
+            refused(&through("http://10.0.0.1:3128")),
+            "test.yaml: upstreams[0].credentials: credentials would go to the proxy 10.0.0.1:3128 in plain text; \
+             write proxy: none for what runs on this machine"
+        );
+        only_upstream(&through("http://127.0.0.1:3128"));
     }
 
     #[test]
@@ -335,6 +418,29 @@ mod tests {
             refused("upstreams: [{ name: docker.io, allow: [] }]")
                 .contains("allow: the list is empty")
         );
+    }
+
+    #[test]
+    fn requests_and_bytes_have_no_limit_unless_one_is_written() {
+        let none = only_upstream("upstreams: [{ name: docker.io }]");
+        assert_eq!((none.max_requests_per_second, none.max_bandwidth), (None, None));
+        let both = only_upstream(
+            "upstreams: [{ name: docker.io, max_requests_per_second: 5, max_bandwidth: 50MiB }]",
+        );
+        assert_eq!((both.max_requests_per_second, both.max_bandwidth), (Some(5), Some(50 << 20)));
+        for (limit, line) in [
+            (
+                "max_requests_per_second: 0",
+                "max_requests_per_second: `0` is not a whole number in range; write one from 1 to 100000, such as 10",
+            ),
+            (
+                "max_bandwidth: 1KiB",
+                "max_bandwidth: `1KiB` is out of range; write a size from 64KiB to 1TiB, such as 50MiB",
+            ),
+        ] {
+            let found = refused(&format!("upstreams: [{{ name: docker.io, {limit} }}]"));
+            assert_eq!(found, format!("test.yaml: upstreams[0].{line}"));
+        }
     }
 
     #[test]

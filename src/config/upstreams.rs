@@ -7,6 +7,7 @@ use super::base_url::BaseUrl;
 use super::name::{name_of, parse_name};
 use super::preset::Preset;
 use super::problem::{Refusal, Scope};
+use super::proxy::Proxy;
 use super::raw::RawUpstream;
 use super::upstream::Upstream;
 
@@ -48,7 +49,8 @@ pub(super) fn from_flags(scope: &Scope<'_>, flags: &[String]) -> Vec<Upstream> {
                 "write NAME=URL with another name",
             );
         }
-        list.push(Upstream::new(name, url));
+        let proxy = Proxy::read(scope, None);
+        list.push(Upstream { proxy, ..Upstream::new(name, url) });
     }
     list
 }

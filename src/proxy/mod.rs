@@ -16,10 +16,11 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::{HeaderName, StatusCode, header, request::Parts};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
-    prelude::{Error, ErrorSource, HttpPeer},
+    prelude::{Error, ErrorSource, ErrorType, HttpPeer},
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
@@ -194,6 +195,10 @@ impl ProxyHttp for Proxy {
         if let Some(authorization) = &forward.authorization {
             request.insert_header(header::AUTHORIZATION, authorization)?;
         }
+        request.remove_header(&header::PROXY_AUTHORIZATION);
+        if let Some(authorization) = &forward.proxy_authorization {
+            request.insert_header(header::PROXY_AUTHORIZATION, authorization)?;
+        }
         for name in [header::COOKIE, header::FORWARDED, header::ACCEPT_ENCODING] {
             request.remove_header(&name);
         }
@@ -210,6 +215,12 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         journey: &mut Journey,
     ) -> pingora::Result<()> {
+        let is_relayed = journey.forward.as_ref().is_some_and(|forward| forward.is_relayed);
+        if is_relayed && response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            // Our login at the proxy is no client's business.
+            let what = "the proxy refused the request: 407";
+            return Err(Error::explain(ErrorType::ConnectProxyFailure, what).into_up());
+        }
         response.insert_header("docker-distribution-api-version", "registry/2.0")?;
         response.insert_header("cache-status", "roadstead; fwd=bypass")?;
         response.remove_header(&header::SET_COOKIE);
@@ -230,6 +241,17 @@ impl ProxyHttp for Proxy {
             }
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        journey: &mut Journey,
+    ) -> pingora::Result<Option<Duration>> {
+        let forward = journey.forward.as_ref();
+        Ok(forward.zip(body.as_ref()).and_then(|(forward, body)| forward.received(body.len())))
     }
 
     async fn fail_to_proxy(

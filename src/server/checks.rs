@@ -11,14 +11,14 @@ use std::{
 };
 
 use super::{StartError, listening};
-use crate::config::{Address, Config, Scheme};
+use crate::config::{Address, Config};
 
 /// rustls finds no certificates in an empty container image, and says nothing.
 pub(super) fn roots(config: &Config) -> Result<(), StartError> {
     let needs = config
         .upstreams
         .iter()
-        .find(|upstream| upstream.url.scheme == Scheme::Https && upstream.ca_file.is_none());
+        .find(|upstream| upstream.speaks_tls() && upstream.ca_file.is_none());
     let Some(upstream) = needs else { return Ok(()) };
     let found = rustls_native_certs::load_native_certs().is_ok_and(|certs| !certs.is_empty());
     if found {

@@ -205,7 +205,8 @@ fn announce(config: Config, ready: Arc<AtomicBool>, heir: Option<Heir>) -> impl 
             tracing::info!(address = %listen.address, tls, "serving");
         }
         for upstream in &config.upstreams {
-            tracing::info!(name = %upstream.name, url = %upstream.url, "upstream");
+            let proxy = upstream.proxy_server().map(ToString::to_string);
+            tracing::info!(name = %upstream.name, url = %upstream.url, proxy, "upstream");
         }
         tracing::info!(
             pid = std::process::id(),

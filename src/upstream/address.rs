@@ -10,10 +10,13 @@ use std::{
     time::Duration,
 };
 
-use moka::future::Cache;
+use moka::{future::Cache, sync};
 
 /// How long an answer of the resolver is used.
 const KEEP: Duration = Duration::from_secs(30);
+
+/// How long an address that answered is asked first; RFC 8305 §4 advises at most 10 minutes.
+const KEEP_WINNER: Duration = Duration::from_secs(600);
 
 /// Names kept.
 const NAMES: u64 = 1024;
@@ -33,13 +36,18 @@ pub(super) enum Class {
 #[derive(Debug)]
 pub(super) struct Resolver {
     known: Cache<(String, u16), Arc<[SocketAddr]>>,
+    /// By name, the address that was connected to where the first ones did not answer.
+    winners: sync::Cache<String, IpAddr>,
 }
 
 // === impl Resolver ===
 
 impl Resolver {
     pub(super) fn new() -> Self {
-        Self { known: Cache::builder().max_capacity(NAMES).time_to_live(KEEP).build() }
+        Self {
+            known: Cache::builder().max_capacity(NAMES).time_to_live(KEEP).build(),
+            winners: sync::Cache::builder().max_capacity(NAMES).time_to_live(KEEP_WINNER).build(),
+        }
     }
 
     /// The addresses of `host`, never empty.
@@ -62,6 +70,26 @@ impl Resolver {
     /// Forgets a name whose addresses did not answer.
     pub(super) async fn forget(&self, host: &str, port: u16) {
         self.known.invalidate(&(host.to_owned(), port)).await;
+        self.winners.invalidate(host);
+    }
+
+    /// The address of `host` to begin with, if one has shown that it answers sooner than others.
+    pub(super) fn last_winner(&self, host: &str) -> Option<IpAddr> {
+        self.winners.get(host)
+    }
+
+    /// `address` is to be asked first from now on.
+    pub(super) fn remember_winner(&self, host: &str, address: IpAddr) {
+        self.winners.insert(host.to_owned(), address);
+    }
+
+    /// A resolver that knows these addresses of a name already.
+    #[cfg(test)]
+    pub(super) async fn knowing(host: &str, addresses: &[SocketAddr]) -> Self {
+        let resolver = Self::new();
+        let port = addresses.first().map_or(0, SocketAddr::port);
+        resolver.known.insert((host.to_owned(), port), addresses.into()).await;
+        resolver
     }
 }
 

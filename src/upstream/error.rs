@@ -88,11 +88,13 @@ pub enum Failure {
         /// What the network said.
         problem: String,
     },
-    /// As many requests are under way to the host as may be, and stayed so.
-    #[error("too many requests to {host} at the same time (max_connections)")]
+    /// A limit of ours on requests to the host was reached, and stayed so.
+    #[error("too many requests to {host} ({limit})")]
     Busy {
         /// The host.
         host: Arc<str>,
+        /// The key under `upstreams[]` that sets the limit.
+        limit: &'static str,
     },
     /// The host failed a moment ago and is not asked again before it answers a probe.
     #[error("{host} failed a moment ago and is not asked until it answers again: {because}")]

@@ -1,13 +1,18 @@
 //! One hop: a request to one host over Pingora's connector, and its answer.
 //!
-//! It resolves names, keeps to the address rules, sets every timeout, and
+//! It sets every timeout, keeps to the limits on requests and bytes, and
 //! reports each outcome to the host's breaker. Redirects and credentials are
 //! its callers' business.
 
 mod body;
 mod connect;
+mod dial;
+mod forward;
+mod pace;
 mod places;
 mod probe;
+mod race;
+mod tunnel;
 mod wire;
 
 use std::{
@@ -19,33 +24,35 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::{
     connectors::{ConnectorOptions, http::Connector},
+    http::RequestHeader,
     protocols::http::client::HttpSession,
     protocols::tls::CaType,
     upstreams::peer::HttpPeer,
+    utils::tls::CertKey,
 };
-use tokio::sync::OnceCell;
 use url::Url;
 
 pub use body::Body;
+use dial::{Dialer, Way};
+pub use forward::Forward;
+use pace::Pace;
 use places::Places;
+use tunnel::refused;
 use wire::{
-    authority, authority_header, broken, certificates, content_length, port, request_header,
+    authority, broken, certificates, client_certificate, content_length, request_header,
     unreachable,
 };
 
 use super::{
     Failure,
-    address::{Class, Resolver},
+    address::Resolver,
     breaker::{Breakers, Probing as _},
     trust::Trust,
 };
 use crate::{config, metrics};
-
-/// Addresses of one name that are tried in turn.
-const ADDRESSES: usize = 3;
 
 /// Idle connections kept per upstream.
 const POOL: usize = 128;
@@ -77,36 +84,27 @@ pub(super) struct Reply {
     pub(super) body: Body,
 }
 
-/// What Pingora needs to forward a request to the registry.
-pub struct Forward {
-    /// The registry's address, with all timeouts set.
-    pub peer: HttpPeer,
-    /// The path as the registry knows it.
-    pub path: String,
-    /// What `Host` says.
-    pub host: String,
-    /// The credentials that go along.
-    pub authorization: Option<HeaderValue>,
-}
-
 /// The means to exchange requests with the hosts of one upstream.
 pub(super) struct Exchange {
     /// For the probes, which outlive the request that started them.
     this: Weak<Self>,
     upstream: Arc<str>,
     connector: Arc<Connector>,
-    resolver: Resolver,
+    dialer: Arc<Dialer>,
     breakers: Breakers,
     places: Places,
-    trust: Trust,
+    /// `max_requests_per_second`
+    turns: Option<Pace>,
+    /// `max_bandwidth`
+    bandwidth: Option<Arc<Pace>>,
     timeouts: config::Timeouts,
     probe_every: Duration,
     ca: Option<Arc<CaType>>,
+    /// For the registry alone.
+    client_certificate: Option<Arc<CertKey>>,
     /// Keeps connections made with one upstream's certificates from another's requests.
     group_key: u64,
     registry: Url,
-    /// How far the configured registry itself is; asked for once.
-    home: OnceCell<Class>,
     /// The operator's switch: nothing is sent.
     offline: Arc<AtomicBool>,
 }
@@ -133,14 +131,6 @@ impl Kind {
     }
 }
 
-// === impl Forward ===
-
-impl std::fmt::Debug for Forward {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forward").field("host", &self.host).field("path", &self.path).finish()
-    }
-}
-
 // === impl Exchange ===
 
 impl std::fmt::Debug for Exchange {
@@ -150,36 +140,41 @@ impl std::fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// Reads the CA file, if there is one; its error names it.
+    /// Reads the files that the configuration names; an error says which is wrong.
     pub(super) fn new(
         config: &config::Upstream,
         registry: Url,
         offline: &Arc<AtomicBool>,
     ) -> Result<Arc<Self>, String> {
         let ca = config.ca_file.as_deref().map(certificates).transpose()?;
+        let client_certificate =
+            config.client_certificate.as_ref().map(client_certificate).transpose()?;
+        let dialer = Dialer::new(config, registry.clone(), Resolver::new())?;
         let mut hasher = DefaultHasher::new();
         config.name.hash(&mut hasher);
+        config.url.hash(&mut hasher);
         let connector = Connector::new(Some(ConnectorOptions::new(POOL)));
         Ok(Arc::new_cyclic(|this| Self {
             this: this.clone(),
             upstream: config.name.as_str().into(),
             connector: Arc::new(connector),
-            resolver: Resolver::new(),
+            dialer,
             breakers: Breakers::new(config.breaker.clone()),
             places: Places::new(config.max_connections),
-            trust: Trust::new(config),
+            turns: config.max_requests_per_second.map(Pace::of_requests),
+            bandwidth: config.max_bandwidth.map(|limit| Arc::new(Pace::of_bytes(limit))),
             timeouts: config.timeouts.clone(),
             probe_every: config.breaker.open_for,
             ca,
+            client_certificate,
             group_key: hasher.finish(),
             registry,
-            home: OnceCell::new(),
             offline: Arc::clone(offline),
         }))
     }
 
     pub(super) fn trust(&self) -> &Trust {
-        &self.trust
+        &self.dialer.trust
     }
 
     /// Why requests to the registry itself are held back, if they are.
@@ -220,7 +215,9 @@ impl Exchange {
             return Err(Failure::Offline);
         }
         let host = authority(request.url);
-        let place = self.places.wait(&host, self.timeouts.response).await?;
+        let waited = self.turn(&host).await?;
+        let patience = self.timeouts.response.saturating_sub(waited);
+        let place = self.places.wait(&host, patience).await?;
         let attempt = self.breakers.admit(&host, request.url, self)?;
         let mut result = self.attempt(request, &host).await;
         if let Ok(reply) = &mut result {
@@ -239,43 +236,27 @@ impl Exchange {
         result
     }
 
-    /// Where Pingora itself forwards a request for `path` to.
-    pub(super) async fn forward(
-        &self,
-        path: String,
-        authorization: Option<HeaderValue>,
-    ) -> Result<Forward, Failure> {
-        let host = authority(&self.registry);
-        if let Some(held_back) = self.held_back() {
-            return Err(held_back);
+    /// Waits until another request may be sent, and says how long it took. No breaker hears of it:
+    /// the host has not been asked yet.
+    async fn turn(&self, host: &Arc<str>) -> Result<Duration, Failure> {
+        match &self.turns {
+            Some(turns) => turns.turn(host, self.timeouts.response).await,
+            None => Ok(Duration::ZERO),
         }
-        let addresses = self.addresses(&self.registry, &host).await?;
-        let address = addresses.first().ok_or_else(|| unreachable(&host, "no address"))?;
-        let peer = self.peer(&self.registry, *address);
-        Ok(Forward { peer, path, host: authority_header(&self.registry), authorization })
     }
 
     async fn attempt(&self, request: &Request<'_>, host: &Arc<str>) -> Result<Reply, Failure> {
-        let addresses = self.addresses(request.url, host).await?;
-        let mut last = unreachable(host, "no address");
-        let tried = addresses.len().clamp(1, ADDRESSES);
-        // A name's first address may be one that swallows packets (IPv6 that is not routed): each
-        // gets its share of the time.
-        let patience = self.timeouts.connect / u32::try_from(tried).unwrap_or(1);
-        for address in addresses.iter().take(tried) {
-            let mut peer = self.peer(request.url, *address);
-            peer.options.connection_timeout = Some(patience);
-            peer.options.total_connection_timeout = Some(patience);
+        let dial = self.dialer.dial(request.url, host);
+        let peer = self.peer(request.url, Arc::clone(&dial));
+        loop {
             match self.hop(request, &peer, host).await {
-                Err(Hop::NotConnected(failure)) => last = failure,
-                Err(Hop::Failed(failure)) => return Err(failure),
+                Err(Hop::NotConnected(failure)) if dial.turns_elsewhere(&failure) => {
+                    tracing::debug!(%host, %failure, "another of its addresses is tried");
+                }
+                Err(Hop::NotConnected(failure) | Hop::Failed(failure)) => return Err(failure),
                 Ok(reply) => return Ok(reply),
             }
         }
-        if let Some(name) = request.url.host_str() {
-            self.resolver.forget(name, port(request.url)).await;
-        }
-        Err(last)
     }
 
     /// One request on one connection. A pooled connection that upstream has closed meanwhile is no
@@ -286,17 +267,33 @@ impl Exchange {
         peer: &HttpPeer,
         host: &Arc<str>,
     ) -> Result<Reply, Hop> {
+        if request.headers.iter().any(|(name, _)| name == header::AUTHORIZATION) {
+            self.dialer.may_see_credentials(request.url).map_err(Hop::Failed)?;
+        }
+        let relay = match self.dialer.way(request.url) {
+            Way::Relayed(proxy) => Some(proxy),
+            Way::Direct | Way::Tunnelled(_) => None,
+        };
+        let head = || {
+            let head = request_header(request, relay);
+            head.map_err(|error| Hop::Failed(unreachable(host, &error.to_string())))
+        };
         for _ in 0..=POOL {
             let connected = Box::pin(self.connector.get_http_session(peer)).await;
             let (session, reused) = connected
                 .map_err(|error| Hop::NotConnected(broken(host, &error, "a connection")))?;
             let mut session = Box::new(session);
-            match self.talk(&mut session, request, host).await {
-                Ok((status, headers)) => {
+            match (self.talk(&mut session, head()?, host).await, relay) {
+                // Its own word, and not the registry's.
+                (Ok((status @ StatusCode::PROXY_AUTHENTICATION_REQUIRED, _)), Some(proxy)) => {
+                    let problem = refused(proxy, "the request", status);
+                    return Err(Hop::Failed(unreachable(host, &problem)));
+                }
+                (Ok((status, headers)), _) => {
                     return Ok(self.reply(session, peer, request, host, status, headers));
                 }
-                Err(Failure::Unreachable { .. }) if reused => {}
-                Err(failure) => return Err(Hop::Failed(failure)),
+                (Err(Failure::Unreachable { .. }), _) if reused => {}
+                (Err(failure), _) => return Err(Hop::Failed(failure)),
             }
         }
         Err(Hop::Failed(unreachable(host, "every pooled connection was closed")))
@@ -305,11 +302,9 @@ impl Exchange {
     async fn talk(
         &self,
         session: &mut HttpSession,
-        request: &Request<'_>,
+        head: RequestHeader,
         host: &Arc<str>,
     ) -> Result<(StatusCode, HeaderMap), Failure> {
-        let head =
-            request_header(request).map_err(|error| unreachable(host, &error.to_string()))?;
         session.set_read_timeout(Some(self.timeouts.response));
         session.set_write_timeout(Some(self.timeouts.response));
         let sent = session.write_request_header(Box::new(head)).await;
@@ -352,6 +347,8 @@ impl Exchange {
             expected: if has_body { expected } else { Some(0) },
             received: 0,
             place: None,
+            bandwidth: self.bandwidth.clone(),
+            next_read: None,
         };
         Reply { status, headers, body }
     }

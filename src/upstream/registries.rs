@@ -108,6 +108,9 @@ fn of_mirror(
         timeouts: upstream.timeouts.clone(),
         breaker: upstream.breaker.clone(),
         max_connections: upstream.max_connections,
+        max_requests_per_second: upstream.max_requests_per_second,
+        max_bandwidth: upstream.max_bandwidth,
+        proxy: upstream.proxy.clone(),
         ..mirror.registry.clone()
     };
     let place = config.url.authority();

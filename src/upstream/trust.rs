@@ -60,13 +60,18 @@ impl Trust {
     /// the configured registry's own address.
     pub(super) fn address(&self, to: &Url, address: IpAddr, home: Class) -> Result<(), String> {
         let class = Class::of(address);
-        if class == Class::Public || class == home || self.is_listed(to) || self.is_pinned(to) {
+        if class == Class::Public || class == home || self.is_named(to) {
             return Ok(());
         }
         Err(format!(
             "{} lies inside a network that upstream has no business with; if it is right, list the host under upstreams[].redirect_hosts",
             place(to)
         ))
+    }
+
+    /// Whether the operator named it, as a redirect target or a realm.
+    pub(super) fn is_named(&self, to: &Url) -> bool {
+        self.is_listed(to) || self.is_pinned(to)
     }
 
     fn is_listed(&self, to: &Url) -> bool {

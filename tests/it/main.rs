@@ -23,6 +23,7 @@ mod freshness;
 mod front;
 mod handover;
 mod herd;
+mod outbound;
 mod secrets;
 mod serving;
 mod sparse;

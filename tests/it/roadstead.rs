@@ -40,6 +40,8 @@ pub(crate) struct Setup {
     program: (PathBuf, &'static [&'static str]),
     /// `store.directory`; if not set, one that goes with the server.
     directory: Option<PathBuf>,
+    /// Of the environment, besides what the test has.
+    variables: Vec<(&'static str, String)>,
 }
 
 /// A running server; ended when dropped, its log printed if the test failed.
@@ -131,7 +133,8 @@ impl Setup {
             "shutdown": { "drain": "5s" },
         });
         let levels = "warn,roadstead=debug,access=info".to_owned();
-        Self { config, levels, program: (BINARY.into(), &["serve"]), directory: None }
+        let program: (PathBuf, &[&str]) = (BINARY.into(), &["serve"]);
+        Self { config, levels, program, directory: None, variables: Vec::new() }
     }
 
     /// Sets a key of the only upstream, such as `tags.fresh_for`.
@@ -168,6 +171,13 @@ impl Setup {
     #[allow(dead_code, reason = "the torture tests don't need it")]
     pub(crate) fn binary(mut self, path: PathBuf) -> Self {
         self.program = (path, &["serve"]);
+        self
+    }
+
+    /// A variable of its environment.
+    #[allow(dead_code, reason = "the torture tests don't need it")]
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
         self
     }
 
@@ -240,6 +250,7 @@ fn launch(folder: &Path, setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
         .arg(config)
         .env("RUST_LOG", &setup.levels)
         .env("NO_COLOR", "1")
+        .envs(setup.variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

@@ -10,7 +10,9 @@ use pingora::{
     connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
 };
 
-use super::{Kind, broken, places::Place, unreachable};
+use tokio::time::Instant;
+
+use super::{Kind, broken, pace::Pace, places::Place, unreachable};
 use crate::{metrics, upstream::Failure};
 
 /// An answer's body up to this size is read so that the connection can be used again.
@@ -32,6 +34,10 @@ pub struct Body {
     pub(super) received: u64,
     /// Kept until the body has ended.
     pub(super) place: Option<Place>,
+    /// Shared by all bodies of the upstream, where it limits their bytes.
+    pub(super) bandwidth: Option<Arc<Pace>>,
+    /// No more is read before.
+    pub(super) next_read: Option<Instant>,
 }
 
 /// What one read brought.
@@ -73,6 +79,7 @@ impl Body {
             self.release().await;
             return Ok(0);
         }
+        self.wait_for_bandwidth().await;
         let before = buffer.len();
         loop {
             match self.read(buffer).await? {
@@ -93,7 +100,18 @@ impl Body {
         self.received += count as u64;
         let labels = [&*self.upstream, self.kind.as_str()];
         metrics::UPSTREAM_BYTES.with_label_values(&labels).inc_by(count as u64);
+        let bandwidth = self.bandwidth.as_ref();
+        self.next_read = bandwidth.and_then(|pace| pace.received(count, Instant::now()));
         Ok(count)
+    }
+
+    /// Before a read and not after one: what has come is handed on at once, a body of one piece
+    /// never waits, and the read's own timeout begins after the wait.
+    async fn wait_for_bandwidth(&mut self) {
+        if let Some(until) = self.next_read {
+            tokio::time::sleep_until(until).await;
+            self.next_read = None;
+        }
     }
 
     async fn read(&mut self, buffer: &mut BytesMut) -> Result<Read, Failure> {

@@ -37,7 +37,7 @@ impl Places {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) | Err(_) => {
                 metrics::LIMITED.with_label_values(&["connections"]).inc();
-                Err(Failure::Busy { host: Arc::clone(host) })
+                Err(Failure::Busy { host: Arc::clone(host), limit: "max_connections" })
             }
         }
     }

@@ -6,20 +6,39 @@ use http::{HeaderMap, header};
 use pingora::{
     http::RequestHeader,
     protocols::tls::CaType,
-    utils::tls::{WrappedX509, parse_x509},
+    utils::tls::{CertKey, WrappedX509, parse_x509},
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use url::Url;
 
-use super::Request;
-use crate::upstream::Failure;
+use super::{Request, connect::dial_failure, tunnel::proxy_authorization};
+use crate::{
+    config::{self, ProxyServer},
+    upstream::Failure,
+};
 
-pub(super) fn request_header(request: &Request<'_>) -> pingora::Result<RequestHeader> {
-    let path = &request.url[url::Position::BeforePath..url::Position::AfterQuery];
+/// Who we say that we are.
+pub(super) const USER_AGENT: &str = concat!("roadstead/", env!("CARGO_PKG_VERSION"));
+
+/// The head of a request, as its host takes it, or as the proxy that relays it does.
+pub(super) fn request_header(
+    request: &Request<'_>,
+    relay: Option<&ProxyServer>,
+) -> pingora::Result<RequestHeader> {
+    let from = match relay {
+        // RFC 9112 §3.2.2: absolute-form.
+        Some(_) => url::Position::BeforeScheme,
+        None => url::Position::BeforePath,
+    };
+    let path = &request.url[from..url::Position::AfterQuery];
     let mut head = RequestHeader::build(request.method.clone(), path.as_bytes(), None)?;
     head.insert_header(header::HOST, authority_header(request.url))?;
-    head.insert_header(header::USER_AGENT, concat!("roadstead/", env!("CARGO_PKG_VERSION")))?;
+    head.insert_header(header::USER_AGENT, USER_AGENT)?;
     // Bodies pass as stored: a compressed one would not have its digest.
     head.insert_header(header::ACCEPT_ENCODING, "identity")?;
+    if let Some(authorization) = relay.and_then(proxy_authorization) {
+        head.insert_header(header::PROXY_AUTHORIZATION, authorization)?;
+    }
     for (name, value) in request.headers {
         head.insert_header(name.clone(), value.clone())?;
     }
@@ -28,16 +47,8 @@ pub(super) fn request_header(request: &Request<'_>) -> pingora::Result<RequestHe
 
 /// The certificates of a PEM file, and the system's.
 pub(super) fn certificates(path: &Path) -> Result<Arc<CaType>, String> {
-    use rustls_pki_types::{CertificateDer, pem::PemObject};
-
     let problem = |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", path.display());
-    let mut ders = Vec::new();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| problem(&error))? {
-        ders.push(certificate.map_err(|error| problem(&error))?);
-    }
-    if ders.is_empty() {
-        return Err(problem(&"it holds no PEM certificate"));
-    }
+    let mut ders = certificates_of(path)?;
     // The file adds to the system's certificates; it does not replace them.
     ders.extend(rustls_native_certs::load_native_certs().map_err(|error| problem(&error))?);
     let mut parsed = Vec::with_capacity(ders.len());
@@ -47,6 +58,27 @@ pub(super) fn certificates(path: &Path) -> Result<Arc<CaType>, String> {
         parsed.push(WrappedX509::new(der.to_vec(), parse_x509));
     }
     Ok(parsed.into())
+}
+
+/// The certificates of a PEM file.
+pub(super) fn certificates_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let problem = |error: &dyn std::fmt::Display| format!("ca_file {}: {error}", path.display());
+    let mut ders = Vec::new();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| problem(&error))? {
+        ders.push(certificate.map_err(|error| problem(&error))?);
+    }
+    if ders.is_empty() {
+        return Err(problem(&"it holds no PEM certificate"));
+    }
+    Ok(ders)
+}
+
+/// The certificate to show to the registry.
+pub(super) fn client_certificate(
+    files: &config::ClientCertificate,
+) -> Result<Arc<CertKey>, String> {
+    let pair = files.load().map_err(|refusal| format!("client_certificate: {refusal}"))?;
+    Ok(Arc::new(CertKey::new(pair.chain, pair.key)))
 }
 
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -83,6 +115,9 @@ pub(super) fn broken(
     waiting_for: &'static str,
 ) -> Failure {
     use pingora::ErrorType::{ConnectTimedout, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+    if let Some(failure) = dial_failure(error) {
+        return failure.clone();
+    }
     match error.etype() {
         ConnectTimedout | ReadTimedout | TLSHandshakeTimedout | WriteTimedout => {
             timeout(host, waiting_for)
