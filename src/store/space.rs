@@ -4,7 +4,10 @@
 //! set aside, and the index. The index grows by doubling, so as much as it has
 //! is kept free for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::clamp;
 use crate::{config, metrics};
@@ -24,6 +27,8 @@ pub(super) struct Space {
     quarantine: AtomicU64,
     /// Bytes held for staged files and not yet written: the file system still shows them as free.
     promised: AtomicU64,
+    /// One at a time shows the books: what was true a moment ago must not be the last that is shown.
+    showing: Mutex<()>,
 }
 
 // === impl Space ===
@@ -42,6 +47,7 @@ impl Space {
             index: AtomicU64::new(0),
             quarantine: AtomicU64::new(0),
             promised: AtomicU64::new(0),
+            showing: Mutex::new(()),
         }
     }
 
@@ -148,6 +154,7 @@ impl Space {
     }
 
     fn show(&self) {
+        let _one = self.showing.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = [
             ("used", self.used()),
             ("published", self.published()),
