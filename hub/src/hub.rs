@@ -59,6 +59,8 @@ impl Hub {
         let (cdn, at_cdn) = listen("CDN", options.cdn).await?;
         let addresses = Addresses { registry: at_registry, token: at_token, cdn: at_cdn };
         let shared = Arc::new(Shared::new(options, addresses));
+        // Docker's own image for asking what is left of a budget.
+        shared.push(&ImageSpec::new("ratelimitpreview/test").tag("latest").single().layers(1));
         let servers = [(registry, Place::Registry), (token, Place::Token), (cdn, Place::Cdn)]
             .map(|(listener, place)| tokio::spawn(accept(listener, place, shared.clone())));
         Ok(Self(Arc::new(Running { shared, servers })))

@@ -22,6 +22,10 @@ use crate::{
     upstream::{self, Failure, ManifestHead},
 };
 
+/// How much later than the questions to upstream their sum is given up: what a question's end means
+/// for the host is known by then.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// A tag that upstream confirmed a moment ago.
 #[derive(Debug, Clone)]
 pub(super) struct Checked {
@@ -51,11 +55,11 @@ impl Manifests {
         let (this, ask, key) = (Arc::clone(self), ask.clone(), key.clone());
         together(&self.checks, (key.clone(), ask.caller.identity()), async move {
             let host = Arc::clone(ask.upstream.name());
-            let result =
-                match tokio::time::timeout(patience, this.check_now(&ask, &key, patience)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(Failure::Timeout { host, waiting_for: "a tag check" }.into()),
-                };
+            let checking = this.check_now(&ask, &key, patience);
+            let result = match tokio::time::timeout(patience + GRACE, checking).await {
+                Ok(result) => result,
+                Err(_) => Err(Failure::Timeout { host, waiting_for: "a tag check" }.into()),
+            };
             match result {
                 Ok((digest, head)) => {
                     let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());

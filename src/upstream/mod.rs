@@ -12,6 +12,7 @@
 mod account;
 mod accounts;
 mod address;
+mod ask;
 mod breaker;
 mod caller;
 mod conversation;
@@ -28,6 +29,7 @@ mod report;
 mod retry;
 mod token;
 mod trust;
+mod turns;
 mod watch;
 
 pub use account::AccountReport;

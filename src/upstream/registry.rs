@@ -19,7 +19,8 @@ use moka::sync::Cache;
 use super::{
     Body, Caller, Error, Failure, Forward,
     accounts::Outlook,
-    conversation::{Ask, Conversation},
+    ask::Ask,
+    conversation::Conversation,
     ledger::Ledger,
     registries::Registries,
     reply::{content_digest, content_range, expect_ok, number, text},

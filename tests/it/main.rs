@@ -10,6 +10,7 @@ mod pull;
 mod roadstead;
 
 mod abandoned;
+mod accounts;
 mod answers;
 mod cache;
 mod command;
@@ -28,3 +29,4 @@ mod secrets;
 mod serving;
 mod sparse;
 mod trouble;
+mod upstreams;

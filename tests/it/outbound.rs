@@ -163,6 +163,7 @@ async fn the_proxy_resolves_the_name_and_tunnels_are_kept() {
 async fn the_environment_names_the_proxy_where_the_key_does_not() {
     let gate = Gate::start(Then::Say(REFUSAL), None).await;
     let setup = Setup::upstream("https://registry.test", "https://registry.test/token")
+        .with("breaker.retries_percent", 0)
         .variable("HTTPS_PROXY", format!("http://me:{PASSWORD}@{}", gate.at));
     for (setup, through) in [
         (setup.clone(), 1),

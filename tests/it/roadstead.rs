@@ -154,6 +154,22 @@ impl Setup {
         self
     }
 
+    /// A further upstream, with what `keys` says of it.
+    #[allow(dead_code, reason = "the torture tests have one")]
+    pub(crate) fn also(mut self, name: &str, hub: &Hub, keys: Value) -> Self {
+        let mut upstream = json!({
+            "name": name,
+            "url": hub.registry_url(),
+            "token_realms": [hub.token_realm()],
+            "tags": { "fresh_for": "0s" },
+        });
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            upstream[key] = value.clone();
+        }
+        self.config["upstreams"].as_array_mut().unwrap().push(upstream);
+        self
+    }
+
     /// Another program that serves with `--config FILE`.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = (program, &[]);
