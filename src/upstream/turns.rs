@@ -59,12 +59,17 @@ impl Conversation {
                 Choice::Nobody if self.accounts.is_any_aside() => return Err(self.nobody()),
                 Choice::Nobody => return Err(refused.unwrap_or_else(|| self.nobody())),
             };
-            match self.ask_as(ask, &turn).await? {
+            let asked = self.ask_as(ask, &turn).await;
+            let account = Arc::clone(&turn.account);
+            // What was set apart is spent by now, or is not.
+            drop(turn);
+            self.accounts.look_ahead(SystemTime::now());
+            match asked? {
                 Asked::Reply(reply) => return Ok(reply),
                 Asked::Spent => continue,
                 Asked::Denied(error) => {
                     if let Some(repository) = repository {
-                        self.accounts.deny(&turn.account, repository);
+                        self.accounts.deny(&account, repository);
                     }
                     refused.get_or_insert(error);
                 }
@@ -72,7 +77,7 @@ impl Conversation {
                     refused.get_or_insert(Error::Unauthorized { message, challenge: None });
                 }
             }
-            tried.push(Arc::clone(&turn.account));
+            tried.push(account);
         }
     }
 
@@ -105,7 +110,6 @@ impl Conversation {
         let is_counted = ask.cost() == Cost::Pull
             && (reply.status.is_success() || reply.status.is_redirection());
         account.observe(&reply.headers, sent, is_counted);
-        self.accounts.look_ahead(SystemTime::now());
         if is_counted && let Some(repository) = ask.route.repository() {
             self.ledger.spend(repository, ask.client);
         }
@@ -125,7 +129,6 @@ impl Conversation {
                         return Err(failure.into());
                     };
                     account.refuse_budget(retry_after);
-                    self.accounts.look_ahead(SystemTime::now());
                     Ok(Asked::Spent)
                 }
             },
@@ -187,6 +190,7 @@ impl Conversation {
             Ok(Asked::Denied(_) | Asked::Unusable(_) | Asked::Spent) => {}
             Err(error) => tracing::debug!(%error, "what is left of a budget could not be asked"),
         }
+        self.accounts.look_ahead(SystemTime::now());
     }
 
     /// Asks every account what it has left, by a free HEAD of `probe`. Others are told by the way.
