@@ -147,7 +147,8 @@ fn upstreams(config: &Config) -> Result<Arc<[Arc<Upstream>]>, StartError> {
 impl BackgroundService for Watch {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut watched = JoinSet::new();
-        for upstream in self.0.iter().cloned() {
+        for upstream in self.0.iter() {
+            let upstream = Arc::clone(upstream);
             watched.spawn(async move { upstream.watch().await });
         }
         // An error means that the server is gone, which is a shutdown too; what is watched ends

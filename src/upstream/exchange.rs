@@ -49,7 +49,7 @@ use wire::{
 use super::{
     Failure,
     address::Resolver,
-    breaker::{Breakers, Probing as _},
+    breaker::Breakers,
     trust::Trust,
 };
 use crate::{config, metrics};
@@ -185,28 +185,8 @@ impl Exchange {
         self.breakers.held_back(&authority(&self.registry))
     }
 
-    /// As long as a host asks for and up to a tenth more, so that not all who were told come at
-    /// once; one that says nothing is probed as one that failed.
-    fn hold_off_after(&self, wait: Option<Duration>) -> Duration {
-        wait.unwrap_or(self.probe_every).mul_f64(1.0 + fastrand::f64() / 10.0)
-    }
-
     fn is_offline(&self) -> bool {
         self.offline.load(Ordering::Relaxed)
-    }
-
-    /// Leaves `host` alone, if that is what its failure asks for.
-    pub(super) fn hold_off(&self, host: &Arc<str>, failure: &Failure) {
-        let Failure::RateLimited { message, retry_after } = failure else { return };
-        let wait = self.hold_off_after(*retry_after);
-        if self.breakers.pause(host, wait, message) {
-            let scheme = self.registry.scheme();
-            match Url::parse(&format!("{scheme}://{host}/v2/")) {
-                Ok(url) => self.start_probing(Arc::clone(host), url, Some(wait)),
-                // Nothing that was just asked can be no URL; and then nobody waits for a probe.
-                Err(_) => self.breakers.close(host),
-            }
-        }
     }
 
     /// Sends a request and waits for the head of its answer.

@@ -1,4 +1,4 @@
-//! Probes of a host that failed: one at a time, until it answers.
+//! Probes of a host that failed or asked to be left alone: one at a time, until it answers.
 
 use std::{
     sync::Arc,
@@ -9,7 +9,10 @@ use http::{Method, StatusCode};
 use url::Url;
 
 use super::{Exchange, Kind, Request, is_gateway_trouble, wire::timeout};
-use crate::{protocol::ratelimit::retry_after, upstream::breaker::Probing};
+use crate::{
+    protocol::ratelimit::retry_after,
+    upstream::{Failure, breaker::Probing},
+};
 
 /// Probes of a silent host before it is left alone.
 const PROBES: u32 = 720;
@@ -25,6 +28,26 @@ enum Probed {
 // === impl Exchange ===
 
 impl Exchange {
+    /// Leaves `host` alone, if that is what its failure asks for.
+    pub(super) fn hold_off(&self, host: &Arc<str>, failure: &Failure) {
+        let Failure::RateLimited { message, retry_after } = failure else { return };
+        let wait = self.hold_off_after(*retry_after);
+        if self.breakers.pause(host, wait, message) {
+            let scheme = self.registry.scheme();
+            match Url::parse(&format!("{scheme}://{host}/v2/")) {
+                Ok(url) => self.start_probing(Arc::clone(host), url, Some(wait)),
+                // Nothing that was just asked can be no URL; and then nobody waits for a probe.
+                Err(_) => self.breakers.close(host),
+            }
+        }
+    }
+
+    /// As long as a host asks for and up to a tenth more, so that not all who were told come at
+    /// once; one that says nothing is probed as one that failed.
+    fn hold_off_after(&self, wait: Option<Duration>) -> Duration {
+        wait.unwrap_or(self.probe_every).mul_f64(1.0 + fastrand::f64() / 10.0)
+    }
+
     async fn probe(&self, host: &Arc<str>, url: &Url) -> Probed {
         let request = Request { method: Method::HEAD, url, kind: Kind::Probe, headers: &[] };
         let answer = self.attempt(&request, host);
