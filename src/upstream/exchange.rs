@@ -46,12 +46,7 @@ use wire::{
     unreachable,
 };
 
-use super::{
-    Failure,
-    address::Resolver,
-    breaker::Breakers,
-    trust::Trust,
-};
+use super::{Failure, address::Resolver, breaker::Breakers, trust::Trust};
 use crate::{config, metrics};
 
 /// Idle connections kept per upstream.
