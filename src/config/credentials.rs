@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::base_url::BaseUrl;
 use super::files::unopenable;
 use super::nearest::choose;
+use super::preset::Preset;
 use super::problem::{Refusal, Scope, quoted};
 use super::quantity::print_duration;
 use super::raw::{RawAccount, RawCredentials, Scalar};
@@ -136,14 +137,17 @@ impl Credentials {
     }
 }
 
-/// What docker may call a registry in its configuration.
+/// What docker may call a registry in its configuration: the names that it is known by only where
+/// it is the well-known one, and no mirror or stand-in of that name, which must not get its logins.
 fn servers(name: Option<&str>, url: Option<&BaseUrl>) -> Vec<String> {
     let mut servers: Vec<String> = Vec::new();
-    if name == Some("docker.io") {
+    let preset = name.and_then(Preset::named);
+    let preset = preset.filter(|preset| url.is_none_or(|url| preset.url == url.to_string()));
+    if preset.is_some_and(|preset| preset.name == "docker.io") {
         servers.push(DOCKER_HUB.to_owned());
     }
     servers.extend(url.map(BaseUrl::authority));
-    servers.extend(name.map(str::to_owned));
+    servers.extend(preset.map(|preset| preset.name.to_owned()));
     servers.dedup();
     servers
 }

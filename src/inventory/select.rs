@@ -53,6 +53,9 @@ impl Inventory {
         }
         for row in all_tags(&*self.catalogue, None) {
             let (key, record) = row?;
+            if record.is_gone() {
+                continue;
+            }
             let mut is_meant = false;
             for asked in &mut *asked {
                 if asked.wanted.is_tag(&key, &record) {

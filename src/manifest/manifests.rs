@@ -232,7 +232,8 @@ impl Manifests {
     }
 
     async fn record(&self, key: &TagKey) -> Option<TagRecord> {
-        logged(self.tags.get(key).await).flatten()
+        let record = logged(self.tags.get(key).await).flatten();
+        record.filter(|record| !record.is_gone())
     }
 
     /// A caller with its own credentials is served what upstream would serve it now.

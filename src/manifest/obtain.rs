@@ -70,7 +70,8 @@ impl Manifests {
                     this.negatives.remember(&question, &error);
                     // A stranger's 404 says only that it is not for the stranger.
                     if matches!(error, Error::NotFound { .. }) && ask.is_authorised() {
-                        this.tags.gone(&key).await;
+                        let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());
+                        this.tags.gone(&key, cooldown, now).await;
                     }
                     Err(error)
                 }

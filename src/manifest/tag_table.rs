@@ -102,9 +102,16 @@ impl TagTable {
         self.known.invalidate(key);
     }
 
-    /// Upstream said that there is no such tag.
-    pub(super) async fn gone(&self, key: &TagKey) {
-        if self.get(key).await.ok().flatten().is_none() {
+    /// Upstream said at `now` that there is no such tag. Where tags cool it is remembered for as
+    /// long: one that is deleted and comes back has moved.
+    pub(super) async fn gone(&self, key: &TagKey, cooldown: Duration, now: SystemTime) {
+        let Some(record) = self.get(key).await.ok().flatten() else { return };
+        let age = now.duration_since(record.moved).unwrap_or_default();
+        if !cooldown.is_zero() && !record.is_gone() {
+            let digest = choose(&record, cooldown, now).digest;
+            return self.moved(key, &TagRecord::gone(digest, now)).await;
+        }
+        if record.is_gone() && age < cooldown {
             return;
         }
         self.known.invalidate(key);

@@ -74,10 +74,12 @@ fn parse_quota(value: &str) -> (Option<u64>, Option<Duration>) {
     let first = value.split(',').next().unwrap_or_default();
     let mut parts = first.split(';').map(trim_ows);
     let count = parts.next().and_then(number);
+    // A window without a length is none.
     let window = parts.find_map(|part| {
         let (key, seconds) = part.split_once('=')?;
         trim_ows(key).eq_ignore_ascii_case("w").then(|| number(trim_ows(seconds))).flatten()
     });
+    let window = window.filter(|seconds| *seconds > 0);
     (count, window.map(|seconds| Duration::from_secs(seconds).min(MAX_WINDOW)))
 }
 

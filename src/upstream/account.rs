@@ -50,6 +50,7 @@ struct State {
 /// Why an account is not used for a while.
 #[derive(Debug, Clone)]
 struct Aside {
+    since: Instant,
     until: Instant,
     why: String,
     /// The login that was refused; another one ends it.
@@ -77,6 +78,9 @@ pub struct AccountReport {
     pub window_seconds: Option<u64>,
     /// Whom the registry charges.
     pub source: Option<String>,
+    /// Whom else it charged before, where that changes with the address that we leave by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_sources: Vec<SourceReport>,
     /// When the present window has ended for certain; seconds since 1970.
     pub resets_at: Option<u64>,
     /// When the registry said so; seconds since 1970.
@@ -87,6 +91,17 @@ pub struct AccountReport {
     pub state: &'static str,
     /// Why it stands aside.
     pub problem: Option<String>,
+}
+
+/// The budget of one of several sources of an account.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SourceReport {
+    /// Whom the registry charges.
+    pub source: Option<String>,
+    /// Pulls allowed per window.
+    pub limit: Option<u64>,
+    /// Pulls left, as it last said.
+    pub remaining: Option<u64>,
 }
 
 // === impl Account ===
@@ -208,8 +223,8 @@ impl Account {
     /// True, once in a while, if it is to be asked what is left before anybody is refused.
     pub(super) fn is_due(&self, every: Duration) -> bool {
         let mut state = self.lock();
-        let heard = state.purse.said().map(|(_, heard)| heard.elapsed().unwrap_or_default());
-        let is_fresh = heard.is_some_and(|ago| ago < every)
+        let is_lately = |heard: &SystemTime| heard.elapsed().is_ok_and(|ago| ago < every);
+        let is_fresh = state.purse.said().is_some_and(|(_, heard)| is_lately(heard))
             || state.checked.is_some_and(|checked| checked.elapsed() < every);
         if !is_fresh {
             state.checked = Some(Instant::now());
@@ -220,8 +235,9 @@ impl Account {
     /// Not to be used for a while: its login can't be had, which `Credential` has said.
     pub(super) fn has_no_login(&self, problem: &Problem) {
         let why = problem.to_string();
-        let until = Instant::now() + ASIDE_FOR;
-        self.lock().aside = Some(Aside { until, why, version: None });
+        let since = Instant::now();
+        let until = since + ASIDE_FOR;
+        self.lock().aside = Some(Aside { since, until, why, version: None });
         self.show_usable(false);
     }
 
@@ -232,8 +248,9 @@ impl Account {
             credential.refused(version);
         }
         let mut state = self.lock();
-        let until = Instant::now() + ASIDE_FOR;
-        state.aside = Some(Aside { until, why: why.to_owned(), version });
+        let since = Instant::now();
+        let until = since + ASIDE_FOR;
+        state.aside = Some(Aside { since, until, why: why.to_owned(), version });
         let is_told = std::mem::replace(&mut state.is_told, true);
         drop(state);
         self.show_usable(false);
@@ -245,10 +262,12 @@ impl Account {
         }
     }
 
-    /// The registry took its login.
-    pub(super) fn accepted(&self) {
+    /// The registry took its login, in answer to what was asked at `asked`. One that was refused
+    /// since then may still have had a token from before.
+    pub(super) fn accepted(&self, asked: Instant) {
         let mut state = self.lock();
-        if state.aside.is_none() && !state.is_told {
+        let is_older = state.aside.as_ref().is_some_and(|aside| asked < aside.since);
+        if is_older || (state.aside.is_none() && !state.is_told) {
             return;
         }
         state.aside = None;
@@ -293,6 +312,7 @@ impl Account {
             },
             window_seconds: limit.and_then(|said| said.window).map(|window| window.as_secs()),
             source: limit.and_then(|said| said.source.clone()),
+            other_sources: state.purse.all_said().skip(1).map(SourceReport::of).collect(),
             resets_at: state.purse.ends().filter(|ends| *ends > now).map(seconds),
             observed_at: said.map(|(_, heard)| seconds(*heard)),
             spent: state.spent,
@@ -323,6 +343,14 @@ impl Account {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl SourceReport ===
+
+impl SourceReport {
+    fn of(said: &RateLimit) -> Self {
+        Self { source: said.source.clone(), limit: said.limit, remaining: said.remaining }
     }
 }
 

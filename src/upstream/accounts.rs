@@ -224,8 +224,11 @@ impl Accounts {
         usable.peek()?;
         // An account that nobody has asked about has no say; one is enough to know something.
         let known: Vec<_> = usable.filter_map(|account| account.left(now)).collect();
-        (!known.is_empty())
-            .then(|| known.iter().fold((0, 0), |(left, limit), (l, m)| (left + l, limit + m)))
+        (!known.is_empty()).then(|| {
+            known.iter().fold((0_u64, 0_u64), |(left, limit), &(l, m)| {
+                (left.saturating_add(l), limit.saturating_add(m))
+            })
+        })
     }
 
     pub(super) fn report(&self, now: SystemTime) -> Vec<AccountReport> {

@@ -7,7 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,8 +23,15 @@ use crate::{config, metrics};
 #[derive(Debug)]
 pub(super) struct Breakers {
     settings: config::Breaker,
+    /// Who was asked for a shorter time than this was not silent.
+    patience: Duration,
     hosts: Mutex<HashMap<Arc<str>, State>>,
+    openings: AtomicU64,
 }
+
+/// One time that a breaker opened: its probes end with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Opening(u64);
 
 #[derive(Debug)]
 enum State {
@@ -29,37 +39,41 @@ enum State {
         failures: u32,
     },
     Open {
+        opening: Opening,
         because: String,
         timed_out: bool,
     },
     /// It wants to be left alone.
     Paused {
+        opening: Opening,
         until: Instant,
         message: String,
     },
 }
 
-/// One request under way. Dropped without a verdict it counts as unanswered:
-/// only a deadline that passed drops it so.
+/// One request under way. Dropped without a verdict after a fair wait it counts
+/// as unanswered: only a deadline that passed drops it so.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
     breakers: &'a Breakers,
     host: Arc<str>,
     open_with: Option<&'a dyn Probing>,
     url: &'a Url,
+    begun: Instant,
 }
 
 /// Who sends the probes once a breaker has opened.
 pub(super) trait Probing: std::fmt::Debug + Sync {
-    /// Probe `url`'s host until it answers, not before `after` has passed, then close its breaker.
-    fn start_probing(&self, host: Arc<str>, url: Url, after: Option<Duration>);
+    /// Probe `url`'s host until it answers, not before `after` has passed, then close its breaker,
+    /// unless that has ended otherwise.
+    fn start_probing(&self, host: Arc<str>, url: Url, opening: Opening, after: Option<Duration>);
 }
 
 // === impl Breakers ===
 
 impl Breakers {
-    pub(super) fn new(settings: config::Breaker) -> Self {
-        Self { settings, hosts: Mutex::default() }
+    pub(super) fn new(settings: config::Breaker, patience: Duration) -> Self {
+        Self { settings, patience, hosts: Mutex::default(), openings: AtomicU64::new(0) }
     }
 
     /// Leave to ask `host`, unless it is held back.
@@ -72,18 +86,19 @@ impl Breakers {
         if let Some(held_back) = self.held_back(host) {
             return Err(held_back);
         }
-        Ok(Attempt { breakers: self, host: Arc::clone(host), open_with: Some(probing), url })
+        let (host, begun) = (Arc::clone(host), Instant::now());
+        Ok(Attempt { breakers: self, host, open_with: Some(probing), url, begun })
     }
 
     /// Why `host` is not asked now, if it isn't.
     pub(super) fn held_back(&self, host: &Arc<str>) -> Option<Failure> {
         match self.lock().get(host) {
-            Some(State::Open { because, timed_out }) => Some(Failure::HeldBack {
+            Some(State::Open { because, timed_out, .. }) => Some(Failure::HeldBack {
                 host: Arc::clone(host),
                 because: because.clone(),
                 timed_out: *timed_out,
             }),
-            Some(State::Paused { until, message }) => Some(Failure::RateLimited {
+            Some(State::Paused { until, message, .. }) => Some(Failure::RateLimited {
                 message: message.clone(),
                 retry_after: Some(until.saturating_duration_since(Instant::now())),
             }),
@@ -91,17 +106,18 @@ impl Breakers {
         }
     }
 
-    /// Leaves `host` alone for `wait`; false if it is left alone already.
-    pub(super) fn pause(&self, host: &Arc<str>, wait: Duration, message: &str) -> bool {
+    /// Leaves `host` alone for `wait`; `None` if it is left alone already.
+    pub(super) fn pause(&self, host: &Arc<str>, wait: Duration, message: &str) -> Option<Opening> {
         let mut hosts = self.lock();
         if matches!(hosts.get(host), Some(State::Open { .. } | State::Paused { .. })) {
-            return false;
+            return None;
         }
-        let paused = State::Paused { until: Instant::now() + wait, message: message.to_owned() };
+        let (opening, until) = (self.opening(), Instant::now() + wait);
+        let paused = State::Paused { opening, until, message: message.to_owned() };
         hosts.insert(Arc::clone(host), paused);
         metrics::BREAKER_OPEN.with_label_values(&[host]).set(1);
         tracing::warn!(%host, wait_seconds = wait.as_secs(), message, "is not asked for as long as it wants");
-        true
+        Some(opening)
     }
 
     /// A probe was told to wait on.
@@ -111,43 +127,73 @@ impl Breakers {
         }
     }
 
-    /// Lets requests to `host` pass again.
-    pub(super) fn close(&self, host: &Arc<str>) {
-        let before = self.lock().remove(host);
-        if matches!(before, Some(State::Open { .. } | State::Paused { .. })) {
-            metrics::BREAKER_OPEN.with_label_values(&[host]).set(0);
-            tracing::info!(%host, "answers again");
+    /// True as long as `host` is held back since then.
+    pub(super) fn is_since(&self, host: &Arc<str>, opening: Opening) -> bool {
+        self.lock().get(host).and_then(State::opening) == Some(opening)
+    }
+
+    /// Lets requests to `host` pass again, if it is held back since then.
+    pub(super) fn close(&self, host: &Arc<str>, opening: Opening) {
+        let mut hosts = self.lock();
+        if hosts.get(host).and_then(State::opening) == Some(opening) {
+            hosts.remove(host);
+            told_open_no_more(host);
         }
     }
 
     /// Forgets the failures of a host that has answered. One that wants to be left alone has
     /// answered an older request, and stays so.
     fn forgive(&self, host: &Arc<str>) {
-        let is_paused = matches!(self.lock().get(host), Some(State::Paused { .. }));
-        if !is_paused {
-            self.close(host);
+        let mut hosts = self.lock();
+        if matches!(hosts.get(host), Some(State::Paused { .. })) {
+            return;
+        }
+        if let Some(State::Open { .. }) = hosts.remove(host) {
+            told_open_no_more(host);
         }
     }
 
-    /// Counts a failure; true if it opened the breaker.
-    fn fail(&self, host: &Arc<str>, failure: &Failure) -> bool {
+    /// Counts a failure; says so if it opened the breaker.
+    fn fail(&self, host: &Arc<str>, failure: &Failure) -> Option<Opening> {
         let mut hosts = self.lock();
         let state = hosts.entry(Arc::clone(host)).or_insert(State::Closed { failures: 0 });
         let State::Closed { failures } = state else {
-            return false;
+            return None;
         };
         *failures += 1;
-        if !failure.is_timeout() && *failures < self.settings.failures {
-            return false;
+        let timed_out = failure.is_timeout();
+        if !timed_out && *failures < self.settings.failures {
+            return None;
         }
-        *state = State::Open { because: failure.to_string(), timed_out: failure.is_timeout() };
+        let opening = self.opening();
+        *state = State::Open { opening, because: failure.to_string(), timed_out };
         metrics::BREAKER_OPEN.with_label_values(&[host]).set(1);
         tracing::warn!(%host, %failure, "is not asked until it answers a probe");
-        true
+        Some(opening)
+    }
+
+    fn opening(&self) -> Opening {
+        Opening(self.openings.fetch_add(1, Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, State>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn told_open_no_more(host: &str) {
+    metrics::BREAKER_OPEN.with_label_values(&[host]).set(0);
+    tracing::info!(%host, "answers again");
+}
+
+// === impl State ===
+
+impl State {
+    fn opening(&self) -> Option<Opening> {
+        match self {
+            Self::Open { opening, .. } | Self::Paused { opening, .. } => Some(*opening),
+            Self::Closed { .. } => None,
+        }
     }
 }
 
@@ -165,18 +211,29 @@ impl Attempt<'_> {
         self.settle(failure);
     }
 
+    /// What came of it says nothing about the host.
+    pub(super) fn says_nothing(mut self) {
+        self.open_with = None;
+    }
+
     fn settle(&mut self, failure: &Failure) {
         let Some(probing) = self.open_with.take() else {
             return;
         };
-        if self.breakers.fail(&self.host, failure) {
-            probing.start_probing(Arc::clone(&self.host), self.url.clone(), None);
-        }
+        let Some(opening) = self.breakers.fail(&self.host, failure) else {
+            return;
+        };
+        // Who answers with trouble may have it with this one thing only: that is found out at once.
+        let after = matches!(failure, Failure::Status { .. }).then_some(Duration::ZERO);
+        probing.start_probing(Arc::clone(&self.host), self.url.clone(), opening, after);
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
+        if self.begun.elapsed() < self.breakers.patience {
+            return;
+        }
         let host = Arc::clone(&self.host);
         self.settle(&Failure::Timeout { host, waiting_for: "an answer" });
     }
@@ -184,7 +241,7 @@ impl Drop for Attempt<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
@@ -192,7 +249,7 @@ mod tests {
     struct Probes(AtomicU32);
 
     impl Probing for Probes {
-        fn start_probing(&self, _: Arc<str>, _: Url, _: Option<Duration>) {
+        fn start_probing(&self, _: Arc<str>, _: Url, _: Opening, _: Option<Duration>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -200,7 +257,7 @@ mod tests {
     fn breakers() -> (Breakers, Arc<str>, Url, Probes) {
         let settings = config::Breaker::default();
         let url = Url::parse("http://registry.example/v2/").unwrap();
-        (Breakers::new(settings), "registry.example".into(), url, Probes::default())
+        (Breakers::new(settings, Duration::ZERO), "registry.example".into(), url, Probes::default())
     }
 
     fn refused(host: &Arc<str>) -> Failure {
@@ -222,8 +279,30 @@ mod tests {
             Err(Failure::HeldBack { timed_out: false, .. })
         ));
         assert_eq!(probes.0.load(Ordering::Relaxed), 1);
-        breakers.close(&host);
+        breakers.close(&host, Opening(0));
         assert!(breakers.admit(&host, &url, &probes).is_ok());
+    }
+
+    #[test]
+    fn who_was_hardly_asked_was_not_silent() {
+        let (mut breakers, host, url, probes) = breakers();
+        breakers.patience = Duration::from_secs(60);
+        drop(breakers.admit(&host, &url, &probes).unwrap());
+        assert!(breakers.held_back(&host).is_none());
+    }
+
+    #[test]
+    fn the_probes_of_one_failure_do_not_end_the_next() {
+        let (breakers, host, url, probes) = breakers();
+        let slow = breakers.admit(&host, &url, &probes).unwrap();
+        drop(breakers.admit(&host, &url, &probes).unwrap());
+        assert!(breakers.is_since(&host, Opening(0)));
+        slow.answered();
+        let wait = Duration::from_secs(3600);
+        assert_eq!(breakers.pause(&host, wait, "Too Many Requests"), Some(Opening(1)));
+        assert!(!breakers.is_since(&host, Opening(0)));
+        breakers.close(&host, Opening(0));
+        assert!(breakers.held_back(&host).is_some(), "an older probe let requests pass");
     }
 
     #[test]
@@ -242,15 +321,16 @@ mod tests {
         let (breakers, host, url, probes) = breakers();
         let older = breakers.admit(&host, &url, &probes).unwrap();
         let wait = Duration::from_secs(60);
-        assert!(breakers.pause(&host, wait, "Too Many Requests"));
-        assert!(!breakers.pause(&host, wait, "Too Many Requests"), "once is enough");
+        let opening = breakers.pause(&host, wait, "Too Many Requests").unwrap();
+        let again = breakers.pause(&host, wait, "Too Many Requests");
+        assert!(again.is_none(), "once is enough");
         older.answered();
         let held_back = breakers.held_back(&host);
         let Some(Failure::RateLimited { retry_after: Some(left), .. }) = held_back else {
             panic!("it is asked: {held_back:?}");
         };
         assert!(left > Duration::from_secs(50) && left <= wait);
-        breakers.close(&host);
+        breakers.close(&host, opening);
         assert!(breakers.held_back(&host).is_none());
     }
 }

@@ -20,9 +20,10 @@ use super::{
     redirect::{Journey, follow},
     retry::{self, RETRIES, Retries},
     token::TokenError,
+    turns::{is_counted, refused_elsewhere},
 };
 use crate::{
-    config,
+    config::{self, Order},
     protocol::{Repository, Route},
 };
 
@@ -36,6 +37,7 @@ pub(super) struct Conversation {
     pub(super) exchange: Arc<Exchange>,
     retries: Retries,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) mirror: Option<Order>,
 }
 
 // === impl Conversation ===
@@ -44,18 +46,24 @@ impl Conversation {
     /// With the registry of `config`, or its mirror: then `place` names it.
     pub(super) fn new(
         config: &config::Upstream,
-        place: Option<&str>,
+        place: Option<(&str, Order)>,
         offline: &Arc<AtomicBool>,
         ledger: &Arc<Ledger>,
     ) -> Result<Arc<Self>, String> {
         let base = Url::parse(&config.url.to_string()).map_err(|error| error.to_string())?;
         let name: Arc<str> = config.name.as_str().into();
         Ok(Arc::new(Self {
-            accounts: Accounts::new(&name, place, &config.credentials, &config.budget),
+            accounts: Accounts::new(
+                &name,
+                place.map(|(place, _)| place),
+                &config.credentials,
+                &config.budget,
+            ),
             exchange: Exchange::new(config, base.clone(), offline)?,
             retries: Retries::new(config.breaker.retries_percent),
             prefix: config.prefix.clone(),
             ledger: Arc::clone(ledger),
+            mirror: place.map(|(_, order)| order),
             name,
             base,
         }))
@@ -92,12 +100,23 @@ impl Conversation {
     /// Asks, with a token where one is wanted, once more after a 401. Reads the budget, and goes on
     /// to another account where one is refused or spent.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<Reply, Error> {
+        // Neither a login nor a token is fetched for who is not asked.
+        if let Some(held_back) = self.held_back() {
+            return Err(held_back.into());
+        }
         let authorization = match &ask.caller {
             Caller::Client { authorization, .. } => authorization,
             // Boxed: what waits for it should not carry its weight.
             Caller::Shared => return Box::pin(self.ask_by_turns(ask)).await,
         };
         let reply = self.send(ask, authorization.as_ref()).await?;
+        if is_counted(ask, reply.status) {
+            self.book(ask);
+        }
+        let is_refused = matches!(reply.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if is_refused && self.is_elsewhere(ask, &reply) {
+            return Err(refused_elsewhere(ask, reply).await);
+        }
         if reply.status != StatusCode::TOO_MANY_REQUESTS {
             return Ok(reply);
         }
@@ -154,12 +173,13 @@ impl Conversation {
     ) -> Result<Reply, Failure> {
         let mut url = self.base.clone();
         url.set_path(&self.on_the_wire(&ask.route).to_string());
-        let journey = Journey {
+        let mut journey = Journey {
             method: ask.method.clone(),
             url: &url,
             kind: ask.kind(),
             authorization,
             headers: ask.headers(),
+            is_retry: false,
         };
         self.retries.earn();
         let mut attempt = 0;
@@ -176,6 +196,7 @@ impl Conversation {
                 return result;
             }
             attempt += 1;
+            journey.is_retry = true;
             tokio::time::sleep(retry::wait(attempt)).await;
         }
     }

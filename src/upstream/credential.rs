@@ -77,6 +77,15 @@ struct State {
     versions: u64,
 }
 
+/// Why a login is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// It was loaded some time ago, and holds meanwhile.
+    Old,
+    /// What is known, if anything is, is not the one any more.
+    Changed,
+}
+
 /// Tells one state of a file from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
@@ -106,7 +115,7 @@ impl Credential {
 
     /// Begins to load it, if that is due; waits for nothing.
     pub(super) fn prepare(&self) {
-        if self.0.is_due() {
+        if self.0.due().is_some() {
             self.0.load();
         }
     }
@@ -114,10 +123,11 @@ impl Credential {
     /// The login as it is now. A caller that leaves ends nothing.
     pub(super) async fn login(&self) -> Result<Login, Problem> {
         let source = &self.0;
-        if source.is_due() {
+        if let Some(due) = source.due() {
             let loading = source.load();
-            let known = source.lock().known.clone().filter(|_| source.is_slow());
             // What a helper said holds until it has said something else.
+            let holds = due == Due::Old || source.is_slow();
+            let known = source.lock().known.clone().filter(|_| holds);
             if let Some(login) = known {
                 return Ok(login);
             }
@@ -162,29 +172,29 @@ impl Source {
         }
     }
 
-    /// Whether to load it, anew or for the first time.
-    fn is_due(&self) -> bool {
+    /// Why to load it, anew or for the first time.
+    fn due(&self) -> Option<Due> {
         let mut state = self.lock();
         if state.loading.is_some() {
-            return false;
+            return None;
         }
-        let Some(loaded) = state.loaded else { return true };
+        let Some(loaded) = state.loaded else { return Some(Due::Changed) };
         if state.is_refused {
             state.is_refused = false;
-            return true;
+            return Some(Due::Changed);
         }
         let holds = if state.problem.is_some() { PROBLEM_HOLDS } else { HELPER_HOLDS };
-        let is_old = loaded.elapsed() >= holds;
+        let old = (loaded.elapsed() >= holds).then_some(Due::Old);
         let Some(path) = self.path() else {
-            return is_old && self.is_slow();
+            return old.filter(|_| self.is_slow());
         };
         if state.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
-            return false;
+            return None;
         }
         state.looked = Some(Instant::now());
         // A look at a file's inode, now and then; the reading is done elsewhere. A configuration of
         // docker's may name a helper, so that it is never known for ever.
-        is_old || Stamp::of(path) != state.stamp
+        if Stamp::of(path) == state.stamp { old } else { Some(Due::Changed) }
     }
 
     /// Starts a load, or joins the one that runs.

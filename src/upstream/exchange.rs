@@ -69,6 +69,8 @@ pub(super) struct Request<'a> {
     pub(super) url: &'a Url,
     pub(super) kind: Kind,
     pub(super) headers: &'a [(HeaderName, HeaderValue)],
+    /// It has just failed, and is sent once more.
+    pub(super) is_retry: bool,
 }
 
 /// The head of an answer, and its body still to be read.
@@ -154,7 +156,7 @@ impl Exchange {
             upstream: config.name.as_str().into(),
             connector: Arc::new(connector),
             dialer,
-            breakers: Breakers::new(config.breaker.clone()),
+            breakers: Breakers::new(config.breaker.clone(), fair_wait(&config.timeouts)),
             places: Places::new(config.max_connections),
             turns: config.max_requests_per_second.map(Pace::of_requests),
             bandwidth: config.max_bandwidth.map(|limit| Arc::new(Pace::of_bytes(limit))),
@@ -170,6 +172,11 @@ impl Exchange {
 
     pub(super) fn trust(&self) -> &Trust {
         &self.dialer.trust
+    }
+
+    /// Whether `host` is the registry's own.
+    pub(super) fn is_registry(&self, host: &str) -> bool {
+        *host == *authority(&self.registry)
     }
 
     /// Why requests to the registry itself are held back, if they are.
@@ -190,6 +197,10 @@ impl Exchange {
             return Err(Failure::Offline);
         }
         let host = authority(request.url);
+        // Who is not asked is not queued for either.
+        if let Some(held_back) = self.breakers.held_back(&host) {
+            return Err(held_back);
+        }
         let waited = self.turn(&host).await?;
         let patience = self.timeouts.response.saturating_sub(waited);
         let place = self.places.wait(&host, patience).await?;
@@ -201,6 +212,10 @@ impl Exchange {
         match &result {
             Err(failure @ (Failure::Timeout { .. } | Failure::Unreachable { .. })) => {
                 attempt.failed(failure);
+            }
+            // Several answers to one request are one failure.
+            Ok(reply) if is_gateway_trouble(reply.status) && request.is_retry => {
+                attempt.says_nothing();
             }
             Ok(reply) if is_gateway_trouble(reply.status) => {
                 attempt.failed(&Failure::Status { status: reply.status, retry_after: None });
@@ -343,11 +358,16 @@ impl Exchange {
     }
 }
 
+/// What a host must have been given before its silence counts.
+fn fair_wait(timeouts: &config::Timeouts) -> Duration {
+    timeouts.connect.min(timeouts.validate / 2)
+}
+
 /// What Docker Hub counts: manifest GETs that were answered, conditional ones too.
 fn is_counted(request: &Request<'_>, status: StatusCode) -> bool {
     request.kind == Kind::Manifest
         && request.method == Method::GET
-        && (status.is_success() || status.is_redirection())
+        && (status.is_success() || status == StatusCode::NOT_MODIFIED)
 }
 
 /// Trouble of the whole host rather than of one request to it.

@@ -11,15 +11,30 @@ use crate::protocol::ratelimit::RateLimit;
 /// A window that no registry named: Docker Hub's.
 const WINDOW: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// Whom a registry charges for one account may change with the address that we leave by; so many
+/// are told apart.
+const SOURCES: usize = 8;
+
+/// A refusal holds at least so long, whatever it says: who is told to wait for nothing would ask
+/// without end.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+
 /// What is known of one account's budget.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Purse {
+    /// By whom the registry charges, the last one first. Never empty.
+    sources: Vec<Budget>,
+    /// Counted requests that have no answer yet.
+    under_way: u64,
+}
+
+/// The budget of one source.
+#[derive(Debug, Clone, Default)]
+struct Budget {
     /// What was last said, and when it was heard.
     said: Option<(RateLimit, SystemTime)>,
     /// The first pull of the present window was seen then.
     began: Option<SystemTime>,
-    /// Counted requests that have no answer yet.
-    under_way: u64,
     /// A 429 said that nothing is left, until then at the latest.
     refused_until: Option<SystemTime>,
 }
@@ -47,40 +62,31 @@ pub(super) enum Standing {
 
 // === impl Purse ===
 
+impl Default for Purse {
+    fn default() -> Self {
+        Self { sources: vec![Budget::default()], under_way: 0 }
+    }
+}
+
 impl Purse {
     /// What can be spent at `now`.
     pub(super) fn standing(&self, now: SystemTime) -> Standing {
-        if let Some(until) = self.refused_until.filter(|until| now < *until) {
-            return Standing::Spent { until };
-        }
-        let Some((said, _)) = &self.said else { return Standing::Unlimited };
-        let Some(remaining) = said.remaining else { return Standing::Unlimited };
-        let ends = self.ends();
-        // Nobody has asked since the window ended: all of it is there again.
-        let remaining = match (said.limit, ends) {
-            (Some(limit), Some(ends)) if ends <= now => limit,
-            _ => remaining,
-        };
-        if remaining == 0 {
-            return Standing::Spent { until: ends.unwrap_or(now + self.window()) };
-        }
-        let left = remaining.saturating_sub(self.under_way);
-        if left == 0 {
-            return Standing::Waiting;
-        }
-        let spent = said.limit.unwrap_or(remaining).saturating_sub(left);
-        Standing::Left { left, spent }
+        self.current().map_or(Standing::Unlimited, |budget| budget.standing(self.under_way, now))
     }
 
     /// What was last said, and when.
     pub(super) fn said(&self) -> Option<&(RateLimit, SystemTime)> {
-        self.said.as_ref()
+        self.current().and_then(|budget| budget.said.as_ref())
+    }
+
+    /// What was last said of every source, the last one first.
+    pub(super) fn all_said(&self) -> impl Iterator<Item = &RateLimit> {
+        self.sources.iter().filter_map(|budget| budget.said.as_ref()).map(|(said, _)| said)
     }
 
     /// When the present window has ended for certain, if one is known to have begun.
     pub(super) fn ends(&self) -> Option<SystemTime> {
-        let ends = self.began.map(|began| began + self.window());
-        ends.into_iter().chain(self.refused_until).max()
+        self.current().and_then(Budget::ends)
     }
 
     /// A counted request goes out.
@@ -95,30 +101,107 @@ impl Purse {
 
     /// An answer to a request that was sent at `sent` says `limit`; it is heard at `now`.
     pub(super) fn observe(&mut self, limit: RateLimit, sent: SystemTime, now: SystemTime) {
+        self.turn_to(limit.source.as_deref());
+        if let Some(budget) = self.sources.first_mut() {
+            budget.observe(limit, sent, now);
+        }
+    }
+
+    /// A 429 said that nothing is left; `wait` is its `Retry-After`.
+    pub(super) fn refused(&mut self, wait: Option<Duration>, now: SystemTime) {
+        if let Some(budget) = self.sources.first_mut() {
+            budget.refused(wait, now);
+        }
+    }
+
+    fn current(&self) -> Option<&Budget> {
+        self.sources.first()
+    }
+
+    /// The one whom the registry names comes first; who names none speaks of the last one.
+    fn turn_to(&mut self, source: Option<&str>) {
+        let Some(source) = source else { return };
+        let is_it = |budget: &Budget| match &budget.said {
+            // Nothing was heard of it before it was named.
+            None => true,
+            Some((said, _)) => said.source.as_deref().is_none_or(|named| named == source),
+        };
+        match self.sources.iter().position(is_it) {
+            Some(index) => self.sources[..=index].rotate_right(1),
+            None => {
+                self.sources.truncate(SOURCES - 1);
+                self.sources.insert(0, Budget::default());
+            }
+        }
+    }
+}
+
+// === impl Budget ===
+
+impl Budget {
+    fn standing(&self, under_way: u64, now: SystemTime) -> Standing {
+        if let Some(until) = self.refused_until.filter(|until| now < *until) {
+            return Standing::Spent { until };
+        }
+        let Some((said, _)) = &self.said else { return Standing::Unlimited };
+        let Some(remaining) = said.remaining else { return Standing::Unlimited };
+        let ends = self.ends();
+        // Nobody has asked since the window ended: all of it is there again.
+        let remaining = match (said.limit, ends) {
+            (Some(limit), Some(ends)) if ends <= now => limit,
+            _ => remaining,
+        };
+        if remaining == 0 {
+            return Standing::Spent { until: ends.unwrap_or(now + self.window()) };
+        }
+        let left = remaining.saturating_sub(under_way);
+        if left == 0 {
+            return Standing::Waiting;
+        }
+        let spent = said.limit.unwrap_or(remaining).saturating_sub(left);
+        Standing::Left { left, spent }
+    }
+
+    fn ends(&self) -> Option<SystemTime> {
+        let ends = self.began.map(|began| began + self.window());
+        ends.into_iter().chain(self.refused_until).max()
+    }
+
+    fn observe(&mut self, limit: RateLimit, sent: SystemTime, now: SystemTime) {
         let before = self.said.as_ref();
         let left_before = before.and_then(|(said, _)| said.remaining);
         let heard = before.map(|(_, heard)| *heard);
         let is_more = matches!((left_before, limit.remaining), (Some(a), Some(b)) if b > a);
-        // An answer that was on its way while another said less is the older of the two.
-        if is_more && heard.is_some_and(|heard| sent < heard) {
+        // An answer that was on its way while another said less is the older of the two. What was
+        // heard in the future was heard under a wrong clock.
+        if is_more && heard.is_some_and(|heard| sent < heard && heard <= now) {
             return;
         }
+        // What can't be read, or was not sent, is as it was.
+        let limit = match before {
+            None => limit,
+            Some((said, _)) => RateLimit {
+                limit: limit.limit.or(said.limit),
+                remaining: limit.remaining.or(said.remaining),
+                window: limit.window.or(said.window),
+                source: limit.source.or_else(|| said.source.clone()),
+            },
+        };
         if limit.remaining.is_some_and(|left| left > 0) {
             self.refused_until = None;
         }
         let is_whole = limit.remaining.is_some() && limit.remaining == limit.limit;
         if is_whole {
             self.began = None;
-        } else if self.began.is_none() || is_more {
+        } else if is_more || self.began.is_none_or(|began| began > now) {
             self.began = Some(now);
         }
         self.said = Some((limit, now));
     }
 
-    /// A 429 said that nothing is left; `wait` is its `Retry-After`.
-    pub(super) fn refused(&mut self, wait: Option<Duration>, now: SystemTime) {
+    fn refused(&mut self, wait: Option<Duration>, now: SystemTime) {
         let until = match wait {
-            Some(wait) => now + wait,
+            Some(wait) => now + wait.max(LEAST_WAIT),
             None => self.ends().filter(|ends| *ends > now).unwrap_or(now + self.window()),
         };
         self.refused_until = Some(until);
@@ -208,6 +291,53 @@ mod tests {
         purse.refused(None, at(100));
         purse.observe(says(3), at(110), at(111));
         assert_eq!(purse.standing(at(112)), Standing::Left { left: 3, spent: 97 });
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_keeps_no_account_spent() {
+        let mut purse = purse(100);
+        purse.observe(says(0), at(7200), at(7200));
+        // Two hours back.
+        purse.observe(says(50), at(10), at(11));
+        assert_eq!(purse.standing(at(12)), Standing::Left { left: 50, spent: 50 });
+        assert_eq!(purse.ends(), Some(at(611)));
+    }
+
+    #[test]
+    fn what_can_not_be_read_leaves_what_was_known() {
+        let mut purse = purse(3);
+        purse.observe(RateLimit { remaining: None, ..says(0) }, at(1), at(1));
+        assert_eq!(purse.standing(at(2)), Standing::Left { left: 3, spent: 97 });
+        purse.observe(RateLimit { limit: None, window: None, ..says(2) }, at(3), at(3));
+        assert_eq!(purse.standing(at(4)), Standing::Left { left: 2, spent: 98 });
+    }
+
+    #[test]
+    fn a_refusal_without_a_wait_does_not_let_ask_on() {
+        let mut purse = Purse::default();
+        purse.refused(Some(Duration::ZERO), at(0));
+        assert_eq!(purse.standing(at(0)), Standing::Spent { until: at(1) });
+    }
+
+    #[test]
+    fn sources_have_budgets_of_their_own_and_few_are_remembered() {
+        let of = |source: &str, remaining| RateLimit {
+            source: Some(source.to_owned()),
+            ..says(remaining)
+        };
+        let mut purse = purse(40);
+        // The first that is named is the one that was heard of.
+        purse.observe(of("192.0.2.1", 39), at(1), at(1));
+        purse.observe(of("192.0.2.2", 0), at(2), at(2));
+        assert!(matches!(purse.standing(at(3)), Standing::Spent { .. }));
+        purse.observe(of("192.0.2.1", 38), at(4), at(4));
+        assert_eq!(purse.standing(at(5)), Standing::Left { left: 38, spent: 62 });
+        assert_eq!(purse.ends(), Some(at(600)), "the other's pulls begin no window of this one");
+        assert_eq!(purse.all_said().count(), 2);
+        for n in 0..100 {
+            purse.observe(of(&format!("198.51.100.{n}"), 9), at(6), at(6));
+        }
+        assert_eq!(purse.all_said().count(), SOURCES);
     }
 
     proptest! {

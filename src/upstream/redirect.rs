@@ -23,6 +23,8 @@ pub(super) struct Journey<'a> {
     pub(super) authorization: Option<&'a HeaderValue>,
     /// Sent on every hop.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// It has just failed, and is tried once more.
+    pub(super) is_retry: bool,
 }
 
 /// Sends the request and follows where it is sent, as far as `Exchange`'s trust goes.
@@ -40,6 +42,7 @@ pub(super) async fn follow(exchange: &Exchange, journey: &Journey<'_>) -> Result
             url: &url,
             kind: journey.kind,
             headers: &headers,
+            is_retry: journey.is_retry,
         };
         let reply = exchange.send(&request).await?;
         if !is_redirect(reply.status) {

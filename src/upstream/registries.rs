@@ -114,5 +114,5 @@ fn of_mirror(
         ..mirror.registry.clone()
     };
     let place = config.url.authority();
-    Conversation::new(&config, Some(&place), offline, ledger)
+    Conversation::new(&config, Some((&place, mirror.order)), offline, ledger)
 }

@@ -26,7 +26,8 @@ use super::{
     reply::{content_digest, content_range, expect_ok, number, text},
 };
 use crate::{
-    config, metrics,
+    config::{self, Order},
+    metrics,
     protocol::{
         Algorithm, ByteRange, Digest, ErrorCode, Reference, Repository, Route,
         media_type::{NotAManifest, inspect},
@@ -193,7 +194,15 @@ impl Upstream {
             async move {
                 let reply = talk.ask(&ask).await?;
                 let no_head = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
-                if no_head.contains(&reply.status) {
+                let can_tell = !no_head.contains(&reply.status);
+                let has_digest = reply.headers.contains_key("docker-content-digest");
+                // The one that is asked next can tell, and a GET there may be counted.
+                if talk.mirror == Some(Order::Before) && !(can_tell && has_digest) {
+                    let reply = expect_ok(reply).await?;
+                    reply.body.dismiss().await;
+                    return Err(Failure::invalid("its HEAD does not tell the digest").into());
+                }
+                if !can_tell {
                     return Ok(None);
                 }
                 let reply = expect_ok(reply).await?;
@@ -304,7 +313,11 @@ impl Upstream {
 }
 
 async fn head_blob(talk: Arc<Conversation>, mut ask: Ask) -> Result<BlobHead, Error> {
-    match expect_ok(talk.ask(&ask).await?).await {
+    let answer = match talk.ask(&ask).await {
+        Ok(reply) => expect_ok(reply).await,
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(reply) => {
             let size = number(&reply.headers, &header::CONTENT_LENGTH);
             reply.body.dismiss().await;

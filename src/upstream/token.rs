@@ -226,7 +226,8 @@ async fn fetch(exchange: &Exchange, key: &Key, login: Option<&Login>) -> Result<
     }
     let authorization = login.and_then(basic).map(|value| (header::AUTHORIZATION, value));
     let headers: Vec<_> = authorization.into_iter().collect();
-    let request = Request { method: Method::GET, url: &url, kind: Kind::Token, headers: &headers };
+    let (method, kind) = (Method::GET, Kind::Token);
+    let request = Request { method, url: &url, kind, headers: &headers, is_retry: false };
     let reply = exchange.send(&request).await.map_err(in_token)?;
     if reply.status != StatusCode::OK {
         return Err(refused(exchange, reply, login).await);

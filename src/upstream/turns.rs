@@ -4,7 +4,10 @@
 //! left, gives its turn to the next. Nobody is refused for want of budget before
 //! a free HEAD has said that it is spent.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use http::{Method, StatusCode, header};
 
@@ -15,7 +18,7 @@ use super::{
     ask::Ask,
     conversation::Conversation,
     credential::Login,
-    exchange::Reply,
+    exchange::{Kind, Reply},
     reply::{into_error, is_budget_spent},
     token::TokenError,
 };
@@ -90,7 +93,7 @@ impl Conversation {
                 return Ok(Asked::Unusable(problem.to_string()));
             }
         };
-        let sent = SystemTime::now();
+        let (asked, sent) = (Instant::now(), SystemTime::now());
         let mut reply = match self.send_as(ask, account, login.as_ref()).await {
             Ok(reply) => reply,
             Err(TokenError::Failed(error)) => return Err(error),
@@ -107,13 +110,16 @@ impl Conversation {
         };
         // The challenge was ours to meet, and no client's.
         reply.headers.remove(header::WWW_AUTHENTICATE);
-        let is_counted = ask.cost() == Cost::Pull
-            && (reply.status.is_success() || reply.status.is_redirection());
+        let is_counted = is_counted(ask, reply.status);
         account.observe(&reply.headers, sent, is_counted);
-        if is_counted && let Some(repository) = ask.route.repository() {
-            self.ledger.spend(repository, ask.client);
+        if is_counted {
+            self.book(ask);
         }
         match reply.status {
+            // Where a blob lies has no word on whom the registry knows.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.is_elsewhere(ask, &reply) => {
+                Err(refused_elsewhere(ask, reply).await)
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Ok(Asked::Denied(into_error(reply).await))
             }
@@ -132,10 +138,26 @@ impl Conversation {
                     Ok(Asked::Spent)
                 }
             },
-            _ => {
-                account.accepted();
+            status => {
+                if status.is_success() || status == StatusCode::NOT_FOUND {
+                    account.accepted(asked);
+                }
                 Ok(Asked::Reply(reply))
             }
+        }
+    }
+
+    /// True if a blob's answer came from where the registry had sent us.
+    pub(super) fn is_elsewhere(&self, ask: &Ask, reply: &Reply) -> bool {
+        ask.kind() == Kind::Blob && !self.exchange.is_registry(&reply.body.host)
+    }
+
+    /// Enters a counted request into the books; one of a mirror is on the mirror's account.
+    pub(super) fn book(&self, ask: &Ask) {
+        if let Some(repository) = ask.route.repository()
+            && self.mirror.is_none()
+        {
+            self.ledger.spend(repository, ask.client);
         }
     }
 
@@ -151,7 +173,7 @@ impl Conversation {
         let authorization = account.tokens.before_asked(&self.exchange, scope, login).await?;
         let used = authorization.as_ref();
         let mut reply = self.send(ask, used).await?;
-        if reply.status != StatusCode::UNAUTHORIZED {
+        if reply.status != StatusCode::UNAUTHORIZED || self.is_elsewhere(ask, &reply) {
             return Ok(reply);
         }
         // The token may come from the same host, and it must not wait for us.
@@ -219,5 +241,22 @@ impl Conversation {
         let problem = self.accounts.report(now).into_iter().find_map(|account| account.problem);
         let problem = problem.unwrap_or_else(|| "all stand aside".to_owned());
         Failure::NoAccount { problem }.into()
+    }
+}
+
+/// What a registry may count: a manifest that it gave.
+pub(super) fn is_counted(ask: &Ask, status: StatusCode) -> bool {
+    ask.cost() == Cost::Pull && (status.is_success() || status == StatusCode::NOT_MODIFIED)
+}
+
+/// The one that signed the way to a blob is not believed by the one that has it. A HEAD is only
+/// denied: the way may have been signed for GET alone.
+pub(super) async fn refused_elsewhere(ask: &Ask, reply: Reply) -> Error {
+    let (host, status) = (Arc::clone(&reply.body.host), reply.status);
+    reply.body.dismiss().await;
+    let message = format!("{host}, where it sent us for the blob, answered {status}");
+    match ask.method {
+        Method::HEAD => Error::Denied { message },
+        _ => Failure::invalid(message).into(),
     }
 }

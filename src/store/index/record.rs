@@ -86,6 +86,9 @@ pub struct TagKey {
     pub tag: Tag,
 }
 
+/// When a tag was confirmed that upstream has no more.
+const GONE: SystemTime = SystemTime::UNIX_EPOCH;
+
 /// What a tag named when upstream was last asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagRecord {
@@ -241,6 +244,17 @@ impl Link {
 }
 
 impl TagRecord {
+    /// Upstream has it no more: it is on record only for what it named, which stands in for a while
+    /// if it comes back with another digest.
+    pub fn is_gone(&self) -> bool {
+        self.validated == GONE
+    }
+
+    /// The same tag, gone since `now`, when it named `digest`.
+    pub fn gone(digest: Digest, now: SystemTime) -> Self {
+        Self { digest, previous: None, validated: GONE, moved: now }
+    }
+
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (digest, previous, validated_ms, moved_ms) = decode::<TagRow>(bytes)?;
         Some(Self {

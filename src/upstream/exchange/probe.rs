@@ -8,10 +8,16 @@ use std::{
 use http::{Method, StatusCode};
 use url::Url;
 
-use super::{Exchange, Kind, Request, is_gateway_trouble, wire::timeout};
+use super::{
+    Exchange, Kind, Request, is_gateway_trouble,
+    wire::{authority, timeout},
+};
 use crate::{
     protocol::ratelimit::retry_after,
-    upstream::{Failure, breaker::Probing},
+    upstream::{
+        Failure,
+        breaker::{Opening, Probing},
+    },
 };
 
 /// Probes of a silent host before it is left alone.
@@ -32,13 +38,12 @@ impl Exchange {
     pub(in crate::upstream) fn hold_off(&self, host: &Arc<str>, failure: &Failure) {
         let Failure::RateLimited { message, retry_after } = failure else { return };
         let wait = self.hold_off_after(*retry_after);
-        if self.breakers.pause(host, wait, message) {
-            let scheme = self.registry.scheme();
-            match Url::parse(&format!("{scheme}://{host}/v2/")) {
-                Ok(url) => self.start_probing(Arc::clone(host), url, Some(wait)),
-                // Nothing that was just asked can be no URL; and then nobody waits for a probe.
-                Err(_) => self.breakers.close(host),
-            }
+        let Some(opening) = self.breakers.pause(host, wait, message) else { return };
+        let scheme = self.registry.scheme();
+        match Url::parse(&format!("{scheme}://{host}/v2/")) {
+            Ok(url) => self.start_probing(Arc::clone(host), url, opening, Some(wait)),
+            // Nothing that was just asked can be no URL; and then nobody waits for a probe.
+            Err(_) => self.breakers.close(host, opening),
         }
     }
 
@@ -48,8 +53,21 @@ impl Exchange {
         wait.unwrap_or(self.probe_every).mul_f64(1.0 + fastrand::f64() / 10.0)
     }
 
+    /// Probes what failed. Where that is the registry's, and fails again, the ping tells whether
+    /// the rest of it is well: one broken repository must not hold up all others.
+    async fn probe_host(&self, host: &Arc<str>, url: &Url) -> Probed {
+        let probed = self.probe(host, url).await;
+        if !matches!(probed, Probed::Failed) || *host != authority(&self.registry) {
+            return probed;
+        }
+        let mut ping = self.registry.clone();
+        ping.set_path("/v2/");
+        if *url == ping { probed } else { self.probe(host, &ping).await }
+    }
+
     async fn probe(&self, host: &Arc<str>, url: &Url) -> Probed {
-        let request = Request { method: Method::HEAD, url, kind: Kind::Probe, headers: &[] };
+        let request =
+            Request { method: Method::HEAD, url, kind: Kind::Probe, headers: &[], is_retry: false };
         let answer = self.attempt(&request, host);
         let result = match tokio::time::timeout(self.timeouts.response, answer).await {
             Ok(result) => result,
@@ -68,17 +86,21 @@ impl Exchange {
 }
 
 impl Probing for Exchange {
-    fn start_probing(&self, host: Arc<str>, url: Url, after: Option<Duration>) {
+    fn start_probing(&self, host: Arc<str>, url: Url, opening: Opening, after: Option<Duration>) {
         let (this, every) = (self.this.clone(), self.probe_every);
         let mut next = after.unwrap_or_else(|| jittered(every));
         tokio::spawn(async move {
             for _ in 0..PROBES {
                 tokio::time::sleep(next).await;
                 let Some(exchange) = this.upgrade() else { return };
+                if !exchange.breakers.is_since(&host, opening) {
+                    return;
+                }
                 if exchange.is_offline() {
+                    next = jittered(every);
                     continue;
                 }
-                next = match exchange.probe(&host, &url).await {
+                next = match exchange.probe_host(&host, &url).await {
                     Probed::Answered => break,
                     Probed::Failed => jittered(every),
                     Probed::Paused(wait) => {
@@ -90,7 +112,7 @@ impl Probing for Exchange {
             // A host that stayed silent for so long may be one that nobody asks for any more, a
             // CDN's of yesterday; the next request for it finds out.
             if let Some(exchange) = this.upgrade() {
-                exchange.breakers.close(&host);
+                exchange.breakers.close(&host, opening);
             }
         });
     }
