@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Reply, get, head};
-use crate::pull::{accepting, digest, get_manifest, manifest_path};
+use crate::pull::{accepting, blob_path, digest, get_manifest, manifest_path};
 use crate::roadstead::{Roadstead, Setup, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -179,6 +179,36 @@ async fn headers_that_can_not_be_read_change_nothing() {
     assert_eq!(of(&budget(&roadstead).await, "anonymous")["remaining"], json!(99));
 }
 
+/// The way to a blob was signed for one account, and is refused where it leads to.
+#[tokio::test]
+async fn a_cdn_that_refuses_is_no_word_of_the_registry() {
+    let hub = hub_with(vec![Account::new("alice", "a"), Account::new("bob", "b")], 100).await;
+    let image = push(&hub, "library/a");
+    let accounts = json!([
+        { "username": "alice", "password": "a" },
+        { "username": "bob", "password": "b" },
+    ]);
+    let roadstead = Setup::of(&hub).with("credentials.accounts", accounts).start().await;
+    assert_eq!(get_tag(&roadstead, "library/a").await.status, 200);
+    for status in [401, 403] {
+        hub.clear_faults();
+        hub.reset_stats();
+        hub.fault(Fault::new(Target::cdn(), Action::Status(status)));
+        let path = blob_path("library/a", &image.layers[0].digest);
+        let reply = get(roadstead.at(), &path).send().await;
+        assert_eq!((reply.status, reply.error_code().as_str()), (502, "UNAVAILABLE"), "{status}");
+        assert!(reply.text().contains("where it sent us"), "{}", reply.text());
+        let budget = budget(&roadstead).await;
+        for account in ["alice", "bob", "anonymous"] {
+            assert_eq!(of(&budget, account)["state"], "ready", "{status}: {budget}");
+        }
+        assert!(hub.stats().cdn_get <= 4, "every account asked: {:?}", hub.stats());
+    }
+    hub.clear_faults();
+    let reply = get(roadstead.at(), blob_path("library/a", &image.layers[0].digest)).send().await;
+    assert!(reply.status == 200 && reply.complete, "{}", reply.status);
+}
+
 #[tokio::test]
 async fn below_the_reserve_tags_stay_fresh_for_longer() {
     let hub = hub_with(Vec::new(), 10).await;
@@ -332,6 +362,31 @@ async fn a_broken_config_json_is_told_once() {
     carried_by_bob(json!({ "docker_config": file }), "is not docker's JSON", "geheim").await;
 }
 
+/// Both logins are in docker's file. Docker Hub's own is for Docker Hub's own address, which the
+/// simulator has not.
+#[tokio::test]
+async fn docker_hub_s_login_goes_to_no_stand_in_of_its_name() {
+    let accounts = vec![Account::new("alice", "a"), Account::new("bob", "b")];
+    let options = Options { accounts, private: vec!["acme/one".to_owned()], ..Options::default() };
+    let hub = Hub::start_with(options).await.unwrap();
+    push(&hub, "acme/one");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.json");
+    // alice:a and bob:b
+    let logins = json!({ "auths": {
+        "https://index.docker.io/v1/": { "auth": "YWxpY2U6YQ==" },
+        "docker.io": { "auth": "YWxpY2U6YQ==" },
+        hub.registry().to_string(): { "auth": "Ym9iOmI=" },
+    } });
+    fs::write(&file, logins.to_string()).unwrap();
+    let accounts = json!([{ "docker_config": file }]);
+    let roadstead = Setup::of(&hub).with("credentials.accounts", accounts).start().await;
+    let reply = get_tag(&roadstead, "acme/one").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(hub.requests().iter().all(|request| request.account.as_deref() != Some("alice")));
+    assert!(hub.requests().iter().any(|request| request.account.as_deref() == Some("bob")));
+}
+
 #[tokio::test]
 async fn docker_s_configuration_and_a_helper_are_enough_for_a_private_repository() {
     let options = Options {
@@ -345,8 +400,8 @@ async fn docker_s_configuration_and_a_helper_are_enough_for_a_private_repository
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.json");
     // alice:a
-    fs::write(&file, r#"{"auths": {"https://index.docker.io/v1/": {"auth": "YWxpY2U6YQ=="}}}"#)
-        .unwrap();
+    let login = json!({ "auths": { hub.registry_url(): { "auth": "YWxpY2U6YQ==" } } });
+    fs::write(&file, login.to_string()).unwrap();
     let answer = r#"read server; echo "{\"Username\":\"bob\",\"Secret\":\"b\"}""#;
     let accounts = [
         (json!({ "docker_config": file }), "acme/one"),

@@ -220,6 +220,34 @@ async fn cooling_goes_on_through_a_restart() {
 }
 
 #[tokio::test]
+async fn a_tag_that_is_deleted_and_comes_back_cools() {
+    let mut stage = Stage::set(LONG).await;
+    stage.hub.delete_tag(NAME, "latest");
+    let reply = stage.get().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (404, "MANIFEST_UNKNOWN"));
+    let listed = Command::new(BINARY)
+        .args(["cache", "ls", "--admin", &stage.roadstead.admin().to_string()])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(!listed.contains(":latest"), "it is listed although it is gone: {listed}");
+    // Neither a restart nor an outage brings the old one back.
+    stage.roadstead.kill9();
+    stage.roadstead.restart().await;
+    stage.hub.fault(Fault::new(Target::manifests(), Action::Status(503)));
+    let reply = stage.get().await;
+    assert!(matches!(reply.status, 502 | 503), "{reply:?}");
+    stage.hub.clear_faults();
+    stage.hub.tag(NAME, "latest", &stage.new.digest);
+    let deadline = Instant::now() + PATIENCE;
+    while stage.get().await.status != 200 {
+        assert!(Instant::now() < deadline, "it is back, and not served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stage.assert_cools().await;
+}
+
+#[tokio::test]
 async fn a_tag_that_cools_does_so_while_upstream_is_down() {
     let mut stage = Stage::with(|setup| setup.impatient().with("tags.cooldown", LONG)).await;
     stage.assert_cools().await;

@@ -86,17 +86,18 @@ async fn client(
 
 /// What nobody has seen is asked for until the trouble is known; then it must fail within a second.
 async fn fails_soon(at: SocketAddr, image: &Image, what: &str) {
-    let paths = [
-        manifest_path(&image.repository, "latest"),
-        blob_path(&image.repository, &image.layers[0].digest),
-    ];
+    let blob = blob_path(&image.repository, &image.layers[0].digest);
+    all_fail_soon(at, vec![manifest_path(&image.repository, "latest"), blob], what).await;
+}
+
+async fn all_fail_soon(at: SocketAddr, paths: Vec<String>, what: &str) {
     for path in &paths {
         accepting(get(at, path)).send().await;
     }
     for path in paths {
         let begun = Instant::now();
         let reply = accepting(get(at, &path)).send().await;
-        assert!(reply.status >= 429, "{what}: {path}: {}", reply.status);
+        assert!(matches!(reply.status, 429 | 502..=504), "{what}: {path}: {}", reply.status);
         assert!(!reply.error_code().is_empty(), "{what}: {}", reply.text());
         assert!(reply.header("retry-after").is_some(), "{what}: {path}");
         assert!(begun.elapsed() < Duration::from_secs(1), "{what}: {path}: {:?}", begun.elapsed());
@@ -116,13 +117,18 @@ async fn drill(what: &'static str, target: Target, action: Action) {
 
     let unseen = hub.push(&spec("library/unseen"));
     // Whoever has a token already needs no token server.
-    let is_blob_only = what == "the CDN is down" || what == "the CDN is limited";
+    let is_blob_only = target == Target::cdn();
     if target == Target::token() {
         hub.expire_tokens();
     }
     hub.fault(Fault::new(target, action));
     load.goes_on(CLIENTS as u64).await;
-    if !is_blob_only {
+    let marked = is_marked_stale(&roadstead, what, is_blob_only).await;
+    assert!(marked, "{what}: no stale answer says so");
+    if is_blob_only {
+        let blob = blob_path(&unseen.repository, &unseen.layers[0].digest);
+        all_fail_soon(roadstead.at(), vec![blob], what).await;
+    } else {
         fails_soon(roadstead.at(), &unseen, what).await;
     }
     load.goes_on(4 * CLIENTS as u64).await;
@@ -145,6 +151,21 @@ async fn drill(what: &'static str, target: Target, action: Action) {
     // Fifty clients for a tag that is checked five times a second: probes, tokens, checks.
     let asked = hub.stats().requests();
     assert!(asked < 120, "{what}: a stampede of {asked}");
+}
+
+/// Where tags can't be checked, an answer soon says that it is stale.
+async fn is_marked_stale(roadstead: &Roadstead, what: &str, is_blob_only: bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_blob_only && Instant::now() < deadline {
+        let path = manifest_path(KNOWN, "latest");
+        let reply = accepting(get(roadstead.at(), path)).send().await;
+        assert_eq!(reply.status, 200, "{what}");
+        if reply.cache_status().contains("hit; detail=") && reply.header("age").is_some() {
+            return true;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    is_blob_only
 }
 
 async fn get_blob(roadstead: &Roadstead, image: &Image) -> bool {
@@ -197,6 +218,17 @@ async fn the_token_server_is_down() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cdn_is_down() {
     drill("the CDN is down", Target::cdn(), Action::Drop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cdn_is_limited() {
+    let limited = Action::StatusWith {
+        status: 429,
+        headers: vec![("Retry-After".to_owned(), "2".to_owned())],
+        content_type: "text/plain".to_owned(),
+        body: "slow down\n".to_owned(),
+    };
+    drill("the CDN is limited", Target::cdn(), limited).await;
 }
 
 /// A name that can't be resolved, a port that nobody listens on, and no TLS where TLS is wanted.

@@ -190,6 +190,26 @@ async fn a_mirror_that_fails_is_passed_over() {
     assert!(first.stats().requests() <= before + 1, "it is asked although it hangs");
 }
 
+/// Where a mirror can't tell by HEAD, the upstream can, for free.
+#[tokio::test]
+async fn a_mirror_whose_head_tells_nothing_costs_no_pull() {
+    for action in [hub::Action::Status(405), hub::Action::NoDigestHeader] {
+        let (hub, first) = (Hub::start().await, Hub::start().await);
+        let spec = ImageSpec::new(NAME).tag("latest").single();
+        let image = hub.push(&spec);
+        let setup = Setup::of(&hub).impatient().with("mirrors", json!([mirror(&first, "before")]));
+        let roadstead = setup.start().await;
+        assert_eq!(get_tag(&roadstead, NAME).await.status, 200);
+        hub.reset_stats();
+        first.push(&spec);
+        first.fault(hub::Fault::new(hub::Target::manifests().method("HEAD"), action));
+        let reply = get_tag(&roadstead, NAME).await;
+        assert_eq!(digest(&image.digest, &reply.body), image.digest);
+        assert_eq!((hub.stats().counted, hub.manifest_heads("latest")), (0, 1));
+        assert_eq!(first.stats().counted, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_mirror_after_the_upstream_stands_in_for_it() {
     let (hub, after) = (Hub::start().await, Hub::start().await);
