@@ -126,13 +126,9 @@ impl Purse {
             None => true,
             Some((said, _)) => said.source.as_deref().is_none_or(|named| named == source),
         };
-        match self.sources.iter().position(is_it) {
-            Some(index) => self.sources[..=index].rotate_right(1),
-            None => {
-                self.sources.truncate(SOURCES - 1);
-                self.sources.insert(0, Budget::default());
-            }
-        }
+        let found = self.sources.iter().position(is_it).map(|index| self.sources.remove(index));
+        self.sources.truncate(SOURCES - 1);
+        self.sources.insert(0, found.unwrap_or_default());
     }
 }
 

@@ -129,7 +129,9 @@ impl Distribution {
         let mut command = Command::new("docker-registry");
         let started = command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
         let Ok(process) = started.spawn() else {
-            eprintln!("SKIPPED: docker-registry is not installed (apt-get install docker-registry)");
+            eprintln!(
+                "SKIPPED: docker-registry is not installed (apt-get install docker-registry)"
+            );
             return None;
         };
         let this = Self { process, url: format!("http://{at}"), _folder: folder };

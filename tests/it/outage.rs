@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::client::get;
+use crate::outbound::tls::{Authority, Clients, TlsFront};
 use crate::pull::{accepting, blob_path, digest, manifest_path, pull};
 use crate::roadstead::{Roadstead, Setup, free_address};
 
@@ -231,7 +232,8 @@ async fn the_cdn_is_limited() {
     drill("the CDN is limited", Target::cdn(), limited).await;
 }
 
-/// A name that can't be resolved, a port that nobody listens on, and no TLS where TLS is wanted.
+/// A name that can't be resolved, a port that nobody listens on, no TLS where TLS is wanted, a
+/// certificate of a stranger, and one of another name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upstream_can_not_be_reached_any_more() {
     let hub = Hub::start().await;
@@ -240,15 +242,20 @@ async fn upstream_can_not_be_reached_any_more() {
     pull(roadstead.at(), KNOWN, "latest").await;
     roadstead.settled().await;
     let unseen = hub.push(&ImageSpec::new("library/unseen").tag("latest").single());
+    let (stranger, known) = (Authority::new(), Authority::new());
+    let strange = TlsFront::start(&stranger, "localhost", Clients::Anonymous, hub.registry());
+    let misnamed = TlsFront::start(&known, "elsewhere", Clients::Anonymous, hub.registry());
     let urls = [
         "http://registry.invalid".to_owned(),
         format!("http://{}", free_address()),
         format!("https://{}", hub.registry()),
+        format!("https://localhost:{}", strange.await.at.port()),
+        format!("https://localhost:{}", misnamed.await.at.port()),
     ];
     for url in urls {
         assert!(roadstead.terminate().await.success());
-        let moved = json!(url);
-        roadstead.restart_with(|setup| setup.with("url", moved)).await;
+        let (moved, ca) = (json!(url), json!(known.file()));
+        roadstead.restart_with(|setup| setup.with("url", moved).with("ca_file", ca)).await;
         let load = Load::start(roadstead.at(), &image);
         load.goes_on(CLIENTS as u64).await;
         fails_soon(roadstead.at(), &unseen, &url).await;

@@ -2,7 +2,7 @@
 
 mod gate;
 mod tinyproxy;
-mod tls;
+pub(crate) mod tls;
 
 use std::time::Duration;
 

@@ -17,14 +17,14 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 /// Who signs the certificates of one test, and its files.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 /// What a server makes of its clients' certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Clients {
+pub(crate) enum Clients {
     Anonymous,
     /// It asks, and takes those without.
     MayShow,
@@ -33,8 +33,8 @@ pub(super) enum Clients {
 
 /// A TLS server that hands everything to a plain one.
 #[derive(Debug, Clone)]
-pub(super) struct TlsFront {
-    pub(super) at: SocketAddr,
+pub(crate) struct TlsFront {
+    pub(crate) at: SocketAddr,
     connections: Arc<AtomicUsize>,
     shown: Arc<AtomicUsize>,
 }
@@ -42,7 +42,7 @@ pub(super) struct TlsFront {
 // === impl Authority ===
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -52,12 +52,12 @@ impl Authority {
     }
 
     /// `ca_file`.
-    pub(super) fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// Files with a certificate for `name` and its key.
-    pub(super) fn client(&self, name: &str) -> (PathBuf, PathBuf) {
+    pub(crate) fn client(&self, name: &str) -> (PathBuf, PathBuf) {
         let (certificate, key) = self.issue(name);
         let write = |file: &str, text: String| {
             let path = Path::join(self.folder.path(), file);
@@ -68,7 +68,7 @@ impl Authority {
     }
 
     /// What a server named `name` needs.
-    pub(super) fn acceptor(&self, name: &str, clients: Clients) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self, name: &str, clients: Clients) -> TlsAcceptor {
         let (certificate, key) = self.issue(name);
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone());
@@ -101,7 +101,7 @@ impl Authority {
 
 impl TlsFront {
     /// In front of `plain`, as `name`; it ends with the test's runtime.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         authority: &Authority,
         name: &str,
         clients: Clients,
@@ -132,12 +132,12 @@ impl TlsFront {
     }
 
     /// Handshakes that succeeded.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
     /// Those with a client's certificate.
-    pub(super) fn shown(&self) -> usize {
+    pub(crate) fn shown(&self) -> usize {
         self.shown.load(Ordering::Relaxed)
     }
 }
