@@ -65,6 +65,9 @@ pub enum RouteError {
     /// No registry endpoint looks like that.
     #[error("not a registry path")]
     NotRegistry,
+    /// The API before the distribution specification, of which `docker search` still makes use.
+    #[error("a registry has no search, and API v1 is not spoken: search at https://hub.docker.com")]
+    FirstApi,
     /// An endpoint, but its repository is not a name.
     #[error("invalid repository name {0:?}")]
     NameInvalid(String),
@@ -117,7 +120,7 @@ impl Route {
         let (kind, name, hole) = TABLE
             .iter()
             .find_map(|&(kind, pattern)| fit(pattern, path).map(|(name, hole)| (kind, name, hole)))
-            .ok_or(RouteError::NotRegistry)?;
+            .ok_or_else(|| no_route(path))?;
         let repository =
             || Repository::parse(name).map_err(|_| RouteError::NameInvalid(name.to_owned()));
         Ok(match kind {
@@ -218,7 +221,7 @@ impl RouteError {
     /// The code that tells a client what is wrong.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotRegistry => ErrorCode::Unsupported,
+            Self::NotRegistry | Self::FirstApi => ErrorCode::Unsupported,
             Self::NameInvalid(_) => ErrorCode::NameInvalid,
             Self::TagInvalid(_) => ErrorCode::TagInvalid,
             Self::DigestInvalid(_) => ErrorCode::DigestInvalid,
@@ -229,7 +232,7 @@ impl RouteError {
     /// The status that goes with it: 404 for a path that is no endpoint, else the code's own.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NotRegistry => StatusCode::NOT_FOUND,
+            Self::NotRegistry | Self::FirstApi => StatusCode::NOT_FOUND,
             _ => self.code().default_status(),
         }
     }
@@ -259,6 +262,10 @@ fn split_hole(pattern: &str) -> (&str, bool) {
 /// Splits behind the last slash.
 fn split_segment(path: &str) -> Option<(&str, &str)> {
     path.split_at_checked(path.rfind('/')? + 1)
+}
+
+fn no_route(path: &str) -> RouteError {
+    if path.starts_with("/v1/") { RouteError::FirstApi } else { RouteError::NotRegistry }
 }
 
 fn parse_reference(segment: &str) -> Result<Reference, RouteError> {

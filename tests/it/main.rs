@@ -29,6 +29,7 @@ mod outage;
 mod outbound;
 mod secrets;
 mod serving;
+mod small_print;
 mod sparse;
 mod trouble;
 mod upstreams;
