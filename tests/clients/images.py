@@ -86,7 +86,7 @@ def main(directory):
     layout = Layout(directory / "library/alpine")
     layout.tag(index(layout, "library/alpine"), "latest")
     for client in CLIENTS:
-        for name in [f"clients/{client}", f"clients/{client}-pinned"]:
+        for name in [f"clients/{client}", f"clients/{client}-pinned", f"second/{client}"]:
             layout = Layout(directory / name)
             layout.tag(image(layout, name, "amd64"), "latest")
 
