@@ -176,13 +176,21 @@ check_http2() {
   if [ "$got" = "1.1 200" ]; then ok "$1: HTTP/1.1 outside"; else fail "$1: HTTP/1.1 outside" "got '$got'" "$work/out"; fi
 }
 
+# With the settings that `roadstead client` writes for a client of this terminator.
 check_pulls() {
-  local by reference
+  local by reference settings=$work/settings-$1
+  if ! limited 20 "$(roadstead_bin)" client podman --config "$work/roadstead.yaml" --address "https://localhost:$port" \
+    --ca "$work/tls/tls.crt" --apply --root "$settings"; then
+    fail "$1: roadstead client podman" "it failed" "$work/out"
+    return
+  fi
   for by in tag digest; do
     case $by in tag) reference=:latest ;; digest) reference=@$digest ;; esac
     rm -rf "$work/pulled"
-    if ! limited 60 skopeo --insecure-policy copy --all --preserve-digests --src-cert-dir "$work/certs" \
-      "docker://localhost:$port/library/alpine$reference" "dir:$work/pulled"; then
+    if ! limited 60 skopeo --insecure-policy \
+      --registries-conf "$settings/etc/containers/registries.conf.d/roadstead.conf" copy --all --preserve-digests \
+      --src-cert-dir "$settings/etc/containers/certs.d/localhost:$port" \
+      "docker://docker.io/library/alpine$reference" "dir:$work/pulled"; then
       fail "$1: pull by $by" "skopeo failed" "$work/out"
     elif [ "sha256:$(sha256sum "$work/pulled/manifest.json" | cut -d' ' -f1)" != "$digest" ]; then
       fail "$1: pull by $by" "another manifest came"
