@@ -197,9 +197,13 @@ fn a_second_run_changes_nothing_and_says_so() {
         let second = stage.apply(client, &[]);
         assert!(second.contains("nothing was changed") && !second.contains("created"), "{second}");
         assert_eq!(stage.tree(), written, "{client}");
-        for (path, text) in &written {
+        for (path, text) in written.iter() {
             parse(path.to_str().unwrap(), text);
         }
+        let told: Value = serde_json::from_str(&stage.apply(client, &["--json"])).unwrap();
+        assert_eq!(told["address"], "http://10.0.0.5:5000");
+        let outcomes = told["files"].as_array().unwrap().iter().map(|file| &file["outcome"]);
+        assert!(outcomes.into_iter().all(|outcome| outcome == "unchanged"), "{told}");
     }
 }
 

@@ -39,11 +39,11 @@ pub(super) fn planned(reach: &Reach, plan: &Plan, files: &[Merged], json: bool) 
     comments(&mut out, reach.notes.iter())?;
     for file in files {
         writeln!(out, "\n# --- {}", file.path.display())?;
-        write!(out, "{}", file.text)?;
+        block(&mut out, &file.text)?;
     }
     for snippet in &plan.snippets {
         writeln!(out, "\n# --- {}", snippet.title)?;
-        write!(out, "{}", snippet.text)?;
+        block(&mut out, &snippet.text)?;
     }
     writeln!(out)?;
     comments(&mut out, plan.then.iter().map(|then| format!("Then: {then}")))?;
@@ -80,6 +80,11 @@ pub(super) fn applied(
         comments(&mut out, plan.then.iter().map(|then| format!("Then: {then}")))?;
     }
     comments(&mut out, plan.notes.iter())
+}
+
+fn block(out: &mut impl io::Write, text: &str) -> io::Result<()> {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    write!(out, "{text}{end}")
 }
 
 fn comments(

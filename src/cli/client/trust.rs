@@ -48,7 +48,8 @@ pub(super) fn of(chain: &str) -> Trust {
     if is_signed_by_the_system(&top) {
         return Trust::Known;
     }
-    match top.issuer() == top.subject() {
+    // The names alone don't tell: some make an authority and its certificates with one name.
+    match top.issuer() == top.subject() && top.verify_signature(None).is_ok() {
         true => last_pem(chain).map_or(Trust::Missing, Trust::Needed),
         false => Trust::Missing,
     }
@@ -60,7 +61,8 @@ fn is_signed_by_the_system(top: &X509Certificate<'_>) -> bool {
         let root = x509_parser::parse_x509_certificate(der);
         root.is_ok_and(|(_, root)| {
             let itself = root.subject() == top.subject() && root.public_key() == top.public_key();
-            itself || (root.subject() == top.issuer() && top.issuer() != top.subject())
+            let signed = || top.verify_signature(Some(root.public_key())).is_ok();
+            itself || (root.subject() == top.issuer() && signed())
         })
     })
 }
