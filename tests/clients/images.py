@@ -14,7 +14,7 @@ import random
 import sys
 import tarfile
 
-CLIENTS = ["skopeo", "podman", "docker", "containerd"]
+CLIENTS = ["skopeo", "podman", "buildah", "docker", "containerd"]
 PLATFORMS = ["amd64", "arm64"]
 # From less than one read to several of a proxy's buffers.
 LAYER_BYTES = [1_000, 200_000, 3_000_000]

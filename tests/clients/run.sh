@@ -8,14 +8,14 @@
 # counter must have risen, and the origin must have seen requests if the image was cold and none that carry a body if it
 # was warm. At the end, the origin's access log must show each manifest and blob fetched once, for all clients together.
 #
-# Variables: ROADSTEAD_BIN; CLIENTS="skopeo podman docker containerd"; KEEP=1 keeps logs; MIRROR_KIND=docker-registry
+# Variables: ROADSTEAD_BIN; CLIENTS="skopeo podman buildah docker containerd"; KEEP=1 keeps logs; MIRROR_KIND=docker-registry
 # puts a docker-registry in Roadstead's place (to tell our faults from the clients').
 set -euo pipefail
 # shellcheck source=tests/clients/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 mirror_kind=${MIRROR_KIND:-roadstead}
-read -ra clients <<<"${CLIENTS:-skopeo podman docker containerd}"
+read -ra clients <<<"${CLIENTS:-skopeo podman buildah docker containerd}"
 for tool in python3 curl jq skopeo docker-registry; do
   command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install python3 curl jq skopeo docker-registry)"
 done
@@ -52,8 +52,8 @@ start_origin() {
 push_images() {
   local repository format
   python3 "$repo/tests/clients/images.py" "$work/images"
-  for repository in library/alpine {clients,second}/{skopeo,podman,docker,containerd} \
-    clients/{skopeo,podman,docker,containerd}-pinned; do
+  for repository in library/alpine {clients,second}/{skopeo,podman,buildah,docker,containerd} \
+    clients/{skopeo,podman,buildah,docker,containerd}-pinned; do
     case $repository in *-pinned) format=v2s2 ;; *) format=oci ;; esac
     limited 60 skopeo --insecure-policy copy --all --format "$format" --dest-tls-verify=false \
       "oci:$work/images/$repository:latest" "docker://127.0.0.1:$origin_port/$repository:latest" ||
@@ -258,6 +258,23 @@ pull_podman() {
   engine_digests <"$work/out"
 }
 
+# --- buildah ---------------------------------------------------------------------------------------------------------
+
+in_buildah() {
+  local program=$1
+  shift
+  limited 60 "$program" --storage-driver vfs --root "$work/buildah/root" --runroot "$work/buildah/run" "$@"
+}
+prepare_buildah() { type -P buildah >/dev/null && type -P podman >/dev/null && in_buildah buildah info; }
+forget_buildah() { in_buildah buildah rmi --all --force; }
+
+# What it has stored, podman reads too.
+pull_buildah() {
+  in_buildah buildah pull --quiet "$1" || return
+  in_buildah podman --tmpdir "$work/buildah/tmp" image inspect "${1/:latest@/@}" || return
+  engine_digests <"$work/out"
+}
+
 # What docker and podman say of an image: the digest it was asked by, its configuration and uncompressed layers.
 engine_digests() {
   jq -r '.[0] | (.RepoDigests[] | sub(".*@"; "")), (.Id | "sha256:" + sub("sha256:"; "")), .RootFS.Layers[]' >"$work/got"
@@ -346,7 +363,7 @@ before_cleanup() {
   local pid_file
   stop dockerd
   while read -r pid_file; do kill -9 "$(cat "$pid_file")" 2>/dev/null; done < <(
-    find "$work/docker/exec/containerd" "$work/podman/tmp" "$XDG_RUNTIME_DIR" \
+    find "$work/docker/exec/containerd" "$work/podman/tmp" "$work/buildah/tmp" "$XDG_RUNTIME_DIR" \
       \( -name containerd.pid -o -name pause.pid \) -size +0 2>/dev/null
   )
 }
