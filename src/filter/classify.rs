@@ -119,9 +119,7 @@ impl RequestFilter for Classify {
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
         let route = Route::parse(request.uri.path())?;
         let namespace = namespace(request.uri.query().unwrap_or_default());
-        let host = context.client.host.as_ref().map(http::uri::Authority::as_str);
-        let host = host.or_else(|| self::host(request));
-        let chosen = self.choose(host, namespace.as_deref())?;
+        let chosen = self.choose(asked_for(request, context), namespace.as_deref())?;
         context.namespace = namespace;
         let (upstream, route) = match route.repository() {
             None => (Arc::clone(chosen.0), route),
@@ -139,6 +137,12 @@ impl RequestFilter for Classify {
         context.target = Some(Target { upstream, route, caller });
         Ok(Flow::Continue)
     }
+}
+
+/// The host that the client asked for, which a trusted proxy may have replaced by another.
+fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Option<&'a str> {
+    let told = context.client.host.as_ref().map(http::uri::Authority::as_str);
+    told.or_else(|| host(request))
 }
 
 fn host(request: &Parts) -> Option<&str> {
