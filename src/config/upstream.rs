@@ -12,7 +12,7 @@ use super::budget::Budget;
 use super::client_certificate::ClientCertificate;
 use super::credentials::Credentials;
 use super::mirror::Mirror;
-use super::name::read_name;
+use super::name::{name_of, read_name};
 use super::nearest::choose;
 use super::patience::{Breaker, Timeouts};
 use super::patterns::Patterns;
@@ -152,6 +152,15 @@ impl Upstream {
     /// Whether this is Docker Hub, by its name.
     pub fn is_docker_hub(&self) -> bool {
         self.name == "docker.io"
+    }
+
+    /// What image names begin with that are meant for it: its name, where that is a host as every
+    /// client reads one, else the host of its URL, which for Docker Hub is not its name.
+    pub fn registry(&self) -> String {
+        match self.name.contains(['.', ':']) || self.name == "localhost" {
+            true => self.name.clone(),
+            false => name_of(&self.url),
+        }
     }
 
     /// Whether a one-part repository name gets `library/` before it: on Docker Hub alone.
@@ -339,6 +348,19 @@ mod tests {
         ] {
             let upstream = only_upstream(&format!("upstreams: [{{ name: {name} }}]"));
             assert_eq!(upstream.url.to_string(), format!("https://{name}"));
+        }
+    }
+
+    #[test]
+    fn images_are_named_after_a_registry_that_is_a_host() {
+        for (name, url, registry) in [
+            ("docker.io", "http://127.0.0.1:5000", "docker.io"),
+            ("corp", "https://registry.corp:5000", "registry.corp:5000"),
+            ("hub", "https://registry-1.docker.io", "docker.io"),
+            ("localhost", "http://127.0.0.1:5000", "localhost"),
+        ] {
+            let text = format!("upstreams: [{{ name: {name}, url: \"{url}\" }}]");
+            assert_eq!(only_upstream(&text).registry(), registry);
         }
     }
 

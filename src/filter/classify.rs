@@ -50,7 +50,8 @@ impl Classify {
             return Ok((upstream, Chosen::ByName));
         }
         if let Some(name) = namespace {
-            let found = self.by_name(name).ok_or_else(|| self.unknown(name))?;
+            let found = self.by_name(name).or_else(|| self.by_registry(name));
+            let found = found.ok_or_else(|| self.unknown(name))?;
             return Ok((found, Chosen::ByName));
         }
         let first = self.upstreams.first().ok_or_else(|| self.unknown("any"))?;
@@ -67,6 +68,13 @@ impl Classify {
 
     fn by_name(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.iter().find(|upstream| upstream.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Clients say in `ns` what their images' names begin with, whatever we call the registry.
+    fn by_registry(&self, name: &str) -> Option<&Arc<Upstream>> {
+        let is_its =
+            |upstream: &&Arc<Upstream>| upstream.config().registry().eq_ignore_ascii_case(name);
+        self.upstreams.iter().find(is_its)
     }
 
     fn unknown(&self, name: &str) -> Refusal {
@@ -111,7 +119,7 @@ impl RequestFilter for Classify {
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
         let route = Route::parse(request.uri.path())?;
         let namespace = namespace(request.uri.query().unwrap_or_default());
-        let chosen = self.choose(host(request), namespace.as_deref())?;
+        let chosen = self.choose(asked_for(request, context), namespace.as_deref())?;
         context.namespace = namespace;
         let (upstream, route) = match route.repository() {
             None => (Arc::clone(chosen.0), route),
@@ -131,6 +139,12 @@ impl RequestFilter for Classify {
     }
 }
 
+/// The host that the client asked for, which a trusted proxy may have replaced by another.
+fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Option<&'a str> {
+    let told = context.client.host.as_ref().map(http::uri::Authority::as_str);
+    told.or_else(|| host(request))
+}
+
 fn host(request: &Parts) -> Option<&str> {
     let header = request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
     header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
@@ -147,7 +161,8 @@ mod tests {
     use crate::config::Config;
 
     fn classify() -> Classify {
-        let text = "upstreams: [{name: docker.io}, {name: ghcr.io, hosts: [ghcr.lan]}]";
+        let text = "upstreams: [{name: docker.io}, {name: ghcr.io, hosts: [ghcr.lan]}, \
+                    {name: corp, url: \"https://registry.corp:5000\"}]";
         let config = Config::parse(text, "test").unwrap();
         let new = |upstream| Arc::new(Upstream::new(upstream, 1 << 22).unwrap());
         Classify::new(config.upstreams.into_iter().map(new).collect())
@@ -172,11 +187,23 @@ mod tests {
             ("/v2/alpine/manifests/1", "x", "docker.io /v2/library/alpine/manifests/1"),
             ("/v2/docker.io/alpine/manifests/1", "x", "docker.io /v2/library/alpine/manifests/1"),
             ("/v2/alpine/manifests/1?ns=ghcr.io", "x", "ghcr.io /v2/alpine/manifests/1"),
+            ("/v2/org/app/manifests/1?ns=registry.corp:5000", "x", "corp /v2/org/app/manifests/1"),
+            ("/v2/corp/org/app/manifests/1", "x", "corp /v2/org/app/manifests/1"),
             ("/v2/", "x", "docker.io /v2/"),
         ];
         for (uri, host, expected) in cases {
             assert_eq!(target(uri, host).await.unwrap(), expected, "{uri} at {host}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_trusted_proxy_was_asked_for_counts_as_host() {
+        let request = http::Request::get("/v2/app/manifests/1").header("host", "127.0.0.1:5000");
+        let mut context = Context::new(None);
+        context.client.host = Some("ghcr.lan".parse().unwrap());
+        let request = request.body(()).unwrap().into_parts().0;
+        classify().filter(&request, &mut context).await.unwrap();
+        assert_eq!(context.target.unwrap().upstream.name().as_ref(), "ghcr.io");
     }
 
     #[tokio::test]

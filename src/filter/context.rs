@@ -35,6 +35,8 @@ pub struct Client {
     pub peer: Option<IpAddr>,
     /// The client itself: the peer, or what a trusted proxy says.
     pub address: Option<IpAddr>,
+    /// The host that it asked for, where a trusted proxy says that it was another than `Host`'s.
+    pub host: Option<http::uri::Authority>,
 }
 
 /// What is asked for.
@@ -55,7 +57,7 @@ impl Context {
     pub fn new(peer: Option<IpAddr>) -> Self {
         let peer = peer.map(|address| address.to_canonical());
         Self {
-            client: Client { peer, address: peer },
+            client: Client { peer, address: peer, host: None },
             user: None,
             target: None,
             namespace: None,

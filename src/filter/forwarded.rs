@@ -1,12 +1,12 @@
-//! Who the client is, behind proxies that are trusted to say so.
+//! Who the client is, behind proxies that are trusted to say so, and which host it asked for.
 //!
 //! `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right, hop by
 //! hop, as long as the hop is trusted. Anybody else's word is ignored.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use async_trait::async_trait;
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, header, header::HeaderName, request::Parts, uri::Authority};
 use ipnet::IpNet;
 
 use super::{Context, Flow, Refusal, RequestFilter};
@@ -15,6 +15,14 @@ use super::{Context, Flow, Refusal, RequestFilter};
 #[derive(Debug)]
 pub struct Forwarded {
     trusted: Vec<IpNet>,
+}
+
+/// The end of the hops that are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reached {
+    client: IpAddr,
+    /// How many of the header's elements were believed, counted from the right.
+    hops: usize,
 }
 
 // === impl Forwarded ===
@@ -29,40 +37,62 @@ impl Forwarded {
         self.trusted.iter().any(|net| net.contains(&address))
     }
 
-    /// The client behind `peer`, as one header's hops tell it.
-    fn client(&self, peer: IpAddr, hops: &[Option<IpAddr>]) -> Result<IpAddr, Refusal> {
-        let mut client = peer;
+    /// The client behind `peer`, as one header's hops tell it: the rightmost that is not trusted, or
+    /// else the first. `unknown` and names that hide an address (RFC 7239 §6.2 and §6.3) can't be
+    /// held against `access.allow`, so they are refused where a trusted proxy says them.
+    fn client(&self, peer: IpAddr, hops: &[Option<IpAddr>]) -> Result<Reached, Refusal> {
+        let mut reached = Reached { client: peer, hops: 0 };
         for hop in hops.iter().rev() {
-            if !self.is_trusted(client) {
+            if !self.is_trusted(reached.client) {
                 break;
             }
             let unreadable =
                 Refusal::Malformed("a trusted proxy names a client that is no address");
-            client = hop.ok_or(unreadable)?.to_canonical();
+            reached.client = hop.ok_or(unreadable)?.to_canonical();
+            reached.hops += 1;
         }
-        Ok(client)
+        Ok(reached)
     }
 
     /// A proxy writes one of the headers and passes the other as its client sent it. Which one it
     /// writes can't be seen; where both are there, they must agree.
-    fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> Result<IpAddr, Refusal> {
-        let standard: Vec<_> = list(headers, &header::FORWARDED)
-            .map(|element| element.and_then(forwarded_for))
-            .collect();
+    fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Reached, Refusal> {
+        let standard: Vec<_> = list(headers, &header::FORWARDED).collect();
+        // A last element without `for` is a proxy's that says who it is, or over what it was asked.
+        let names_clients = standard.last().is_some_and(|last| parameter(*last, "for").is_some());
+        let standard = standard.iter().filter(|_| names_clients);
+        let standard: Vec<_> =
+            standard.map(|element| parameter(*element, "for").and_then(address)).collect();
         let usual: Vec<_> =
             list(headers, &X_FORWARDED_FOR).map(|hop| hop.and_then(address)).collect();
         if usual.is_empty() {
             return self.client(peer, &standard);
         }
-        let client = self.client(peer, &usual)?;
-        if !standard.is_empty() && self.client(peer, &standard)? != client {
+        let reached = self.client(peer, &usual)?;
+        if !standard.is_empty() && self.client(peer, &standard)?.client != reached.client {
             return Err(Refusal::Malformed("Forwarded and X-Forwarded-For name different clients"));
         }
-        Ok(client)
+        Ok(reached)
     }
 }
 
-static X_FORWARDED_FOR: header::HeaderName = header::HeaderName::from_static("x-forwarded-for");
+/// The `Host` of the client's own request, as the outermost of the believed proxies wrote it.
+fn host(headers: &HeaderMap, hops: usize) -> Option<Authority> {
+    let usual: Vec<_> = list(headers, &X_FORWARDED_HOST).collect();
+    let standard: Vec<_> = list(headers, &header::FORWARDED).collect();
+    let outermost = |elements: &[Option<_>]| {
+        let index = elements.len().saturating_sub(hops.max(1));
+        elements.get(index).copied().flatten()
+    };
+    let host = match usual.is_empty() {
+        true => parameter(outermost(&standard), "host"),
+        false => outermost(&usual),
+    };
+    host.and_then(|host| host.parse().ok())
+}
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 #[async_trait]
 impl RequestFilter for Forwarded {
@@ -74,34 +104,62 @@ impl RequestFilter for Forwarded {
         if let Some(peer) = context.client.peer
             && self.is_trusted(peer)
         {
-            context.client.address = Some(self.behind(peer, &request.headers)?);
+            let reached = self.behind(peer, &request.headers)?;
+            context.client.address = Some(reached.client);
+            context.client.host = host(&request.headers, reached.hops);
         }
         Ok(Flow::Continue)
     }
 }
 
-/// The elements of a list header, first to last; `None` for a line that is not text.
-fn list<'a>(
-    headers: &'a HeaderMap,
-    name: &header::HeaderName,
-) -> impl Iterator<Item = Option<&'a str>> {
+/// The elements of a list header, first to last, empty ones left out (RFC 9110 §5.6.1); `None` for a
+/// line that is not text. A comma ends an element even in quotes: no address or host has one, and
+/// so a quote that a client opened swallows nothing of what a proxy added.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Option<&'a str>> {
     headers.get_all(name).iter().flat_map(|value| match value.to_str() {
-        Ok(line) => line.split(',').map(|element| Some(element.trim())).collect(),
+        Ok(line) => {
+            let elements = line.split(',').map(str::trim).filter(|element| !element.is_empty());
+            elements.map(Some).collect()
+        }
         Err(_) => vec![None],
     })
 }
 
-fn forwarded_for(element: &str) -> Option<IpAddr> {
-    element.split(';').find_map(|pair| {
+/// A parameter of an element of `Forwarded`, out of its quotes.
+fn parameter<'a>(element: Option<&'a str>, wanted: &str) -> Option<&'a str> {
+    element?.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("for").then(|| address(value.trim_matches('"')))?
+        let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        name.eq_ignore_ascii_case(wanted).then_some(bare.unwrap_or(value))
     })
 }
 
-/// An address, with or without port and brackets.
+/// An address, with or without a port, which may be hidden (`_x`); IPv6 with or without brackets.
 fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+    if let Some(rest) = text.strip_prefix('[') {
+        let (bare, port) = rest.split_once(']')?;
+        let bare: Ipv6Addr = bare.parse().ok()?;
+        return (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+            .then_some(bare.into());
+    }
+    match text.split_once(':') {
+        // More than one colon: an IPv6 address by itself.
+        Some((bare, port)) if !port.contains(':') => {
+            is_port(port).then(|| bare.parse().ok().map(IpAddr::V4)).flatten()
+        }
+        _ => text.parse().ok(),
+    }
+}
+
+/// RFC 7239 §6: up to five digits, or `_` and a name.
+fn is_port(text: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
+    };
+    match text.strip_prefix('_') {
+        Some(name) => is_name(name),
+        None => (1..=5).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit()),
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +167,17 @@ mod tests {
     use super::*;
 
     fn client(trusted: &str, peer: &str, headers: &[(&'static str, &'static str)]) -> String {
+        match read(trusted, peer, headers) {
+            Ok(client) => client.address.unwrap().to_string(),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    fn read(
+        trusted: &str,
+        peer: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<crate::filter::Client, Refusal> {
         let filter = Forwarded::new(trusted.split(',').map(|net| net.parse().unwrap()).collect());
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -120,10 +189,7 @@ mod tests {
         parts.headers = map;
         let mut context = Context::new(Some(peer));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        match runtime.block_on(filter.filter(&parts, &mut context)) {
-            Ok(_) => context.client.address.unwrap().to_string(),
-            Err(refusal) => refusal.to_string(),
-        }
+        runtime.block_on(filter.filter(&parts, &mut context)).map(|_| context.client)
     }
 
     #[test]
@@ -153,5 +219,68 @@ mod tests {
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &header), "2001:db8::1");
         let header = [("forwarded", "for=unknown")];
         assert!(client("10.0.0.0/8", "10.0.0.1", &header).contains("no address"));
+    }
+
+    #[test]
+    fn several_proxies_are_followed_to_the_first_address_that_is_not_theirs() {
+        let trusted = "10.0.0.0/8,2001:db8:1::/48";
+        for (header, expected) in [
+            ("1.1.1.1, 203.0.113.9, 2001:db8:1::7, 10.0.0.2", "203.0.113.9"),
+            ("203.0.113.9:4711, [2001:db8:1::7]:80, 10.0.0.2:80", "203.0.113.9"),
+            ("1.1.1.1, [2001:db8:2::9], 10.0.0.2", "2001:db8:2::9"),
+            ("::ffff:203.0.113.9, , 10.0.0.2,", "203.0.113.9"),
+            // All of them are ours: the first of them asked.
+            ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
+            // What lies beyond the client is not looked at, whatever it is.
+            ("unknown, \"x, 203.0.113.9", "203.0.113.9"),
+        ] {
+            assert_eq!(client(trusted, "10.0.0.1", &[("x-forwarded-for", header)]), expected);
+        }
+        let lines = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "10.0.0.2")];
+        assert_eq!(client(trusted, "10.0.0.1", &lines), "203.0.113.9");
+    }
+
+    #[test]
+    fn what_hides_an_address_is_refused_from_a_proxy_and_ignored_from_a_client() {
+        for hidden in
+            ["for=_hidden", "for=unknown", "for=\"_gazonk\"", "for=\"[1.2.3.4]\"", "for=1.2.3.4:x"]
+        {
+            let said = client("10.0.0.0/8", "10.0.0.1", &[("forwarded", hidden)]);
+            assert!(said.contains("no address"), "{hidden}: {said}");
+            assert_eq!(client("10.0.0.0/8", "192.0.2.1", &[("forwarded", hidden)]), "192.0.2.1");
+        }
+        for (header, expected) in [
+            ("for=_hidden, for=192.0.2.60", "192.0.2.60"),
+            ("For=\"[2001:db8::1]:_port\";by=10.0.0.1", "2001:db8::1"),
+            ("proto=https;for=\"192.0.2.60:_http\"", "192.0.2.60"),
+            ("for=\"x, for=192.0.2.60", "192.0.2.60"),
+        ] {
+            assert_eq!(client("10.0.0.0/8", "10.0.0.1", &[("forwarded", header)]), expected);
+        }
+    }
+
+    #[test]
+    fn a_forwarded_that_names_no_client_does_not_speak_against_the_other_header() {
+        let headers = [("forwarded", "proto=https;host=m"), ("x-forwarded-for", "203.0.113.9")];
+        assert_eq!(client("10.0.0.0/8", "10.0.0.1", &headers), "203.0.113.9");
+    }
+
+    #[test]
+    fn the_host_is_the_one_that_the_outermost_trusted_proxy_was_asked_for() {
+        let host = |peer, headers: &[_]| {
+            read("10.0.0.0/8", peer, headers).unwrap().host.map(|host| host.to_string())
+        };
+        let forwarded_for = |hops| ("x-forwarded-for", hops);
+        let one = [forwarded_for("203.0.113.9"), ("x-forwarded-host", "evil, mirror.corp:5000")];
+        assert_eq!(host("10.0.0.1", &one).as_deref(), Some("mirror.corp:5000"));
+        assert_eq!(host("192.0.2.1", &one), None);
+        let two = [
+            forwarded_for("203.0.113.9, 10.0.0.2"),
+            ("x-forwarded-host", "evil, mirror.corp, inner"),
+        ];
+        assert_eq!(host("10.0.0.1", &two).as_deref(), Some("mirror.corp"));
+        let standard = [("forwarded", "for=1.1.1.1;host=evil, for=203.0.113.9;host=\"m.corp:80\"")];
+        assert_eq!(host("10.0.0.1", &standard).as_deref(), Some("m.corp:80"));
+        assert_eq!(host("10.0.0.1", &[("x-forwarded-host", "a b")]), None);
     }
 }

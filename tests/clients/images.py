@@ -14,7 +14,7 @@ import random
 import sys
 import tarfile
 
-CLIENTS = ["skopeo", "podman", "docker", "containerd"]
+CLIENTS = ["skopeo", "podman", "buildah", "docker", "containerd"]
 PLATFORMS = ["amd64", "arm64"]
 # From less than one read to several of a proxy's buffers.
 LAYER_BYTES = [1_000, 200_000, 3_000_000]
@@ -86,7 +86,7 @@ def main(directory):
     layout = Layout(directory / "library/alpine")
     layout.tag(index(layout, "library/alpine"), "latest")
     for client in CLIENTS:
-        for name in [f"clients/{client}", f"clients/{client}-pinned"]:
+        for name in [f"clients/{client}", f"clients/{client}-pinned", f"second/{client}"]:
             layout = Layout(directory / name)
             layout.tag(image(layout, name, "amd64"), "latest")
 

@@ -113,13 +113,15 @@ roadstead_bin() {
   die "no roadstead in $target: build it (cargo build --release) or name one in ROADSTEAD_BIN"
 }
 
-# start_roadstead PORT ADMIN UPSTREAM [COMMAND...]: COMMAND, if any, runs it (a namespace, say).
+# start_roadstead PORT ADMIN UPSTREAM [COMMAND...]: COMMAND, if any, runs it (a namespace, say). UPSTREAMS="NAME=URL ..."
+# are more of them.
 start_roadstead() {
-  local port=$1 admin=$2 upstream=$3 bin
+  local port=$1 admin=$2 upstream=$3 bin more others=()
   shift 3
+  for more in ${UPSTREAMS:-}; do others+=(--upstream "$more"); done
   bin=$(roadstead_bin)
   start mirror "$@" "$bin" serve --listen "127.0.0.1:$port" --admin "127.0.0.1:$admin" \
-    --upstream "docker.io=$upstream" --data "$work/mirror"
+    --upstream "docker.io=$upstream" "${others[@]}" --data "$work/mirror"
   wait_for mirror 30 answers "http://127.0.0.1:$admin/readyz" || {
     tail -n 20 "$work/mirror.log" >&2
     die "Roadstead did not become ready"

@@ -1,31 +1,33 @@
 #!/usr/bin/env bash
-# run.sh: real container clients pull through Roadstead, which stands in front of a docker-registry as docker.io.
+# run.sh: real container clients pull through Roadstead, which stands in front of a docker-registry as docker.io and as
+# quay.io. Their settings are those that `roadstead client NAME --apply` writes.
 #
-# Each client pulls an image of its own by tag and another by digest, cold and warm, and one image of two platforms that
-# all share; at last the registry is stopped, and all pull the shared one once more. After each pull the digests of
-# manifest, configuration and layers are compared with the origin's, Roadstead's own request counter must have risen,
-# and the origin must have seen requests if the image was cold and none that carry a body if it was warm. At the end,
-# the origin's access log must show each manifest and blob fetched once, for all clients together.
+# Each client pulls an image of its own by tag and another by digest, cold and warm, one of the second upstream, and one
+# image of two platforms that all share; at last the registry is stopped, and all pull the shared one once more. After
+# each pull the digests of manifest, configuration and layers are compared with the origin's, Roadstead's own request
+# counter must have risen, and the origin must have seen requests if the image was cold and none that carry a body if it
+# was warm. At the end, the origin's access log must show each manifest and blob fetched once, for all clients together.
 #
-# Variables: ROADSTEAD_BIN; CLIENTS="skopeo podman docker containerd"; KEEP=1 keeps logs; MIRROR_KIND=docker-registry
+# Variables: ROADSTEAD_BIN; CLIENTS="skopeo podman buildah docker containerd"; KEEP=1 keeps logs; MIRROR_KIND=docker-registry
 # puts a docker-registry in Roadstead's place (to tell our faults from the clients').
 set -euo pipefail
 # shellcheck source=tests/clients/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 mirror_kind=${MIRROR_KIND:-roadstead}
-read -ra clients <<<"${CLIENTS:-skopeo podman docker containerd}"
+read -ra clients <<<"${CLIENTS:-skopeo podman buildah docker containerd}"
 for tool in python3 curl jq skopeo docker-registry; do
   command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install python3 curl jq skopeo docker-registry)"
 done
-[ "$mirror_kind" = docker-registry ] || roadstead_bin >/dev/null
+roadstead_bin >/dev/null
 read -r origin_port mirror_port admin_port < <(free_ports 3)
 origin=http://127.0.0.1:$origin_port
 mirror=http://127.0.0.1:$mirror_port
-hosts_dir=$work/certs.d
+settings=$work/root
+hosts_dir=$settings/etc/containerd/certs.d
 # The clients read our configuration, and nobody's passwords.
 export DOCKER_CONFIG=$work/docker-cli HOME=$work/home
-export CONTAINERS_REGISTRIES_CONF=$work/registries.conf XDG_RUNTIME_DIR=$work/runtime
+export CONTAINERS_REGISTRIES_CONF=$settings/etc/containers/registries.conf.d/roadstead.conf XDG_RUNTIME_DIR=$work/runtime
 
 # --- the origin and what it holds ------------------------------------------------------------------------------------
 
@@ -50,7 +52,8 @@ start_origin() {
 push_images() {
   local repository format
   python3 "$repo/tests/clients/images.py" "$work/images"
-  for repository in library/alpine clients/{skopeo,podman,docker,containerd}{,-pinned}; do
+  for repository in library/alpine {clients,second}/{skopeo,podman,buildah,docker,containerd} \
+    clients/{skopeo,podman,buildah,docker,containerd}-pinned; do
     case $repository in *-pinned) format=v2s2 ;; *) format=oci ;; esac
     limited 60 skopeo --insecure-policy copy --all --format "$format" --dest-tls-verify=false \
       "oci:$work/images/$repository:latest" "docker://127.0.0.1:$origin_port/$repository:latest" ||
@@ -102,7 +105,7 @@ start_mirror() {
     start mirror docker-registry serve "$work/mirror.yml"
     wait_for mirror 20 answers "$mirror/v2/" || die "the docker-registry mirror did not start"
   else
-    start_roadstead "$mirror_port" "$admin_port" "$origin"
+    UPSTREAMS="quay.io=$origin" start_roadstead "$mirror_port" "$admin_port" "$origin"
   fi
 }
 
@@ -140,9 +143,10 @@ settled() {
 # pull NAME CLIENT REPOSITORY cold|warm|any tag|digest: NAME is what the result is called.
 pull() {
   local name=$1 client=$2 repository=$3 state=$4 by=$5 reference problem requests gets
+  reference=$(registry_of "$client" "$repository")/$repository
   case $by in
-    tag) reference=docker.io/$repository:latest ;;
-    digest) reference=docker.io/$repository@$(cat "$work/want/$repository/digest") ;;
+    tag) reference+=:latest ;;
+    digest) reference+=@$(cat "$work/want/$repository/digest") ;;
   esac
   requests=$(settled mirror_requests) gets=$(settled origin_gets)
   rm -f "$work/got"
@@ -156,6 +160,15 @@ pull() {
   else
     ok "$name"
   fi
+}
+
+# What stands before a repository's name; of registries other than docker.io, dockerd knows no mirror.
+registry_of() {
+  case $1:$2 in
+    docker:second/*) echo "127.0.0.1:$mirror_port/quay.io" ;;
+    *:second/*) echo quay.io ;;
+    *) echo docker.io ;;
+  esac
 }
 
 # Succeeds where something is wrong, and says what. $work/got holds what the client says it has.
@@ -196,6 +209,26 @@ try() {
   pull "$client: warm by digest" "$client" "clients/$client" warm digest
   pull "$client: cold by digest" "$client" "clients/$client-pinned" cold digest
   pull "$client: warm by digest again" "$client" "clients/$client-pinned" warm digest
+  if [ "$mirror_kind" = docker-registry ]; then return; fi
+  pull "$client: the second upstream, cold by tag" "$client" "second/$client" cold tag
+  pull "$client: the second upstream, warm by digest" "$client" "second/$client" warm digest
+}
+
+# --- what the clients are told ---------------------------------------------------------------------------------------
+
+# settle CLIENT: what `roadstead client` writes, into what is there; a second run must change nothing.
+settle() {
+  local command=("$(roadstead_bin)" client "$1" --listen "127.0.0.1:$mirror_port" --upstream "docker.io=$origin"
+    --upstream "quay.io=$origin" --apply --root "$settings")
+  mkdir -p "$settings"
+  limited 20 "${command[@]}" || die "roadstead client $1: $(cat "$work/out")"
+  limited 20 "${command[@]}" || die "roadstead client $1, once more: $(cat "$work/out")"
+  if grep -q "nothing was changed" "$work/out"; then
+    ok "roadstead client $1 --apply: a second run changes nothing"
+  else
+    fail "roadstead client $1 --apply: a second run changes nothing" "it says otherwise" "$work/out"
+  fi
+  rm -f "$work/out"
 }
 
 # --- skopeo ----------------------------------------------------------------------------------------------------------
@@ -225,6 +258,23 @@ pull_podman() {
   engine_digests <"$work/out"
 }
 
+# --- buildah ---------------------------------------------------------------------------------------------------------
+
+in_buildah() {
+  local program=$1
+  shift
+  limited 60 "$program" --storage-driver vfs --root "$work/buildah/root" --runroot "$work/buildah/run" "$@"
+}
+prepare_buildah() { type -P buildah >/dev/null && type -P podman >/dev/null && in_buildah buildah info; }
+forget_buildah() { in_buildah buildah rmi --all --force; }
+
+# What it has stored, podman reads too.
+pull_buildah() {
+  in_buildah buildah pull --quiet "$1" || return
+  in_buildah podman --tmpdir "$work/buildah/tmp" image inspect "${1/:latest@/@}" || return
+  engine_digests <"$work/out"
+}
+
 # What docker and podman say of an image: the digest it was asked by, its configuration and uncompressed layers.
 engine_digests() {
   jq -r '.[0] | (.RepoDigests[] | sub(".*@"; "")), (.Id | "sha256:" + sub("sha256:"; "")), .RootFS.Layers[]' >"$work/got"
@@ -237,12 +287,13 @@ docker() { limited 60 docker -H "$docker_socket" "$@"; }
 
 prepare_docker() {
   type -P dockerd >/dev/null && type -P docker >/dev/null || return
-  mkdir -p "$work/docker"
+  mkdir -p "$work/docker" "$settings/etc/docker"
   # The classic store, whose image id is the configuration's digest.
-  echo '{"features": {"containerd-snapshotter": false}}' >"$work/docker/daemon.json"
-  start dockerd dockerd --config-file "$work/docker/daemon.json" --storage-driver=vfs --iptables=false \
-    --ip6tables=false --bridge=none --registry-mirror="$mirror" --insecure-registry=127.0.0.0/8 \
-    --data-root "$work/docker/data" --exec-root "$work/docker/exec" --pidfile "$work/docker/pid" -H "$docker_socket"
+  echo '{"features": {"containerd-snapshotter": false}}' >"$settings/etc/docker/daemon.json"
+  settle docker
+  start dockerd dockerd --config-file "$settings/etc/docker/daemon.json" --storage-driver=vfs --iptables=false \
+    --ip6tables=false --bridge=none --data-root "$work/docker/data" \
+    --exec-root "$work/docker/exec" --pidfile "$work/docker/pid" -H "$docker_socket"
   wait_for dockerd 60 docker version || engine_error dockerd
 }
 forget_docker() {
@@ -270,10 +321,8 @@ ctr() { limited 60 ctr --address "$work/containerd.sock" "$@"; }
 
 prepare_containerd() {
   type -P containerd >/dev/null && type -P ctr >/dev/null || return
-  mkdir -p "$work/containerd" "$hosts_dir/docker.io"
-  printf 'server = "https://registry-1.docker.io"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$mirror" \
-    >"$hosts_dir/docker.io/hosts.toml"
-  cat >"$work/containerd/config.toml" <<TOML
+  mkdir -p "$settings/etc/containerd"
+  cat >"$settings/etc/containerd/config.toml" <<TOML
 version = 2
 root = "$work/containerd/root"
 state = "$work/containerd/state"
@@ -283,7 +332,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.o
 [plugins."io.containerd.internal.v1.opt"]
   path = "$work/containerd/opt"
 TOML
-  start containerd containerd --config "$work/containerd/config.toml"
+  settle containerd
+  start containerd containerd --config "$settings/etc/containerd/config.toml"
   wait_for containerd 30 ctr version || engine_error containerd
 }
 
@@ -313,7 +363,7 @@ before_cleanup() {
   local pid_file
   stop dockerd
   while read -r pid_file; do kill -9 "$(cat "$pid_file")" 2>/dev/null; done < <(
-    find "$work/docker/exec/containerd" "$work/podman/tmp" "$XDG_RUNTIME_DIR" \
+    find "$work/docker/exec/containerd" "$work/podman/tmp" "$work/buildah/tmp" "$XDG_RUNTIME_DIR" \
       \( -name containerd.pid -o -name pause.pid \) -size +0 2>/dev/null
   )
 }
@@ -361,15 +411,9 @@ write_client_config() {
   mkdir -p "$HOME" "$DOCKER_CONFIG"
   mkdir -m 700 "$XDG_RUNTIME_DIR"
   echo '{}' >"$DOCKER_CONFIG/config.json"
-  cat >"$CONTAINERS_REGISTRIES_CONF" <<TOML
-unqualified-search-registries = ["docker.io"]
-[[registry]]
-prefix = "docker.io"
-location = "docker.io"
-[[registry.mirror]]
-location = "127.0.0.1:$mirror_port"
-insecure = true
-TOML
+  settle podman
+  # A docker-registry knows no registries by path.
+  [ "$mirror_kind" != docker-registry ] || sed -i 's#/docker\.io"#"#' "$CONTAINERS_REGISTRIES_CONF"
 }
 
 main() {

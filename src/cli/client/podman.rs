@@ -1,0 +1,250 @@
+//! podman, skopeo, buildah and CRI-O: mirrors in `registries.conf`.
+//!
+//! They name no registry in their requests, so each mirror's location ends with it. Of two
+//! `[[registry]]` for one prefix the one that is read last counts whole, so where somebody has
+//! written one, ours goes into it.
+
+use std::path::{Path, PathBuf};
+
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table};
+
+use super::plan::{File, Plan, Problem};
+use super::reach::Reach;
+use super::root::Root;
+use super::table;
+
+const MAIN: &str = "/etc/containers/registries.conf";
+const DROP_INS: &str = "/etc/containers/registries.conf.d";
+const OURS: &str = "/etc/containers/registries.conf.d/roadstead.conf";
+
+const HEAD: &str = "# Written by `roadstead client podman --apply`, which writes all of it anew.\n";
+
+/// One registry and its mirror.
+#[derive(Debug, Clone)]
+struct Mirror {
+    prefix: String,
+    location: String,
+    insecure: bool,
+}
+
+pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
+    let mut plan = Plan::default();
+    let mut ours = Vec::new();
+    let mut theirs: Vec<(PathBuf, Vec<Mirror>)> = Vec::new();
+    let written = written(root)?;
+    for registry in &reach.registries {
+        let Some(location) = reach.by_name(registry) else {
+            plan.notes.push(format!(
+                "{} can't stand in a path: give it `hosts`, or a `name` without a colon.",
+                registry.registry
+            ));
+            continue;
+        };
+        let prefix = registry.registry.clone();
+        let mirror = Mirror { location, insecure: reach.is_plain(), prefix };
+        // The last one to be read.
+        match written.iter().rev().find(|(_, document)| has(document, &mirror.prefix)) {
+            None => ours.push(mirror),
+            Some((path, _)) => match theirs.iter_mut().find(|(other, _)| other == path) {
+                Some((_, mirrors)) => mirrors.push(mirror),
+                None => theirs.push((path.clone(), vec![mirror])),
+            },
+        }
+    }
+    plan.files.extend(
+        theirs
+            .into_iter()
+            .map(|(path, mirrors)| File::new(path, move |text| with_mirrors(text, &mirrors))),
+    );
+    if !ours.is_empty() {
+        plan.files.push(File::whole(OURS, whole(&ours)));
+    }
+    if let Some(ca) = &reach.ca {
+        let path = format!("/etc/containers/certs.d/{}/ca.crt", reach.as_registry());
+        plan.files.push(File::whole(path, ca.clone()));
+    }
+    plan.then
+        .push("systemctl reload crio, where CRI-O runs; the others read it each time".to_owned());
+    plan.notes.extend(notes(reach));
+    Ok(plan)
+}
+
+/// The files that are read besides ours, in the order in which they are.
+fn written(root: &Root) -> Result<Vec<(PathBuf, DocumentMut)>, Problem> {
+    let mut paths = vec![PathBuf::from(MAIN)];
+    paths.extend(root.files(Path::new(DROP_INS), "conf")?);
+    let others = paths.into_iter().filter(|path| path != Path::new(OURS));
+    let read = |path: PathBuf| {
+        let document = table::parse(&root.read(&path)?);
+        let document = document.map_err(|what| Problem::about(&path, what))?;
+        Ok((path, document))
+    };
+    others.map(read).collect()
+}
+
+fn notes(reach: &Reach) -> Vec<String> {
+    let mut notes = vec![
+        "Where CONTAINERS_REGISTRIES_CONF or ~/.config/containers/registries.conf is used, it \
+         stands in the place of these files."
+            .to_owned(),
+    ];
+    if reach.login {
+        notes.push(format!("access.htpasswd is set: podman login {}.", reach.as_registry()));
+    }
+    notes
+}
+
+fn whole(mirrors: &[Mirror]) -> String {
+    let entries = mirrors.iter().map(|mirror| {
+        let mut document = DocumentMut::new();
+        let mut entries = ArrayOfTables::new();
+        entries.push(entry(mirror));
+        document.insert("registry", Item::ArrayOfTables(entries));
+        document.to_string()
+    });
+    let entries: Vec<_> = entries.collect();
+    format!("{HEAD}\n{}", entries.join("\n"))
+}
+
+fn entry(mirror: &Mirror) -> Table {
+    let mut entry = Table::new();
+    entry.insert("prefix", toml_edit::value(&mirror.prefix));
+    entry.insert("location", toml_edit::value(&mirror.prefix));
+    let mut mirrors = ArrayOfTables::new();
+    mirrors.push(mirror_table(mirror));
+    entry.insert("mirror", Item::ArrayOfTables(mirrors));
+    entry
+}
+
+fn mirror_table(mirror: &Mirror) -> Table {
+    let mut table = Table::new();
+    table.insert("location", toml_edit::value(&mirror.location));
+    if mirror.insecure {
+        table.insert("insecure", toml_edit::value(true));
+    }
+    table
+}
+
+/// Whether an entry is for this prefix, which is its location where it has none.
+fn is_for(entry: &Table, prefix: &str) -> bool {
+    let key = if entry.contains_key("prefix") { "prefix" } else { "location" };
+    entry.get(key).and_then(Item::as_str) == Some(prefix)
+}
+
+fn has(document: &DocumentMut, prefix: &str) -> bool {
+    let entries = document.get("registry").and_then(Item::as_array_of_tables);
+    entries.is_some_and(|entries| entries.iter().any(|entry| is_for(entry, prefix)))
+}
+
+/// Puts each mirror before those that an entry has.
+fn with_mirrors(text: &str, mirrors: &[Mirror]) -> Result<String, String> {
+    let mut document = table::parse(text)?;
+    let entries = document.get_mut("registry").and_then(Item::as_array_of_tables_mut);
+    for entry in entries.into_iter().flat_map(ArrayOfTables::iter_mut) {
+        let Some(mirror) = mirrors.iter().find(|mirror| is_for(entry, &mirror.prefix)) else {
+            continue;
+        };
+        if entry.get("blocked").and_then(Item::as_bool) == Some(true) {
+            return Err(format!(
+                "blocks {}; remove `blocked` if it is to be mirrored",
+                mirror.prefix
+            ));
+        }
+        let new = || Item::ArrayOfTables(ArrayOfTables::new());
+        let there = entry.entry("mirror").or_insert_with(new).as_array_of_tables_mut();
+        let there = there.ok_or("`mirror` is not written as [[registry.mirror]]; write it so")?;
+        let is_ours = |table: &Table| {
+            table.get("location").and_then(Item::as_str) == Some(mirror.location.as_str())
+        };
+        let index = there.iter().position(is_ours);
+        match index {
+            None => put_first(there, mirror_table(mirror)),
+            Some(index) => {
+                if let Some(ours) = there.get_mut(index).filter(|_| mirror.insecure) {
+                    table::set(ours, "insecure", true);
+                }
+            }
+        }
+    }
+    Ok(document.to_string())
+}
+
+/// A table's place in the text is kept beside its place in the list, so the two change hands.
+fn put_first(tables: &mut ArrayOfTables, table: Table) {
+    let position = tables.get(0).and_then(Table::position);
+    let mut table = table;
+    table.set_position(position);
+    tables.insert(0, table);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::testing::{edited, reach};
+    use super::*;
+
+    const TWO: &str =
+        "upstreams: [{ name: docker.io }, { name: corp, url: \"http://r.corp:5000\" }]";
+
+    #[test]
+    fn every_mirror_s_location_ends_with_its_registry() {
+        let plan = plan(&reach(TWO, "http://10.0.0.5:5000"), &Root::unseen()).unwrap();
+        assert_eq!(
+            edited(&plan, OURS, "anything of an earlier run"),
+            format!(
+                "{HEAD}\n[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\n\
+                 [[registry.mirror]]\nlocation = \"10.0.0.5:5000/docker.io\"\ninsecure = true\n\n\
+                 [[registry]]\nprefix = \"r.corp:5000\"\nlocation = \"r.corp:5000\"\n\n\
+                 [[registry.mirror]]\nlocation = \"10.0.0.5:5000/corp\"\ninsecure = true\n"
+            )
+        );
+    }
+
+    fn with_main(text: &str, address: &str) -> (Plan, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("etc/containers")).unwrap();
+        fs::write(folder.path().join("etc/containers/registries.conf"), text).unwrap();
+        let root = Root::at(folder.path().to_owned());
+        (plan(&reach(TWO, address), &root).unwrap(), folder)
+    }
+
+    #[test]
+    fn an_entry_that_somebody_wrote_gets_our_mirror_first() {
+        let before = "unqualified-search-registries = [\"docker.io\"]\n\n[[registry]]\nlocation = \
+                      \"docker.io\" # mine\n[[registry.mirror]]\nlocation = \"old\"\n\n[[registry]]\n\
+                      prefix = \"x.io\"\n[[registry.mirror]]\nlocation = \"y.io\"\n";
+        let (plan, _folder) = with_main(before, "https://m.corp");
+        let after = edited(&plan, MAIN, before);
+        let read: toml_edit::DocumentMut = after.parse().unwrap();
+        let first = &read["registry"][0];
+        assert_eq!(first["mirror"][0]["location"].as_str(), Some("m.corp/docker.io"));
+        assert_eq!(first["mirror"][1]["location"].as_str(), Some("old"));
+        assert_eq!(read["registry"][1]["mirror"][0]["location"].as_str(), Some("y.io"));
+        assert!(after.starts_with(before.split_once("[[registry.mirror]]").unwrap().0), "{after}");
+        assert!(!edited(&plan, OURS, "").contains("docker.io"), "only the other is ours");
+    }
+
+    #[test]
+    fn an_entry_without_a_mirror_gets_one() {
+        let before = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n";
+        let (plan, _folder) = with_main(before, "http://m.corp");
+        let after = edited(&plan, MAIN, before);
+        let read: toml_edit::DocumentMut = after.parse().unwrap();
+        assert_eq!(read["registry"][0]["mirror"][0]["location"].as_str(), Some("m.corp/docker.io"));
+        assert_eq!(read["registry"][0]["mirror"][0]["insecure"].as_bool(), Some(true));
+    }
+
+    #[test]
+    fn a_blocked_registry_and_a_broken_file_are_refused() {
+        let before = "[[registry]]\nprefix = \"docker.io\"\nblocked = true\n";
+        let (plan, _folder) = with_main(before, "http://m.corp");
+        assert!(super::super::testing::refused(&plan, MAIN, before).contains("blocks docker.io"));
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("etc/containers")).unwrap();
+        fs::write(folder.path().join("etc/containers/registries.conf"), "a = ").unwrap();
+        let root = Root::at(folder.path().to_owned());
+        let problem = super::plan(&reach(TWO, "http://m"), &root).err().unwrap().to_string();
+        assert!(problem.contains("registries.conf: line 1: is not TOML"), "{problem}");
+    }
+}

@@ -1,0 +1,332 @@
+//! How clients reach Roadstead: one address, what they must trust there, and what they find behind it.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+
+use super::plan::Problem;
+use super::trust::{self, Trust};
+use crate::config::{Address, BaseUrl, Config, Listen, Scheme, Upstream};
+use crate::protocol::Repository;
+
+/// Where Roadstead is, as a client sees it.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub(super) base: BaseUrl,
+    /// PEM that clients must be given to trust the certificate there.
+    pub(super) ca: Option<String>,
+    /// Clients must log in.
+    pub(super) login: bool,
+    /// In the order of the configuration; each is told apart from the others by `registry`.
+    pub(super) registries: Vec<Registry>,
+    /// What was chosen, and what may be wrong with it.
+    pub(super) notes: Vec<String>,
+}
+
+/// One upstream, as clients name it.
+#[derive(Debug)]
+pub(super) struct Registry {
+    /// Its name here: what stands first in a path.
+    name: String,
+    /// What image names begin with.
+    pub(super) registry: String,
+    /// Where clients go when Roadstead does not answer.
+    pub(super) origin: String,
+    /// `Host` values that are for it alone.
+    pub(super) hosts: Vec<String>,
+    /// It gets what names no registry.
+    pub(super) is_default: bool,
+}
+
+// === impl Reach ===
+
+impl Reach {
+    pub(super) fn of(
+        config: &Config,
+        address: Option<&BaseUrl>,
+        ca: Option<&Path>,
+    ) -> Result<Self, Problem> {
+        let mut reach = match address {
+            Some(address) => Self::at(address.clone()),
+            None => Self::listening(config)?,
+        };
+        if let Some(path) = ca {
+            reach.ca = Some(given_authority(path)?);
+        }
+        if reach.ca.is_some() && reach.base.scheme == Scheme::Http {
+            let what = format!(
+                "{} has no certificate, so no authority; leave --ca out, or write --address https://…",
+                reach.base
+            );
+            return Err(Problem::new(what));
+        }
+        reach.login = config.access.htpasswd.is_some();
+        reach.registries = registries(&config.upstreams);
+        reach.keep_the_owner();
+        Ok(reach)
+    }
+
+    fn at(base: BaseUrl) -> Self {
+        Self { base, ca: None, login: false, registries: Vec::new(), notes: Vec::new() }
+    }
+
+    /// The first listener that other machines can connect to, or the first one.
+    fn listening(config: &Config) -> Result<Self, Problem> {
+        let tcp = config.listen.iter().filter_map(|listen| match listen.address {
+            Address::Tcp(socket) => Some((listen, socket)),
+            Address::Unix(_) => None,
+        });
+        let tcp: Vec<_> = tcp.collect();
+        let public = tcp.iter().find(|(_, socket)| !socket.ip().is_loopback());
+        let Some((listen, socket)) = public.or(tcp.first()) else {
+            return Err(Problem::new(
+                "listen has Unix sockets only, which no client connects to; say with --address \
+                 under which URL the server before them is reached",
+            ));
+        };
+        if socket.port() == 0 {
+            return Err(Problem::new(
+                "listen has port 0, so the system chooses one at each start; write a port, or say \
+                 with --address where clients connect",
+            ));
+        }
+        let mut reach = Self::behind(listen, *socket)?;
+        if tcp.len() > 1 {
+            reach.notes.push(format!("It listens at {} addresses; --address chooses.", tcp.len()));
+        }
+        if !config.trusted_proxies.is_empty() {
+            reach.notes.push(
+                "trusted_proxies is set: if clients come through such a proxy, say with --address \
+                 under which URL."
+                    .to_owned(),
+            );
+        }
+        Ok(reach)
+    }
+
+    fn behind(listen: &Listen, socket: SocketAddr) -> Result<Self, Problem> {
+        let chain = listen.tls.as_ref().map(|tls| {
+            let unread =
+                |error| Problem::about(&tls.certificate, format!("can't be read: {error}"));
+            fs::read_to_string(&tls.certificate).map_err(unread)
+        });
+        let chain = chain.transpose()?;
+        let mut notes = Vec::new();
+        let host = host(socket.ip(), chain.as_deref(), &mut notes);
+        let scheme = if chain.is_some() { Scheme::Https } else { Scheme::Http };
+        let mut reach = Self::at(BaseUrl { scheme, host, port: socket.port() });
+        match chain.as_deref().map(trust::of) {
+            None | Some(Trust::Known) => {}
+            Some(Trust::Needed(pem)) => reach.ca = Some(pem),
+            Some(Trust::Missing) => notes.push(
+                "Its certificate's authority is neither in its file nor known to this system: give \
+                 it with --ca, or clients will refuse the certificate."
+                    .to_owned(),
+            ),
+        }
+        reach.notes = notes;
+        Ok(reach)
+    }
+
+    /// A host that is one upstream's own means that upstream, whatever else a request says.
+    fn keep_the_owner(&mut self) {
+        let is_ours = |own: &String| *own == self.base.authority() || *own == self.base.host;
+        let Some(owner) = self.registries.iter().position(|it| it.hosts.iter().any(is_ours)) else {
+            return;
+        };
+        let mut owner = self.registries.swap_remove(owner);
+        owner.is_default = true;
+        self.notes.push(format!(
+            "{} is among the hosts of {}: there is nothing else at that address.",
+            self.base.host, owner.registry
+        ));
+        self.registries = vec![owner];
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.base.scheme == Scheme::Http
+    }
+
+    /// The address as the first part of an image's name, where a client would take a bare word for
+    /// a repository on Docker Hub.
+    pub(super) fn as_registry(&self) -> String {
+        let authority = self.base.authority();
+        match authority.contains(['.', ':']) || authority == "localhost" {
+            true => authority,
+            false => format!("{authority}:{}", self.base.port),
+        }
+    }
+
+    /// Where a repository of `registry` is found without any other word in the request.
+    pub(super) fn by_name(&self, registry: &Registry) -> Option<String> {
+        let fits = Repository::parse(&registry.name).is_ok();
+        match (fits, registry.is_default) {
+            (true, _) => Some(format!("{}/{}", self.as_registry(), registry.name)),
+            (false, true) => Some(self.as_registry()),
+            (false, false) => registry.hosts.first().map(|host| self.with_host(host)),
+        }
+    }
+
+    /// `host`, at our port unless it has one.
+    pub(super) fn with_host(&self, host: &str) -> String {
+        let base = BaseUrl { host: host.to_owned(), ..self.base.clone() };
+        if host.contains(':') { host.to_owned() } else { base.authority() }
+    }
+}
+
+fn registries(upstreams: &[Upstream]) -> Vec<Registry> {
+    let mut found: Vec<Registry> = Vec::new();
+    for (index, upstream) in upstreams.iter().enumerate() {
+        let registry = upstream.registry();
+        if found.iter().any(|other| other.registry == registry) {
+            continue;
+        }
+        found.push(Registry {
+            name: upstream.name.clone(),
+            origin: origin(&registry, &upstream.url),
+            registry,
+            hosts: upstream.hosts.clone(),
+            is_default: index == 0,
+        });
+    }
+    found
+}
+
+/// The registry itself, which may be another than our upstream for it.
+fn origin(registry: &str, url: &BaseUrl) -> String {
+    match registry {
+        "docker.io" => "https://registry-1.docker.io".to_owned(),
+        _ if *registry == url.authority() => url.to_string(),
+        _ => format!("https://{registry}"),
+    }
+}
+
+/// A host to connect to, for the address of a listener.
+fn host(listening: IpAddr, chain: Option<&str>, notes: &mut Vec<String>) -> String {
+    // A certificate says under which name it can be believed.
+    if let Some(name) = chain.and_then(|chain| trust::names(chain).into_iter().next()) {
+        notes.push(format!("Clients use {name}, which its certificate names."));
+        return name;
+    }
+    if listening.is_loopback() {
+        notes.push(format!("{listening} can be reached from this machine only."));
+    }
+    if !listening.is_unspecified() {
+        return listening.to_string();
+    }
+    match outward(listening) {
+        Some(address) => {
+            notes.push(format!(
+                "{listening} means every address and is none to connect to: {address} is this \
+                 machine's on its way out. --address says another, such as a name in DNS."
+            ));
+            address.to_string()
+        }
+        None => {
+            let loopback = if listening.is_ipv4() { "127.0.0.1" } else { "::1" };
+            notes.push(format!(
+                "{listening} means every address and is none to connect to, and this machine has \
+                 no way out: {loopback} is for clients on this machine. --address says another."
+            ));
+            loopback.to_owned()
+        }
+    }
+}
+
+/// The address that this machine would send from. Nothing is sent: connecting a datagram socket only
+/// looks up a route (to addresses that are kept for documentation, RFC 5737 and 3849).
+fn outward(family: IpAddr) -> Option<IpAddr> {
+    let (any, target) = match family {
+        IpAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
+        IpAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_unspecified() && !address.is_loopback()).then_some(address)
+}
+
+fn given_authority(path: &Path) -> Result<String, Problem> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Problem::about(path, format!("can't be read: {error}; check --ca")))?;
+    match trust::count(&text) {
+        0 => Err(Problem::about(path, "has no certificate in it; give a PEM file to --ca")),
+        _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(config: &str, address: Option<&str>) -> Result<Reach, Problem> {
+        let config = Config::parse(config, "test").unwrap();
+        let address = address.map(|text| text.parse().unwrap());
+        Reach::of(&config, address.as_ref(), None)
+    }
+
+    #[test]
+    fn the_address_is_one_that_a_client_can_connect_to() {
+        for (config, url) in [
+            ("listen: [{ address: 10.0.0.5:5000 }]", "http://10.0.0.5:5000"),
+            ("listen: [{ address: 127.0.0.1:5000 }, { address: 10.0.0.5:80 }]", "http://10.0.0.5"),
+            ("listen: [{ address: 127.0.0.1:5000 }]", "http://127.0.0.1:5000"),
+            (
+                "listen: [{ address: \"unix:/a\" }, { address: \"[::1]:5000\" }]",
+                "http://[::1]:5000",
+            ),
+        ] {
+            assert_eq!(reach(config, None).unwrap().base.to_string(), url);
+        }
+        let any = reach("", None).unwrap();
+        assert!(any.base.host.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified()));
+        assert!(any.notes.iter().any(|note| note.contains("--address")), "{:?}", any.notes);
+    }
+
+    #[test]
+    fn where_there_is_no_address_it_must_be_said() {
+        for config in ["listen: [{ address: \"unix:/a\" }]", "listen: [{ address: 127.0.0.1:0 }]"] {
+            assert!(reach(config, None).unwrap_err().to_string().contains("--address"));
+            let given = reach(config, Some("https://mirror.corp")).unwrap();
+            assert_eq!(given.base.authority(), "mirror.corp");
+        }
+    }
+
+    #[test]
+    fn a_bare_word_gets_its_port_in_an_image_s_name() {
+        for (url, name) in [
+            ("https://mirror", "mirror:443"),
+            ("http://mirror", "mirror:80"),
+            ("https://mirror.corp", "mirror.corp"),
+            ("http://localhost", "localhost"),
+        ] {
+            assert_eq!(reach("", Some(url)).unwrap().as_registry(), name);
+        }
+    }
+
+    #[test]
+    fn registries_go_by_the_names_of_their_images() {
+        let config = "upstreams: [{ name: docker.io, url: \"http://10.0.0.1:5000\" }, { name: corp, \
+                      url: \"http://registry.corp:5000\" }, { name: \"r:5\", url: \"http://r:5\" }]";
+        let reach = reach(config, Some("http://m:5")).unwrap();
+        let all: Vec<_> = reach.registries.iter().collect();
+        let told =
+            all.iter().map(|it| (it.registry.as_str(), it.origin.as_str(), reach.by_name(it)));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                ("docker.io", "https://registry-1.docker.io", Some("m:5/docker.io".into())),
+                ("registry.corp:5000", "http://registry.corp:5000", Some("m:5/corp".into())),
+                ("r:5", "http://r:5", None),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_host_of_one_upstream_is_for_it_alone() {
+        let config = "upstreams: [{ name: docker.io }, { name: ghcr.io, hosts: [ghcr.lan] }]";
+        let reach = reach(config, Some("https://ghcr.lan")).unwrap();
+        let registries: Vec<_> = reach.registries.iter().map(|it| it.registry.as_str()).collect();
+        assert_eq!(registries, ["ghcr.io"]);
+    }
+}
