@@ -42,10 +42,10 @@ impl Classify {
 
     fn choose(
         &self,
-        host: Option<&str>,
+        hosts: &[&str],
         namespace: Option<&str>,
     ) -> Result<(&Arc<Upstream>, Chosen), Refusal> {
-        let by_host = host.and_then(|host| self.by_host(host));
+        let by_host = hosts.iter().find_map(|host| self.by_host(host));
         if let Some(upstream) = by_host {
             return Ok((upstream, Chosen::ByName));
         }
@@ -119,7 +119,7 @@ impl RequestFilter for Classify {
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
         let route = Route::parse(request.uri.path())?;
         let namespace = namespace(request.uri.query().unwrap_or_default());
-        let chosen = self.choose(asked_for(request, context), namespace.as_deref())?;
+        let chosen = self.choose(&asked_for(request, context), namespace.as_deref())?;
         context.namespace = namespace;
         let (upstream, route) = match route.repository() {
             None => (Arc::clone(chosen.0), route),
@@ -139,10 +139,11 @@ impl RequestFilter for Classify {
     }
 }
 
-/// The host that the client asked for, which a trusted proxy may have replaced by another.
-fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Option<&'a str> {
+/// The host that the client asked a trusted proxy for, then the one that this asks for: either may
+/// be the one that selects.
+fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Vec<&'a str> {
     let told = context.client.host.as_ref().map(http::uri::Authority::as_str);
-    told.or_else(|| host(request))
+    told.into_iter().chain(host(request)).collect()
 }
 
 fn host(request: &Parts) -> Option<&str> {
@@ -162,7 +163,7 @@ mod tests {
 
     fn classify() -> Classify {
         let text = "upstreams: [{name: docker.io}, {name: ghcr.io, hosts: [ghcr.lan]}, \
-                    {name: corp, url: \"https://registry.corp:5000\"}]";
+                    {name: corp, url: \"https://registry.corp:5000\", hosts: [corp.lan]}]";
         let config = Config::parse(text, "test").unwrap();
         let new = |upstream| Arc::new(Upstream::new(upstream, 1 << 22).unwrap());
         Classify::new(config.upstreams.into_iter().map(new).collect())
@@ -197,13 +198,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_trusted_proxy_was_asked_for_counts_as_host() {
-        let request = http::Request::get("/v2/app/manifests/1").header("host", "127.0.0.1:5000");
-        let mut context = Context::new(None);
-        context.client.host = Some("ghcr.lan".parse().unwrap());
-        let request = request.body(()).unwrap().into_parts().0;
-        classify().filter(&request, &mut context).await.unwrap();
-        assert_eq!(context.target.unwrap().upstream.name().as_ref(), "ghcr.io");
+    async fn what_a_trusted_proxy_was_asked_for_counts_as_host_and_so_does_what_it_asks_for() {
+        for (told, host, expected) in [
+            ("ghcr.lan", "127.0.0.1:5000", "ghcr.io"),
+            ("mirror.example.com", "ghcr.lan", "ghcr.io"),
+            ("ghcr.lan", "corp.lan", "ghcr.io"),
+            ("mirror.example.com", "127.0.0.1:5000", "docker.io"),
+        ] {
+            let request = http::Request::get("/v2/app/manifests/1").header("host", host);
+            let mut context = Context::new(None);
+            context.client.host = Some(told.parse().unwrap());
+            let request = request.body(()).unwrap().into_parts().0;
+            classify().filter(&request, &mut context).await.unwrap();
+            assert_eq!(context.target.unwrap().upstream.name().as_ref(), expected, "{told} {host}");
+        }
     }
 
     #[tokio::test]

@@ -42,6 +42,19 @@ async fn a_trusted_proxy_says_who_asks_and_for_which_host() {
 }
 
 #[tokio::test]
+async fn a_trusted_proxy_may_choose_by_host_and_tell_the_one_outside() {
+    let (_first, second, roadstead) = stage("127.0.0.1").await;
+    let reply = get(roadstead.at(), &manifest_path("org/app", "1"))
+        .header("X-Forwarded-For", "198.51.100.1")
+        .header("X-Forwarded-Host", "mirror.example.com")
+        .header("Host", "other.corp")
+        .send()
+        .await;
+    assert_eq!(reply.status, 200);
+    assert!(second.stats().requests() > 0, "Host chose no upstream");
+}
+
+#[tokio::test]
 async fn what_anybody_else_says_changes_nothing() {
     let (_first, second, roadstead) = stage("10.0.0.0/8").await;
     let path = manifest_path("org/app", "1");
