@@ -72,9 +72,9 @@ impl Classify {
 
     /// Clients say in `ns` what their images' names begin with, whatever we call the registry.
     fn by_registry(&self, name: &str) -> Option<&Arc<Upstream>> {
-        let is_its =
-            |upstream: &&Arc<Upstream>| upstream.config().registry().eq_ignore_ascii_case(name);
-        self.upstreams.iter().find(is_its)
+        self.upstreams.iter().find(|upstream| {
+            upstream.config().registry().is_some_and(|own| own.eq_ignore_ascii_case(name))
+        })
     }
 
     fn unknown(&self, name: &str) -> Refusal {
@@ -163,7 +163,8 @@ mod tests {
 
     fn classify() -> Classify {
         let text = "upstreams: [{name: docker.io}, {name: ghcr.io, hosts: [ghcr.lan]}, \
-                    {name: corp, url: \"https://registry.corp:5000\", hosts: [corp.lan]}]";
+                    {name: corp, url: \"https://registry.corp:5000\", hosts: [corp.lan]}, \
+                    {name: hub, url: \"https://harbor.corp\", prefix: dockerhub}]";
         let config = Config::parse(text, "test").unwrap();
         let new = |upstream| Arc::new(Upstream::new(upstream, 1 << 22).unwrap());
         Classify::new(config.upstreams.into_iter().map(new).collect())
@@ -190,6 +191,7 @@ mod tests {
             ("/v2/alpine/manifests/1?ns=ghcr.io", "x", "ghcr.io /v2/alpine/manifests/1"),
             ("/v2/org/app/manifests/1?ns=registry.corp:5000", "x", "corp /v2/org/app/manifests/1"),
             ("/v2/corp/org/app/manifests/1", "x", "corp /v2/org/app/manifests/1"),
+            ("/v2/hub/org/app/manifests/1", "x", "hub /v2/org/app/manifests/1"),
             ("/v2/", "x", "docker.io /v2/"),
         ];
         for (uri, host, expected) in cases {
@@ -216,12 +218,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_registry_is_an_error_that_names_the_known_ones() {
-        for uri in ["/v2/quay.io/org/app/manifests/1", "/v2/app/manifests/1?ns=quay.io"] {
+        for (uri, name) in [
+            ("/v2/quay.io/org/app/manifests/1", "quay.io"),
+            ("/v2/app/manifests/1?ns=quay.io", "quay.io"),
+            // Of which we know one project only.
+            ("/v2/team/app/manifests/1?ns=harbor.corp", "harbor.corp"),
+        ] {
             let refusal = target(uri, "x").await.unwrap_err().to_string();
-            assert!(
-                refusal.contains("quay.io") && refusal.contains("docker.io, ghcr.io"),
-                "{refusal}"
-            );
+            assert!(refusal.contains(name) && refusal.contains("docker.io, ghcr.io"), "{refusal}");
         }
     }
 }

@@ -299,6 +299,11 @@ fn a_private_authority_is_put_where_each_client_looks_for_it() {
         }
     }
     assert!(stage.read("etc/docker/daemon.json").contains("https://mirror.corp:5443"));
+    // Said as an address, the same name is found in the same certificate; another is not.
+    let files = stage.files("docker", &["--address", "https://mirror.corp"]);
+    assert!(files.iter().any(|(path, _)| path.starts_with("/etc/docker/certs.d/mirror.corp/")));
+    let told = stage.told("docker", &["--address", "https://other.corp"]);
+    assert!(told.contains("give it with --ca") && !told.contains("certs.d"), "{told}");
     // Without it in the chain, it must be given.
     fs::write(at("tls.crt"), leaf.pem()).unwrap();
     fs::write(at("ca.crt"), authority.pem()).unwrap();
