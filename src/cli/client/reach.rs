@@ -230,6 +230,18 @@ impl Reach {
         }
     }
 
+    /// The hosts of such places, each once: what a client must trust or be allowed to speak plain to.
+    pub(super) fn authorities(places: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for place in places {
+            let host = place.split('/').next().unwrap_or_default().to_owned();
+            if !found.contains(&host) {
+                found.push(host);
+            }
+        }
+        found
+    }
+
     /// `host`, at our port unless it has one.
     pub(super) fn with_host(&self, host: &str) -> String {
         let base = BaseUrl { host: host.to_owned(), ..self.base.clone() };
