@@ -19,7 +19,7 @@
 //! |---|---|---|
 //! | 0 | [`protocol`], [`collapse`] | std, http, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
 //! | 1 | [`config`], [`metrics`] | 0 |
-//! | 2 | [`store`], [`upstream`] | 0–1 |
+//! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`] | 0–2 |
 //! | 4 | [`filter`] | 0–3 |
 //! | 5 | [`proxy`], [`admin`] | 0–4 |
@@ -39,6 +39,7 @@ pub mod config;
 pub mod metrics;
 
 pub mod store;
+pub mod tls;
 pub mod upstream;
 
 pub mod blob;

@@ -17,13 +17,12 @@ use std::{
 use async_trait::async_trait;
 use pingora::{
     apps::ServerApp,
-    listeners::{L4BufferSettings, ListenerConfig, tls::TlsSettings},
+    listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions},
     server::{ListenFds, ShutdownWatch},
     services::{self, listening::Service},
 };
 use tokio::sync::watch;
 
-use super::StartError;
 use crate::config::{Address, Listen};
 
 /// Large enough for a request's head; a connection that waits holds no more.
@@ -66,20 +65,29 @@ pub(super) fn name(address: &Address) -> String {
     }
 }
 
-/// One listener for clients, as the configuration has it.
-pub(super) fn endpoint(listen: &Listen) -> Result<ListenerConfig, StartError> {
+/// Where one listener for clients is bound; what it asks of a connection is its door's business.
+/// `[::]` takes IPv4 too, unless one of `all` has that port for itself.
+pub(super) fn endpoint(listen: &Listen, all: &[Listen]) -> ListenerConfig {
+    let name = name(&listen.address);
     let endpoint = match &listen.address {
-        Address::Tcp(_) => ListenerConfig::tcp(name(&listen.address)),
-        Address::Unix(_) => ListenerConfig::uds(name(&listen.address)),
+        Address::Tcp(address) => {
+            let mut options = TcpSocketOptions::default();
+            if address.is_ipv6() {
+                options.ipv6_only = Some(has_ipv4(all, address.port()));
+            }
+            ListenerConfig::tcp(name).tcp_socket_options(options)
+        }
+        Address::Unix(_) => ListenerConfig::uds(name),
     };
-    let endpoint = endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES));
-    let Some(tls) = &listen.tls else { return Ok(endpoint) };
-    let certificate = tls.certificate.display().to_string();
-    let settings = TlsSettings::intermediate(&certificate, &tls.key.display().to_string());
-    let mut settings = settings
-        .map_err(|error| StartError::Config(format!("listen.tls: {certificate}: {error}")))?;
-    settings.enable_h2();
-    Ok(endpoint.tls(settings))
+    endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
+}
+
+/// Whether an IPv4 address has this port.
+pub(super) fn has_ipv4(all: &[Listen], port: u16) -> bool {
+    all.iter().any(|other| match &other.address {
+        Address::Tcp(other) => other.is_ipv4() && other.port() == port,
+        Address::Unix(_) => false,
+    })
 }
 
 // === impl Listeners ===
