@@ -4,6 +4,7 @@
 
 mod cache;
 mod check;
+mod client;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -34,6 +35,8 @@ enum Command {
     Check(check::Check),
     /// See and tidy what is cached, on a running server or a stopped one
     Cache(cache::Cache),
+    /// Print or write what container clients must be told
+    Client(client::Client),
 }
 
 /// Where the configuration comes from.
@@ -77,6 +80,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Cache(cache) => cache.run(),
+        Command::Client(client) => client.run(),
     }
 }
 
