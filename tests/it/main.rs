@@ -8,6 +8,7 @@
 mod client;
 mod pull;
 mod roadstead;
+mod secure;
 
 mod abandoned;
 mod accounts;
@@ -25,10 +26,12 @@ mod freshness;
 mod front;
 mod handover;
 mod herd;
+mod listeners;
 mod outage;
 mod outbound;
 mod secrets;
 mod serving;
 mod sparse;
+mod transparent;
 mod trouble;
 mod upstreams;

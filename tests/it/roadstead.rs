@@ -154,6 +154,12 @@ impl Setup {
         self
     }
 
+    /// A key as it is set.
+    #[allow(dead_code, reason = "the torture tests don't need it")]
+    pub(crate) fn value(&self, key: &str) -> Value {
+        self.config[key].clone()
+    }
+
     /// A further upstream, with what `keys` says of it.
     #[allow(dead_code, reason = "the torture tests have one")]
     pub(crate) fn also(mut self, name: &str, hub: &Hub, keys: Value) -> Self {
