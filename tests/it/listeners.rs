@@ -11,7 +11,7 @@ use hub::{Hub, ImageSpec};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -31,6 +31,14 @@ struct Stage {
     _hub: Hub,
     roadstead: Roadstead,
     at: SocketAddr,
+}
+
+impl Stage {
+    /// Waits until the log says this; an answer may come before its line.
+    async fn logs(&self, text: &str) {
+        let says = || self.roadstead.log().contains(text);
+        eventually(&format!("the log says `{text}`"), SOON, says).await;
+    }
 }
 
 async fn stage(change: impl FnOnce(Setup) -> Setup, mut listen: Value) -> Stage {
@@ -97,7 +105,7 @@ async fn what_is_not_tls_is_turned_away_and_harms_nobody() {
     let mut silent = Connection::open(stage.at).await.unwrap();
     silent.write(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
     assert!(silent.is_closed(SOON).await);
-    assert!(stage.roadstead.log().contains("took longer than downstream.head"));
+    stage.logs("took longer than downstream.head").await;
     let said = Speaker::trusting(&[&signer.pem()]).get(stage.at, HOST, "/v2/").await.unwrap();
     assert_eq!(said.status, 200);
 }
@@ -204,8 +212,7 @@ async fn a_client_must_show_a_certificate_where_its_authority_is_named() {
             assert!(!error.contains("no answer"), "{error}");
         }
     }
-    let log = stage.roadstead.log();
-    assert!(log.contains("peer sent no certificates"), "{log}");
+    stage.logs("peer sent no certificates").await;
     // Its file is followed too.
     replace(&authorities, &strangers.pem());
     let deadline = Instant::now() + PATIENCE;
@@ -271,12 +278,12 @@ async fn a_trusted_balancer_says_who_the_client_is() {
     let forwarded = "X-Forwarded-For: 192.0.2.66\r\n";
     assert_eq!(with_header(stage.at, &v1("10.0.0.5"), forwarded).await, 200);
     assert_eq!(with_header(stage.at, &v1("198.51.100.9"), forwarded).await, 403);
-    let log = stage.roadstead.log();
     for client in
         ["192.0.2.7", "192.0.2.8", "2001:db8::9", "192.0.2.66", "198.51.100.9", "127.0.0.1"]
     {
-        assert!(log.contains(&format!("client=\"{client}\"")), "{client}: {log}");
+        stage.logs(&format!("client=\"{client}\"")).await;
     }
+    let log = stage.roadstead.log();
     assert!(!log.contains("client=\"192.0.2.9\""), "{log}");
 }
 
@@ -300,8 +307,8 @@ async fn a_header_may_come_in_pieces_and_requests_follow_each_other() {
         secure::say(&mut stream, format!("{REQUEST}\r\n").as_bytes()).await.unwrap().status,
         200
     );
-    let lines = stage.roadstead.log().matches("client=\"192.0.2.7\"").count();
-    assert_eq!(lines, 2);
+    let lines = || stage.roadstead.log().matches("client=\"192.0.2.7\"").count();
+    eventually("both are logged", SOON, || lines() == 2).await;
 }
 
 #[tokio::test]
@@ -318,9 +325,9 @@ async fn the_header_comes_before_tls() {
         assert_eq!(secure::get(&mut stream, HOST, "/v2/").await.unwrap().status, 200);
     }
     assert!(speaker.get(stage.at, HOST, "/v2/").await.is_err());
-    let log = stage.roadstead.log();
-    assert!(log.contains("client=\"192.0.2.7\"") && log.contains("client=\"192.0.2.8\""), "{log}");
-    assert!(log.contains("its PROXY header is malformed: it is none"), "{log}");
+    for text in ["client=\"192.0.2.7\"", "client=\"192.0.2.8\"", "malformed: it is none"] {
+        stage.logs(text).await;
+    }
 }
 
 #[tokio::test]
@@ -331,9 +338,8 @@ async fn a_header_from_a_stranger_is_not_taken() {
         let bytes = [&header, REQUEST.as_bytes(), b"\r\n"].concat();
         assert!(raw(stage.at, &bytes, SOON).await.is_empty(), "{header:?}");
     }
-    let log = stage.roadstead.log();
-    assert!(log.contains("a PROXY header is taken from trusted_proxies alone"), "{log}");
-    assert!(!log.contains("192.0.2.7"), "{log}");
+    stage.logs("a PROXY header is taken from trusted_proxies alone").await;
+    assert!(!stage.roadstead.log().contains("192.0.2.7"));
     // Where none is expected, it is no request.
     let bytes = [&v1("192.0.2.7"), REQUEST.as_bytes(), b"\r\n"].concat();
     let answer = raw(stage.roadstead.at(), &bytes, SOON).await;
@@ -398,8 +404,7 @@ async fn an_ipv6_wildcard_takes_ipv4_clients_as_ipv4_clients() {
     for (host, client) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
         let at: SocketAddr = format!("{host}:{port}").parse().unwrap();
         assert_eq!(with_header(at, b"", "").await, 200);
-        let line = format!("client=\"{client}\"");
-        eventually("it is logged", SOON, || stage.roadstead.log().contains(&line)).await;
+        stage.logs(&format!("client=\"{client}\"")).await;
     }
 }
 
@@ -462,6 +467,41 @@ async fn http_1_0_is_kept_alive_only_when_asked_for_and_never_chunked() {
         assert_eq!((reply.status, reply.header("connection")), (200, Some("keep-alive")), "{path}");
         assert!(reply.length().is_some() && reply.complete, "{path}");
         connection = kept;
+    }
+}
+
+/// A registry that answers everything in chunks.
+async fn chunking_registry() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                while let Ok(1..) = stream.read(&mut bytes).await {
+                    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n\
+                        20\r\n{\"name\":\"library/alpine\",\"tags\":\r\n8\r\n[\"one\"]}\r\n0\r\n\r\n";
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn what_a_registry_sends_in_chunks_reaches_http_1_0_without_them() {
+    let url = format!("http://{}", chunking_registry().await);
+    let roadstead = Setup::upstream(&url, &format!("{url}/token")).start().await;
+    for keep in ["", "Connection: keep-alive\r\n"] {
+        let mut stream = TcpStream::connect(roadstead.at()).await.unwrap();
+        let request = format!("GET /v2/{NAME}/tags/list HTTP/1.0\r\n{keep}\r\n");
+        let said = secure::say(&mut stream, request.as_bytes()).await.unwrap();
+        assert_eq!(said.status, 200, "{}", said.head);
+        assert!(!said.head.to_lowercase().contains("transfer-encoding"), "{}", said.head);
+        let json: Value = serde_json::from_slice(&said.body).unwrap();
+        assert_eq!(json["tags"], json!(["one"]));
     }
 }
 

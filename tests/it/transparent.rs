@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::client::{Connection, raw};
+use crate::client::{Connection, get, raw};
 use crate::pull::{blob_path, manifest_path};
 use crate::roadstead::{BINARY, Roadstead, Setup, eventually, free_address};
 use crate::secure::{self, Pair, Said, Signer, Speaker};
@@ -139,12 +139,15 @@ async fn one_proxy_serves_two_registries_by_connect_and_by_sni() {
         assert_eq!(hub.blob_gets(&image.layers[0].digest), 1);
     }
     let other = stage.by_connect("ghcr.io", &manifest_path("library/alpine", "latest")).await;
-    assert_eq!(other.status, 404);
-    let log = stage.roadstead.log();
-    assert!(
-        log.contains("upstream=\"ghcr.io\"") && log.contains("upstream=\"docker.io\""),
-        "{log}"
-    );
+    // As the registry of that name says it: there is none.
+    assert_eq!(other.status, 401);
+    let metrics = get(stage.roadstead.admin(), "/metrics").send().await.text();
+    for mode in ["connect", "sni"] {
+        let count = format!(
+            "roadstead_transparent_connections_total{{mode=\"{mode}\",outcome=\"served\"}}"
+        );
+        assert!(metrics.contains(&count), "{metrics}");
+    }
 }
 
 #[tokio::test]
@@ -207,9 +210,10 @@ async fn what_is_no_upstream_s_is_refused_and_never_decrypted() {
     assert!(error.contains("UnrecognizedName") || error.contains("UnrecognisedName"), "{error}");
     let error = stage.speaker().nameless().dial(stage.sni, "ghcr.io").await.unwrap_err();
     assert!(error.to_string().contains("Unrecogni"), "{error}");
-    let log = stage.roadstead.log();
-    assert!(log.contains("example.com:443 is no registry that is cached here"), "{log}");
-    assert!(log.contains("its ClientHello names no host (SNI)"), "{log}");
+    for text in ["example.com:443 is no registry that is", "its ClientHello names no host (SNI)"] {
+        let says = || stage.roadstead.log().contains(text);
+        eventually(&format!("the log says `{text}`"), SOON, says).await;
+    }
 }
 
 /// A server of somebody else's, which answers with what it was sent.
@@ -260,6 +264,23 @@ async fn a_tunnel_passes_bytes_on_and_shows_the_far_end_s_own_certificate() {
     eventually("both are logged", PATIENCE, || logged() == 2).await;
     // What is an upstream's is served as before.
     assert_eq!(stage.by_connect("ghcr.io", "/v2/").await.status, 200);
+}
+
+#[tokio::test]
+async fn clients_with_credentials_of_their_own_reach_the_token_service() {
+    let mode = |setup: Setup| setup.with("credentials", json!({ "mode": "client" }));
+    let stage = stage(json!({}), mode).await;
+    let realm = stage.hubs[0].token_realm();
+    let service: SocketAddr = realm["http://".len()..].split('/').next().unwrap().parse().unwrap();
+    let path = "/token?service=registry.docker.io&scope=repository:library/alpine:pull";
+    let mut tunnel = connected(stage.connect, "127.0.0.1", service.port()).await;
+    let said = secure::get(&mut tunnel, &service.to_string(), path).await.unwrap();
+    assert_eq!(said.status, 200, "{}", said.head);
+    assert!(String::from_utf8_lossy(&said.body).contains("token"));
+    // The other registry's are ours to use, so its clients need no tokens.
+    let realm = stage.hubs[1].token_realm();
+    let target = realm["http://".len()..].split('/').next().unwrap();
+    assert_eq!(refused(stage.connect, target).await.status, 403);
 }
 
 #[tokio::test]
