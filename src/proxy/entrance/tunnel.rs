@@ -70,12 +70,16 @@ pub(super) struct Tunnel {
     host: String,
 }
 
-/// The client's end, which knows when a byte last went either way.
+/// The client's end, which knows what has gone either way, and when.
 struct Active {
     inner: Socket,
     begun: Instant,
-    /// Milliseconds after that.
+    /// Of the last byte, in milliseconds after that.
     last: Arc<AtomicU64>,
+    /// Bytes from the client.
+    sent: u64,
+    /// Bytes to the client.
+    received: u64,
 }
 
 // === impl Tunnels ===
@@ -145,7 +149,8 @@ impl Tunnels {
 
 impl Tunnel {
     pub(super) fn new(near: Socket, far: TcpStream, host: String) -> Self {
-        let near = Active { inner: near, begun: Instant::now(), last: Arc::default() };
+        let (begun, last) = (Instant::now(), Arc::default());
+        let near = Active { inner: near, begun, last, sent: 0, received: 0 };
         Self { near, far, host }
     }
 
@@ -163,13 +168,15 @@ impl Tunnel {
                 }
             }
         };
-        let (sent, received) = tokio::select! {
+        let error = tokio::select! {
             biased;
-            done = tokio::io::copy_bidirectional(&mut near, &mut far) => done.unwrap_or_default(),
-            () = idle => (0, 0),
+            done = tokio::io::copy_bidirectional(&mut near, &mut far) => done.err(),
+            () = idle => Some(io::ErrorKind::TimedOut.into()),
         };
+        let (sent, received) = (near.sent, near.received);
+        let error = error.map(|error| error.to_string());
         let ms = super::super::millis(begun.elapsed());
-        tracing::info!(target: "access", client, method = "TUNNEL", host, sent, received, ms);
+        tracing::info!(target: "access", client, method = "TUNNEL", host, sent, received, ms, error);
     }
 }
 
@@ -188,7 +195,9 @@ impl AsyncRead for Active {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
+        this.sent += (buffer.filled().len() - before) as u64;
         this.touch();
         Poll::Ready(Ok(()))
     }
@@ -202,6 +211,7 @@ impl AsyncWrite for Active {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, bytes))?;
+        this.received += written as u64;
         this.touch();
         Poll::Ready(Ok(written))
     }
