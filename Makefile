@@ -79,6 +79,7 @@ bench: setup ## the hit path alone (criterion), then side by side with other cac
 clients: setup ## pull with real container clients through Roadstead (needs docker-registry and skopeo; best as root)
 	cargo build --release --bin roadstead
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/run.sh
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/transparent.sh
 
 lab: setup ## the same in the laboratory of many clients, where one was built (LAB=DIR, root)
 	cargo build --release --bin roadstead

@@ -267,6 +267,21 @@ async fn a_tunnel_passes_bytes_on_and_shows_the_far_end_s_own_certificate() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_a_tunnel_that_idles() {
+    let (far, _, signer) = stranger("localhost").await;
+    let listed = json!({ "tunnel_hosts": [format!("localhost:{}", far.port())] });
+    let mut stage = stage(listed, |setup| setup.key("shutdown.drain", "15s")).await;
+    let tunnel = connected(stage.connect, "localhost", far.port()).await;
+    let mut stream = Speaker::trusting(&[&signer.pem()]).over(tunnel, "localhost").await.unwrap();
+    stream.write_all(b"before").await.unwrap();
+    let mut echo = [0; 6];
+    stream.read_exact(&mut echo).await.unwrap();
+    let begun = Instant::now();
+    assert!(stage.roadstead.terminate().await.success());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn clients_with_credentials_of_their_own_reach_the_token_service() {
     let mode = |setup: Setup| setup.with("credentials", json!({ "mode": "client" }));
     let stage = stage(json!({}), mode).await;
