@@ -3,8 +3,9 @@
 //! ```text
 //!                      ┌────────────────────────── filter::Chain ──────────────────────────┐
 //! client ─► Pingora ─► forwarded ─► access ─► classify (Route, Upstream) ─► policy ─► cache ─┬─► manifest ─┐
-//!           proxy::front                                                                    ├─► blob ─────┤─► answer ─► client
+//!           proxy::entrance                                                                 ├─► blob ─────┤─► answer ─► client
 //!           proxy::connection                                                               └─► forward ──┘ (all the rest: Pingora proxies it)
+//!           proxy::front
 //!
 //! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► choose ─► manifest by digest
 //! manifest by digest: memory ─► disk ─► collapse ─► GET upstream ─► verify ─► publish

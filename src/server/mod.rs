@@ -120,6 +120,11 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     Ok(())
 }
 
+/// What a start would find wrong with the certificates that `config` names, and nothing else.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    Doors::prepare(config).map(|_| ())
+}
+
 fn open_store(config: &Config, heir: Option<&Heir>) -> Result<Arc<Store>, StartError> {
     let opened = match heir {
         Some(heir) => heir.open_store(&config.store),

@@ -2,6 +2,8 @@
 //!
 //! Anything else is told in a sentence what this port is for.
 
+use std::time::Duration;
+
 use http::{StatusCode, uri::Authority};
 use pingora::protocols::l4::stream::Stream as Socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +15,10 @@ const LONGEST_HEAD: usize = 8 << 10;
 
 /// Headers in it.
 const MOST_HEADERS: usize = 64;
+
+/// What a client that is refused may still send, and how long it may take to close.
+const MOST_UNREAD: usize = 256 << 10;
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Where a client wants to go.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,7 +79,16 @@ pub(super) async fn refuse(socket: &mut Socket, no: &No) -> std::io::Result<()> 
     );
     socket.write_all(answer.as_bytes()).await?;
     socket.flush().await?;
-    AsyncWriteExt::shutdown(socket).await
+    AsyncWriteExt::shutdown(socket).await?;
+    // Closing while more comes would take the answer back.
+    let mut piece = [0; 4096];
+    for _ in 0..MOST_UNREAD / piece.len() {
+        match tokio::time::timeout(LINGER, socket.read(&mut piece)).await {
+            Ok(Ok(1..)) => {}
+            _ => break,
+        }
+    }
+    Ok(())
 }
 
 /// What the head at the start of `bytes` asks for, and its length; `None` if it goes on.
