@@ -6,6 +6,7 @@
 //! holds a receiver of the shutdown signal.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -23,7 +24,7 @@ use pingora::{
 };
 use tokio::sync::watch;
 
-use crate::config::{Address, Listen};
+use crate::config::{Address, Config, Listen};
 
 /// Large enough for a request's head; a connection that waits holds no more.
 const READ_BUFFER_BYTES: usize = 4096;
@@ -66,14 +67,14 @@ pub(super) fn name(address: &Address) -> String {
 }
 
 /// Where one listener for clients is bound; what it asks of a connection is its door's business.
-/// `[::]` takes IPv4 too, unless one of `all` has that port for itself.
-pub(super) fn endpoint(listen: &Listen, all: &[Listen]) -> ListenerConfig {
+/// `[::]` takes IPv4 too, unless another address of `config` has that port for itself.
+pub(super) fn endpoint(listen: &Listen, config: &Config) -> ListenerConfig {
     let name = name(&listen.address);
     let endpoint = match &listen.address {
         Address::Tcp(address) => {
             let mut options = TcpSocketOptions::default();
             if address.is_ipv6() {
-                options.ipv6_only = Some(has_ipv4(all, address.port()));
+                options.ipv6_only = Some(has_ipv4(config, address.port()));
             }
             ListenerConfig::tcp(name).tcp_socket_options(options)
         }
@@ -83,11 +84,13 @@ pub(super) fn endpoint(listen: &Listen, all: &[Listen]) -> ListenerConfig {
 }
 
 /// Whether an IPv4 address has this port.
-pub(super) fn has_ipv4(all: &[Listen], port: u16) -> bool {
-    all.iter().any(|other| match &other.address {
-        Address::Tcp(other) => other.is_ipv4() && other.port() == port,
+fn has_ipv4(config: &Config, port: u16) -> bool {
+    let is_it = |address: &SocketAddr| address.is_ipv4() && address.port() == port;
+    let clients = config.listen.iter().any(|listen| match &listen.address {
+        Address::Tcp(address) => is_it(address),
         Address::Unix(_) => false,
-    })
+    });
+    clients || is_it(&config.admin.address)
 }
 
 // === impl Listeners ===
@@ -182,5 +185,20 @@ impl<A: ServerApp + Send + Sync + 'static> services::Service for Listening<A> {
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
         services::Service::listen_addresses(&self.service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_wildcard_leaves_ipv4_to_whoever_has_the_port() {
+        let text = "{ listen: [{ address: \"[::]:5000\" }, { address: 127.0.0.1:6000 }, \
+                    { address: \"unix:/run/a\" }], admin: { address: 127.0.0.1:7000 } }";
+        let config = Config::parse(text, "test").unwrap();
+        for (port, expected) in [(5000, false), (6000, true), (7000, true), (8000, false)] {
+            assert_eq!(has_ipv4(&config, port), expected, "{port}");
+        }
     }
 }

@@ -185,7 +185,7 @@ fn client_services(
     let service = |(listen, door): (&Listen, Door)| {
         let entrance = Entrance::new(door, Arc::clone(&connections));
         let mut service = Service::new(format!("proxy at {}", listen.address), entrance);
-        service.add_listener(listening::endpoint(listen, &config.listen));
+        service.add_listener(listening::endpoint(listen, config));
         service
     };
     config.listen.iter().zip(doors).map(service).collect()
