@@ -84,6 +84,7 @@ bench: setup ## the hit path alone (criterion), then side by side with other cac
 clients: setup ## pull with real container clients through Roadstead (needs docker-registry and skopeo; best as root)
 	cargo build --release --bin roadstead
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/run.sh
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/transparent.sh
 
 terminators: setup terminator-tools ## pull through nginx, HAProxy, Caddy and Traefik, each as conf/ has it, before Roadstead
 	cargo build --release --bin roadstead

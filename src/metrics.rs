@@ -224,11 +224,21 @@ pub static BREAKER_OPEN: Lazy<IntGaugeVec> = Lazy::new(|| {
 pub static CONNECTIONS: Lazy<IntGauge> =
     Lazy::new(|| gauge("roadstead_connections", "Client connections that are open."));
 
+/// Connections of clients that go to registries themselves, by what became of them.
+pub static TRANSPARENT: Lazy<IntCounterVec> = Lazy::new(|| {
+    counters(
+        "roadstead_transparent_connections_total",
+        "Connections to transparent listeners: served, tunnelled or refused.",
+        &["mode", "outcome"],
+    )
+});
+
 /// Makes every family known, so that a page shows those too that nothing has touched yet.
 pub fn register_all() {
     for family in [
         &REQUESTS,
         &RESPONSE_BYTES,
+        &TRANSPARENT,
         &UPSTREAM_REQUESTS,
         &UPSTREAM_BYTES,
         &PULLS_SAVED,

@@ -1,7 +1,7 @@
 //! Which registry a request is for, and what of it: path, `ns` and `Host`.
 //!
 //! The world is closed: only configured upstreams are reached. In order:
-//! `Host` among an upstream's `hosts`, `?ns=`, the first part of the path that
+//! whom the client of a transparent listener wanted, `Host` among an upstream's `hosts`, `?ns=`, the first part of the path that
 //! is an upstream's name, the first upstream.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{header, request::Parts};
 
-use super::{Context, Flow, Refusal, RequestFilter, Target};
+use super::{Context, Destination, Flow, Refusal, RequestFilter, Target};
 use crate::{
     config::Mode,
     protocol::{Repository, Route},
@@ -56,6 +56,22 @@ impl Classify {
         }
         let first = self.upstreams.first().ok_or_else(|| self.unknown("any"))?;
         Ok((first, Chosen::ByDefault))
+    }
+
+    /// The client believes to be connected with this registry, and may ask no other here.
+    fn arrived_for(
+        &self,
+        destination: &Destination,
+        host: Option<&str>,
+    ) -> Result<(&Arc<Upstream>, Chosen), Refusal> {
+        let host = host.unwrap_or_default();
+        let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        if !bare.trim_end_matches('.').eq_ignore_ascii_case(&destination.host) {
+            return Err(Refusal::Misdirected { host: destination.host.clone() });
+        }
+        let name = &destination.upstream;
+        let upstream = self.by_name(name).ok_or_else(|| self.unknown(name))?;
+        Ok((upstream, Chosen::ByName))
     }
 
     fn by_host(&self, host: &str) -> Option<&Arc<Upstream>> {
@@ -119,7 +135,10 @@ impl RequestFilter for Classify {
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
         let route = Route::parse(request.uri.path())?;
         let namespace = namespace(request.uri.query().unwrap_or_default());
-        let chosen = self.choose(asked_for(request, context), namespace.as_deref())?;
+        let chosen = match &context.destination {
+            Some(destination) => self.arrived_for(destination, host(request))?,
+            None => self.choose(asked_for(request, context), namespace.as_deref())?,
+        };
         context.namespace = namespace;
         let (upstream, route) = match route.repository() {
             None => (Arc::clone(chosen.0), route),
@@ -204,6 +223,27 @@ mod tests {
         let request = request.body(()).unwrap().into_parts().0;
         classify().filter(&request, &mut context).await.unwrap();
         assert_eq!(context.target.unwrap().upstream.name().as_ref(), "ghcr.io");
+    }
+
+    #[tokio::test]
+    async fn a_transparent_connection_is_for_one_registry_alone() {
+        let destination = Destination { host: "ghcr.io".into(), upstream: "ghcr.io".into() };
+        let ask = async |uri: &str, host: &str| {
+            let request = http::Request::get(uri).header("host", host).body(()).unwrap();
+            let mut context = Context::new(None);
+            context.destination = Some(Arc::new(destination.clone()));
+            let flow = classify().filter(&request.into_parts().0, &mut context).await;
+            flow.map(|_| context.target.unwrap())
+                .map(|target| format!("{} {}", target.upstream.name(), target.route))
+        };
+        for host in ["ghcr.io", "GHCR.io:443", "ghcr.io."] {
+            let found = ask("/v2/org/app/manifests/1?ns=docker.io", host).await.unwrap();
+            assert_eq!(found, "ghcr.io /v2/org/app/manifests/1");
+        }
+        for host in ["docker.io", "", "ghcr.io.evil.example"] {
+            let refusal = ask("/v2/org/app/manifests/1", host).await.unwrap_err();
+            assert!(matches!(refusal, Refusal::Misdirected { .. }), "{host}: {refusal}");
+        }
     }
 
     #[tokio::test]

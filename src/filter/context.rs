@@ -12,6 +12,8 @@ use crate::{
 pub struct Context {
     /// Who asks.
     pub client: Client,
+    /// Where a client of a transparent listener wanted to go; `None` for one that came to us.
+    pub destination: Option<Arc<Destination>>,
     /// The user whose password was right, where access control asks for one.
     pub user: Option<String>,
     /// What is asked for; set by the `classify` filter.
@@ -39,6 +41,15 @@ pub struct Client {
     pub host: Option<http::uri::Authority>,
 }
 
+/// A registry that a client believes to be connected with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// Its host, in lower case, without a port.
+    pub host: String,
+    /// The name of the upstream that this is.
+    pub upstream: String,
+}
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -58,6 +69,7 @@ impl Context {
         let peer = peer.map(|address| address.to_canonical());
         Self {
             client: Client { peer, address: peer, host: None },
+            destination: None,
             user: None,
             target: None,
             namespace: None,

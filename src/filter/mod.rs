@@ -23,7 +23,7 @@ pub use access::Access;
 pub use answer::{Answer, Body};
 pub use cache::Cache;
 pub use classify::Classify;
-pub use context::{Client, Context, Target};
+pub use context::{Client, Context, Destination, Target};
 pub use forwarded::Forwarded;
 pub use policy::Policy;
 pub use refusal::Refusal;

@@ -29,6 +29,12 @@ pub enum Refusal {
     /// Access control wants a user's password, and this was none or a wrong one.
     #[error("a user name and password are wanted (access.htpasswd)")]
     PasswordWanted,
+    /// On a connection that is for one registry, another is asked.
+    #[error("this connection is for {host}; connect anew for another registry")]
+    Misdirected {
+        /// Whom the connection is for.
+        host: String,
+    },
     /// No upstream has the name.
     #[error("there is no upstream {name} here; configured are {}", known.join(", "))]
     UnknownUpstream {

@@ -5,6 +5,7 @@
 
 mod connection;
 mod drain;
+mod entrance;
 mod front;
 mod log;
 mod respond;
@@ -17,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header, request::Parts};
+use http::{HeaderName, StatusCode, Version, header, request::Parts};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
     prelude::{Error, ErrorSource, ErrorType, HttpPeer},
@@ -27,6 +28,7 @@ use pingora::{
 pub use connection::Connections;
 use drain::Counted;
 pub use drain::Drain;
+pub use entrance::{Door, Entrance, TransparentDoor, Tunnels};
 
 use crate::{
     config::Downstream,
@@ -150,6 +152,7 @@ impl ProxyHttp for Proxy {
         let request: Parts = (**session.req_header()).clone();
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(|a| a.ip());
         let context = journey.context.insert(Context::new(peer));
+        context.destination = entrance::destination(session);
         let decision = self.decide(session, &request, context).await?;
         let decision = match decision {
             Ok(Flow::Forward | Flow::Continue) => match self.prepare_forward(journey).await {
@@ -224,6 +227,12 @@ impl ProxyHttp for Proxy {
         response.insert_header("docker-distribution-api-version", "registry/2.0")?;
         response.insert_header("cache-status", "roadstead; fwd=bypass")?;
         response.remove_header(&header::SET_COOKIE);
+        if session.req_header().version <= Version::HTTP_10
+            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+        {
+            // RFC 9112 §6.1: it knows no chunks; the body ends with the connection.
+            session.set_keepalive(None);
+        }
         let link = response.headers.get(header::LINK).and_then(|link| link.to_str().ok());
         if let Some(link) = link.and_then(|link| respond::own_link(link, &session.req_header().uri))
         {

@@ -105,6 +105,9 @@ fn told(refusal: &Refusal, route: Option<&Route>) -> Told {
         Refusal::PasswordWanted => {
             Told::new(StatusCode::UNAUTHORIZED, Unauthorized, text).challenge(None)
         }
+        Refusal::Misdirected { .. } => {
+            Told::new(StatusCode::MISDIRECTED_REQUEST, Unsupported, text)
+        }
         Refusal::UnknownUpstream { .. } => Told::new(StatusCode::NOT_FOUND, NameUnknown, text),
         Refusal::MethodNotAllowed { .. } => {
             Told::new(StatusCode::METHOD_NOT_ALLOWED, Unsupported, text)

@@ -34,6 +34,7 @@ mod watch;
 
 pub use account::AccountReport;
 pub use accounts::Outlook;
+pub use address::is_public;
 pub use caller::Caller;
 pub use error::{Error, Failure};
 pub use exchange::{Body, Forward};

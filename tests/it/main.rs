@@ -8,6 +8,7 @@
 mod client;
 mod pull;
 mod roadstead;
+mod secure;
 
 mod abandoned;
 mod accounts;
@@ -26,6 +27,7 @@ mod freshness;
 mod front;
 mod handover;
 mod herd;
+mod listeners;
 mod outage;
 mod outbound;
 mod secrets;
@@ -33,5 +35,6 @@ mod serving;
 mod small_print;
 mod sparse;
 mod terminator;
+mod transparent;
 mod trouble;
 mod upstreams;
