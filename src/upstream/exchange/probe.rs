@@ -29,7 +29,7 @@ enum Probed {
 
 impl Exchange {
     /// Leaves `host` alone, if that is what its failure asks for.
-    pub(super) fn hold_off(&self, host: &Arc<str>, failure: &Failure) {
+    pub(in crate::upstream) fn hold_off(&self, host: &Arc<str>, failure: &Failure) {
         let Failure::RateLimited { message, retry_after } = failure else { return };
         let wait = self.hold_off_after(*retry_after);
         if self.breakers.pause(host, wait, message) {
