@@ -38,9 +38,7 @@ pub(crate) async fn answer(shared: &Shared, seen: &Seen, body: Body) -> Answer {
                 (None, _) => unknown("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"),
                 (Some(_), &Method::PATCH) => patch(shared, seen, session, &body),
                 (Some(_), &Method::PUT) => finish(shared, seen, session, &body),
-                (Some(upload), &Method::GET) => {
-                    under_way(StatusCode::NO_CONTENT, session, &upload)
-                }
+                (Some(upload), &Method::GET) => under_way(StatusCode::NO_CONTENT, session, &upload),
                 (Some(_), &Method::DELETE) => {
                     lock(&shared.uploads).end(session);
                     Answer::empty(StatusCode::NO_CONTENT)

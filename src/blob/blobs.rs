@@ -31,7 +31,7 @@ use crate::{
         Digest,
         range::{Asked, asked},
     },
-    store::{self, Link, SMALL_BYTES, Staging, Store},
+    store::{self, Link, LinkKey, SMALL_BYTES, Staging, Store},
     upstream::{self, Failure},
 };
 
@@ -307,6 +307,13 @@ impl Blobs {
         }
         if let Err(error) = self.store.link(ask.link_key(), link).await {
             tracing::warn!(%error, digest = %ask.digest, "a blob could not be linked");
+        }
+    }
+
+    /// Upstream deleted it from the repository: whoever asks for it there next asks upstream.
+    pub async fn deleted(&self, key: LinkKey) {
+        if let Err(error) = self.store.unlink(key).await {
+            tracing::warn!(%error, "a deleted blob could not be forgotten");
         }
     }
 

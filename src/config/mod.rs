@@ -60,7 +60,7 @@ pub use self::proxy::{Environment, Proxy, ProxyLogin, ProxyServer};
 pub use self::secret::Secret;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
-pub use self::upstream::{Upstream, Writes};
+pub use self::upstream::{Catalog, Upstream, Writes};
 
 use self::problem::{Report, Scope};
 use self::raw::RawConfig;

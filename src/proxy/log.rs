@@ -49,7 +49,7 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journe
 }
 
 /// A label of few values, whatever a client sends.
-fn method(method: &Method) -> &'static str {
+pub(super) fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -25,6 +25,7 @@ mod object;
 mod partials;
 mod reading;
 mod recovery;
+mod repository;
 mod scrub;
 mod space;
 mod staging;

@@ -185,7 +185,7 @@ impl Store {
     }
 
     /// Runs `work` where it may wait for the disk, and gives up waiting after [`DISK_PATIENCE`].
-    async fn lookup<T: Send + 'static>(
+    pub(super) async fn lookup<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<Self>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {

@@ -46,12 +46,7 @@ use wire::{
     unreachable,
 };
 
-use super::{
-    Failure,
-    address::Resolver,
-    breaker::Breakers,
-    trust::Trust,
-};
+use super::{Failure, address::Resolver, breaker::Breakers, trust::Trust};
 use crate::{config, metrics};
 
 /// Idle connections kept per upstream.
@@ -62,6 +57,7 @@ const POOL: usize = 128;
 pub(super) enum Kind {
     Manifest,
     Blob,
+    List,
     Ping,
     Token,
     Probe,
@@ -124,6 +120,7 @@ impl Kind {
         match self {
             Self::Manifest => "manifest",
             Self::Blob => "blob",
+            Self::List => "list",
             Self::Ping => "ping",
             Self::Token => "token",
             Self::Probe => "probe",
