@@ -432,7 +432,8 @@ mod tests {
     fn a_catalog_is_of_what_everybody_may_see() {
         let shared = only_upstream("upstreams: [{ name: docker.io, catalog: cached }]");
         assert_eq!(shared.catalog, Catalog::Cached);
-        let text = "upstreams: [{ name: docker.io, catalog: cached, credentials: { mode: client } }]";
+        let text =
+            "upstreams: [{ name: docker.io, catalog: cached, credentials: { mode: client } }]";
         assert!(refused(text).contains("upstreams[0].catalog: the list would tell"));
         assert!(
             refused("upstreams: [{ name: docker.io, catalog: all }]")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, LinkKey, Store, TagRecord, blocking};
+use super::{DISK_PATIENCE, Error, LinkKey, Store, TagRecord, blocking};
 use crate::protocol::{Repository, Tag};
 
 // === impl Store ===
@@ -36,14 +36,15 @@ impl Store {
     /// them too.
     pub async fn unlink(self: &Arc<Self>, key: LinkKey) -> Result<(), Error> {
         let store = Arc::clone(self);
-        blocking(move || {
+        let work = blocking(move || {
             store.links.invalidate(&key);
             let result = store.index()?.unlink(vec![key.clone()]);
             // Somebody may have read it meanwhile.
             store.links.invalidate(&key);
             result
-        })
-        .await
+        });
+        let done = tokio::time::timeout(DISK_PATIENCE, work).await;
+        done.unwrap_or(Err(Error::Slow("be written")))
     }
 }
 

@@ -22,6 +22,9 @@ const WRITES: u64 = 1 << 1;
 /// A connection idle for longer may be closed by upstream while we send.
 const IDLE_AFTER_WRITE: Duration = Duration::from_secs(1);
 
+/// A registry that keeps blobs elsewhere takes nothing while it passes a part of one on.
+const STALL_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A registry puts a large blob together before it answers.
 const WRITE_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -110,6 +113,7 @@ impl Exchange {
         peer.group_key ^= WRITES;
         peer.options.idle_timeout = Some(IDLE_AFTER_WRITE);
         peer.options.read_timeout = peer.options.read_timeout.max(Some(WRITE_PATIENCE));
+        peer.options.write_timeout = peer.options.write_timeout.max(Some(STALL_PATIENCE));
         Ok(forward)
     }
 }
