@@ -286,17 +286,23 @@ impl RequestFilter for Cache {
             Written::ManifestGone(repository, reference) => {
                 self.manifests.deleted(upstream, repository, reference).await;
             }
-            Written::Blob(repository, digest) => upstream.has_now(repository, &digest),
+            Written::Blob(repository, digest) => {
+                upstream.has_now(repository, &digest);
+                self.blobs.pushed(&link_key(target, repository, digest));
+            }
             Written::BlobGone(repository, digest) => {
-                let upstream = Arc::clone(upstream.name());
-                let key = LinkKey { upstream, repository: repository.clone(), digest };
-                self.blobs.deleted(key).await;
+                self.blobs.deleted(link_key(target, repository, digest)).await;
             }
         }
     }
 }
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+
+fn link_key(target: &Target, repository: &Repository, digest: Digest) -> LinkKey {
+    let upstream = Arc::clone(target.upstream.name());
+    LinkKey { upstream, repository: repository.clone(), digest }
+}
 
 fn lines<'a>(request: &'a Parts, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())

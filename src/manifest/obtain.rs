@@ -279,6 +279,7 @@ impl Manifests {
         let content_type = head.and_then(|head| head.media_type.as_deref());
         let media_type = inspect(content_type, &body).ok()?.media_type;
         let link = Link { media_type: Some(media_type.clone()) };
+        self.store.relink(&ask.link_key(digest));
         if let Err(error) = self.store.link(ask.link_key(digest), link).await {
             tracing::warn!(%error, %digest, "a manifest could not be linked");
         }

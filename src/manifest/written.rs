@@ -28,6 +28,8 @@ impl Manifests {
         let digest = reference.digest().copied().or(digest);
         if let Some(digest) = digest {
             self.negatives.forget(name, repository, &Reference::Digest(digest));
+            let (upstream, repository) = (Arc::clone(name), repository.clone());
+            self.store.relink(&LinkKey { upstream, repository, digest });
         }
         let Reference::Tag(tag) = reference else { return };
         let key =

@@ -33,8 +33,9 @@ impl Store {
     }
 
     /// Forgets, durably, that `key`'s repository has its digest; the bytes stay, for those who have
-    /// them too.
+    /// them too. What is under way does not bring it back, only [`Store::relink`] does.
     pub async fn unlink(self: &Arc<Self>, key: LinkKey) -> Result<(), Error> {
+        self.unlinked.insert(key.clone(), ());
         let store = Arc::clone(self);
         let work = blocking(move || {
             store.links.invalidate(&key);
@@ -45,6 +46,16 @@ impl Store {
         });
         let done = tokio::time::timeout(DISK_PATIENCE, work).await;
         done.unwrap_or(Err(Error::Slow("be written")))
+    }
+
+    /// Upstream has just said that the repository has the digest: it may be linked again.
+    pub fn relink(&self, key: &LinkKey) {
+        self.unlinked.invalidate(key);
+    }
+
+    /// Whether it was taken away a while ago.
+    pub fn is_unlinked(&self, key: &LinkKey) -> bool {
+        self.unlinked.contains_key(key)
     }
 }
 
@@ -99,7 +110,13 @@ mod tests {
         assert_eq!(tags("", 10).await, ["1", "10", "2"]);
         assert_eq!(tags("1", 1).await, ["10"]);
         store.unlink(link.clone()).await.unwrap();
-        assert_eq!(store.linked(link).await.unwrap(), None);
+        assert_eq!(store.linked(link.clone()).await.unwrap(), None);
         assert_eq!(names("a/b", 2).await, [""; 0]);
+        // A download that was under way.
+        store.link(link.clone(), Link { media_type: None }).await.unwrap();
+        assert_eq!(store.linked(link.clone()).await.unwrap(), None);
+        store.relink(&link);
+        store.link(link.clone(), Link { media_type: None }).await.unwrap();
+        assert!(store.linked(link).await.unwrap().is_some());
     }
 }
