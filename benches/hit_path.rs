@@ -49,7 +49,7 @@ fn tag_plan(c: &mut Criterion) {
     let record = TagRecord { digest, previous: None, validated: now, moved: now };
     let later = now + Duration::from_secs(30);
     c.bench_function("plan: a fresh tag", |b| {
-        b.iter(|| plan("latest", black_box(Some(&record)), &tags, later, Health::Up));
+        b.iter(|| plan("latest", black_box(Some(&record)), &tags, 1, later, Health::Up));
     });
 }
 

@@ -80,10 +80,7 @@ fn begin(shared: &Shared, seen: &Seen, repository: &str, body: Bytes) -> Answer 
 }
 
 fn patch(shared: &Shared, seen: &Seen, session: &str, piece: &[u8]) -> Answer {
-    match append(shared, seen, session, piece) {
-        Ok(upload) => under_way(StatusCode::ACCEPTED, session, &upload),
-        Err(answer) => answer,
-    }
+    append(shared, seen, session, piece, |upload| under_way(StatusCode::ACCEPTED, session, &upload))
 }
 
 /// The last piece, or none, and the digest of the whole.
@@ -91,23 +88,26 @@ fn finish(shared: &Shared, seen: &Seen, session: &str, piece: &[u8]) -> Answer {
     let Some(digest) = seen.parameter("digest") else {
         return refused("DIGEST_INVALID", "the digest parameter is missing");
     };
-    match append(shared, seen, session, piece) {
-        Ok(upload) => {
-            lock(&shared.uploads).end(session);
-            keep(shared, &upload.repository, &digest, upload.bytes.into())
-        }
-        Err(answer) => answer,
-    }
+    append(shared, seen, session, piece, |upload| {
+        lock(&shared.uploads).end(session);
+        keep(shared, &upload.repository, &digest, upload.bytes.into())
+    })
 }
 
-fn append(shared: &Shared, seen: &Seen, session: &str, piece: &[u8]) -> Result<Upload, Answer> {
-    let mut uploads = lock(&shared.uploads);
-    match uploads.append(session, seen.header(CONTENT_RANGE), piece) {
-        Ok(Some(upload)) => Ok(upload),
-        Ok(None) => Err(unknown("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")),
+fn append(
+    shared: &Shared,
+    seen: &Seen,
+    session: &str,
+    piece: &[u8],
+    then: impl FnOnce(Upload) -> Answer,
+) -> Answer {
+    let appended = lock(&shared.uploads).append(session, seen.header(CONTENT_RANGE), piece);
+    match appended {
+        Ok(Some(upload)) => then(upload),
+        Ok(None) => unknown("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"),
         Err(OutOfOrder) => {
             let status = StatusCode::RANGE_NOT_SATISFIABLE;
-            Err(Answer::error(status, "BLOB_UPLOAD_INVALID", "the piece is out of order"))
+            Answer::error(status, "BLOB_UPLOAD_INVALID", "the piece is out of order")
         }
     }
 }

@@ -38,6 +38,9 @@ impl Upstream {
         caller: &Caller,
         patience: Duration,
     ) -> Result<Option<List>, Error> {
+        if let Some(held_back) = self.talk().held_back() {
+            return Err(held_back.into());
+        }
         let talk = Arc::clone(self.talk());
         let ask = Ask {
             method: Method::GET,
