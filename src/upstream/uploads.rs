@@ -4,7 +4,8 @@
 //! Most registries name a path of the API, and that is rewritten; some name
 //! another path of their own, which is remembered here under a session of our
 //! making. A client can't make one up, so nothing but what the registry named
-//! is ever reached by it.
+//! is ever reached by it. They are in memory: after a restart such an upload
+//! begins again.
 
 use std::{sync::Arc, time::Duration};
 
