@@ -49,8 +49,12 @@ pub(super) fn to_upstream(
     forward: &Forward,
     target: &Target,
 ) -> pingora::Result<()> {
-    let query = query_there(query, target).map(|query| format!("?{query}"));
-    let path = format!("{}{}", forward.path, query.unwrap_or_default());
+    let path = match query_there(query, target) {
+        // An upload's place may have a query already.
+        Some(query) if forward.path.contains('?') => format!("{}&{query}", forward.path),
+        Some(query) => format!("{}?{query}", forward.path),
+        None => forward.path.clone(),
+    };
     head.set_raw_path(path.as_bytes())?;
     head.insert_header(header::HOST, &forward.host)?;
     head.remove_header(&header::AUTHORIZATION);

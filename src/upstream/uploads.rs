@@ -2,8 +2,8 @@
 //!
 //! A client goes on through us, on the path that it knows the repository by.
 //! Most registries name a path of the API, and that is rewritten; some name
-//! another path of their own, which is remembered here under a session of our
-//! making. A client can't make one up, so nothing but what the registry named
+//! another path of their own, or a query that our front would refuse, which is
+//! remembered here under a session of our making. A client can't make one up, so nothing but what the registry named
 //! is ever reached by it. They are in memory: after a restart such an upload
 //! begins again.
 
@@ -58,7 +58,7 @@ impl Default for Uploads {
 }
 
 impl Uploads {
-    /// The registry's path for a session of our making, in the repository that it is for.
+    /// The registry's path and query for a session of our making, in the repository that it is for.
     pub(super) fn path(&self, repository: &Repository, session: &str) -> Option<Arc<str>> {
         let (owner, path) = self.elsewhere.get(session)?;
         (owner == *repository).then_some(path)
@@ -98,10 +98,14 @@ impl Upstream {
         if to.path().len() > LONGEST {
             return Err(Failure::invalid("an upload that goes on at a path of no end"));
         }
-        let session = self.session(asked.route, &wire, to.path())?;
+        let query = to.query().filter(|query| !has_control(query));
+        let session = match query.is_some() == to.query().is_some() {
+            true => self.session(asked.route, &wire, to.path())?,
+            false => self.remembered(asked.route, &wire, &to)?,
+        };
         let mut path = format!("/v2/{}/blobs/uploads/{session}", asked.name);
         let mut separator = '?';
-        if let Some(query) = to.query() {
+        if let Some(query) = query {
             path.push(separator);
             path.push_str(query);
             separator = '&';
@@ -123,14 +127,37 @@ impl Upstream {
         {
             return Ok(session.clone());
         }
-        // Any other endpoint would be reached past our rules for it.
-        if parsed.is_ok() {
-            return Err(Failure::invalid(format!("an upload that goes on at {path}")));
-        }
-        let Some(repository) = route.repository() else {
-            return Err(Failure::invalid("an upload to no repository"));
+        self.remember(route, wire, path, path)
+    }
+
+    /// A session for path and query together.
+    fn remembered(&self, route: &Route, wire: &Route, to: &Url) -> Result<String, Failure> {
+        let place = &to[url::Position::BeforePath..url::Position::AfterQuery];
+        self.remember(route, wire, to.path(), place)
+    }
+
+    /// A session of our making for `place`, whose path is `path`.
+    fn remember(
+        &self,
+        route: &Route,
+        wire: &Route,
+        path: &str,
+        place: &str,
+    ) -> Result<String, Failure> {
+        let is_same_upload = match Route::parse(path) {
+            Ok(Route::Upload { repository, session }) => {
+                Some(&repository) == wire.repository() && !is_own(&session)
+            }
+            // Any other endpoint would be reached past our rules for it.
+            Ok(_) => false,
+            Err(_) => true,
         };
-        Ok(self.uploads.remember(repository, path))
+        match route.repository() {
+            Some(repository) if is_same_upload && place.len() <= LONGEST => {
+                Ok(self.uploads.remember(repository, place))
+            }
+            _ => Err(Failure::invalid(format!("an upload that goes on at {path}"))),
+        }
     }
 
     fn abroad(&self, to: &Url) -> Result<String, Failure> {
@@ -144,6 +171,13 @@ impl Upstream {
             ),
         })
     }
+}
+
+/// Whether a query holds an encoded space or control character.
+fn has_control(query: &str) -> bool {
+    query.as_bytes().windows(3).any(|part| {
+        matches!(part, [b'%', b'0' | b'1', _] | [b'%', b'2', b'0'] | [b'%', b'7', b'f' | b'F'])
+    })
 }
 
 /// Whether `to` is on the registry's host. Its scheme is not looked at, nor a port that it leaves
@@ -206,6 +240,17 @@ mod tests {
         // What a client may have taught the registry to say.
         let own = located(&upstream, &format!("/v2/team/app/blobs/uploads/{session}"));
         assert!(own.is_err(), "{own:?}");
+    }
+
+    #[test]
+    fn a_query_that_could_not_come_back_is_remembered_too() {
+        let upstream = upstream();
+        let place = "/v2/team/app/blobs/uploads/1?_state=a%20b%0A";
+        let location = located(&upstream, place).unwrap();
+        let session = location.strip_prefix("/v2/r/app/blobs/uploads/").unwrap();
+        let path = upstream.uploads.path(&Repository::parse("app").unwrap(), session);
+        assert_eq!(path.as_deref(), Some(place));
+        assert!(located(&upstream, "/v2/team/other/blobs/uploads/1?_state=a%20b").is_err());
     }
 
     #[test]

@@ -190,9 +190,12 @@ async fn a_write_is_never_sent_twice() {
 async fn an_upload_goes_on_through_us_wherever_the_registry_says() {
     // As ghcr.io has it, and as a registry behind a terminator.
     let odd = "/v2/acme/app/blobs/upload/4b/1?_state=a%2Bb%3D%3D";
+    // With a space: our front lets none in.
+    let spaced = format!("{UPLOADS}3?_state=a%20b");
     let (at, heads) = scripted(vec![
         accepted(odd),
         accepted(&format!("http://127.0.0.1{UPLOADS}2?_state=a%2Bb%3D%3D")),
+        accepted(&spaced),
         "HTTP/1.1 201 Created\r\nLocation: https://elsewhere.example/x\r\nContent-Length: 0\r\n\r\n"
             .to_owned(),
     ])
@@ -205,13 +208,16 @@ async fn an_upload_goes_on_through_us_wherever_the_registry_says() {
     let reply = patch.send().await;
     let next = format!("{UPLOADS}2?_state=a%2Bb%3D%3D");
     assert_eq!(reply.header("location"), Some(&*next));
+    let patch = request(roadstead.at(), "PATCH", next.clone()).body("more");
+    let last = patch.send().await.header("location").unwrap().to_owned();
     let digest = hub::sha256(b"a blob");
-    let put = request(roadstead.at(), "PUT", with_digest(&next, &digest)).body("");
+    let put = request(roadstead.at(), "PUT", with_digest(&last, &digest)).body("");
     let reply = put.send().await;
     assert_eq!((reply.status, reply.header("location")), (201, Some(&*blob_path(NAME, &digest))));
     let heads = heads.lock().unwrap().clone();
     assert!(heads[1].starts_with(&format!("PATCH {odd} HTTP/1.1\r\n")), "{}", heads[1]);
-    assert!(heads[2].starts_with(&format!("PUT {next}&digest={digest} ")), "{}", heads[2]);
+    assert!(heads[2].starts_with(&format!("PATCH {next} ")), "{}", heads[2]);
+    assert!(heads[3].starts_with(&format!("PUT {spaced}&digest={digest} ")), "{}", heads[3]);
     // What stands for the place is good in that repository alone, and can't be made up.
     let session = location.split_once('?').unwrap().0.rsplit_once('/').unwrap().1;
     for path in
