@@ -261,3 +261,27 @@ async fn a_connection_serves_pushes_and_pulls_one_after_the_other() {
         connection = kept;
     }
 }
+
+#[tokio::test]
+async fn what_a_client_cut_short_is_not_passed_on_as_the_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let registry = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let head = head(&mut socket).await.unwrap();
+        let mut body = Vec::new();
+        // It may be reset, or closed.
+        let _ = socket.read_to_end(&mut body).await;
+        (head, String::from_utf8(body).unwrap())
+    });
+    let roadstead = before(at).await;
+    let mut client = TcpStream::connect(roadstead.at()).await.unwrap();
+    let text = format!(
+        "PATCH {UPLOADS}1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n6\r\na blob\r\n"
+    );
+    client.write_all(text.as_bytes()).await.unwrap();
+    drop(client);
+    let (head, body) = timeout(SOON, registry).await.unwrap().unwrap();
+    assert!(head.to_lowercase().contains("transfer-encoding: chunked"), "{head}");
+    assert!(!body.contains("\r\n0\r\n") && !body.starts_with("0\r\n"), "{body:?}");
+}
