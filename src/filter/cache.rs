@@ -286,6 +286,9 @@ impl RequestFilter for Cache {
             Written::ManifestGone(repository, reference) => {
                 self.manifests.deleted(upstream, repository, reference).await;
             }
+            Written::Unsure(repository, reference) => {
+                self.manifests.unsure(upstream, repository, reference).await;
+            }
             Written::Blob(repository, digest) => {
                 upstream.has_now(repository, &digest);
                 self.blobs.pushed(&link_key(target, repository, digest));

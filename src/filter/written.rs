@@ -15,6 +15,8 @@ pub(super) enum Written<'a> {
     Manifest(&'a Repository, &'a Reference, Option<Digest>),
     /// It has no such manifest or tag any more.
     ManifestGone(&'a Repository, &'a Reference),
+    /// It may or may not have the manifest now: it failed, or nobody knows how it ended.
+    Unsure(&'a Repository, &'a Reference),
     /// It has a blob.
     Blob(&'a Repository, Digest),
     /// It has it no more.
@@ -31,13 +33,18 @@ impl<'a> Written<'a> {
         answer: &response::Parts,
     ) -> Option<(&'a Target, Self)> {
         let target = context.target.as_ref()?;
-        let is_taken = answer.status.is_success()
-            && target.upstream.config().writes == Writes::Forward
-            && target.is_write(&request.method);
-        if !is_taken {
-            return None;
-        }
+        let is_write =
+            target.upstream.config().writes == Writes::Forward && target.is_write(&request.method);
+        let (is_taken, may_be_taken) =
+            (answer.status.is_success(), answer.status.is_server_error());
         let written = match (&target.route, &request.method) {
+            _ if !is_write || !(is_taken || may_be_taken) => return None,
+            (Route::Manifest { repository, reference }, &Method::PUT | &Method::DELETE)
+                if may_be_taken =>
+            {
+                Self::Unsure(repository, reference)
+            }
+            _ if may_be_taken => return None,
             (Route::Manifest { repository, reference }, &Method::PUT) => {
                 Self::Manifest(repository, reference, content_digest(&answer.headers))
             }

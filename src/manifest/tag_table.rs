@@ -93,6 +93,14 @@ impl TagTable {
         self.moved(key, &record).await;
     }
 
+    /// Makes a tag as old as it may not be without a check.
+    pub(super) async fn outdate(&self, key: &TagKey, fresh_for: Duration, now: SystemTime) {
+        let Some(record) = self.get(key).await.ok().flatten() else { return };
+        let old = now.checked_sub(fresh_for).unwrap_or(SystemTime::UNIX_EPOCH);
+        let record = TagRecord { validated: record.validated.min(old), ..record };
+        self.moved(key, &record).await;
+    }
+
     /// Upstream no longer has what a cooling tag named before: what it names now is served, however
     /// young it is.
     pub(super) async fn let_go(&self, key: &TagKey, previous: Digest) {

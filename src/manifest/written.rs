@@ -44,6 +44,23 @@ impl Manifests {
         }
     }
 
+    /// Nobody knows whether a write of `reference` was done: upstream is asked before the tag is
+    /// served again, and while it can't be, what it named last is served.
+    pub async fn unsure(
+        &self,
+        upstream: &Upstream,
+        repository: &Repository,
+        reference: &Reference,
+    ) {
+        self.negatives.forget(upstream.name(), repository, reference);
+        let Reference::Tag(tag) = reference else { return };
+        let fresh_for = upstream.config().tags.fresh_for.of(tag.as_str());
+        let fresh_for = fresh_for.saturating_mul(upstream.stretch());
+        let (upstream, repository) = (Arc::clone(upstream.name()), repository.clone());
+        let key = TagKey { upstream, repository, tag: tag.clone() };
+        self.tags.outdate(&key, fresh_for, SystemTime::now()).await;
+    }
+
     /// Upstream deleted a tag; or a manifest, and with it the tags that name it.
     pub async fn deleted(
         &self,

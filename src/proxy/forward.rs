@@ -4,7 +4,7 @@
 //! where the configuration says so; in a write the client's own. An upload goes
 //! on through us, whatever the registry calls itself.
 
-use http::{HeaderValue, StatusCode, header, request::Parts, response};
+use http::{HeaderValue, Response, StatusCode, header, request::Parts, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::name;
@@ -161,6 +161,13 @@ pub(super) fn count(request: &Parts, context: &Context, status: StatusCode) {
     let method = super::log::method(&request.method);
     let labels = [context.upstream_name(), "write", method, status.as_str(), "false"];
     metrics::UPSTREAM_REQUESTS.with_label_values(&labels).inc();
+}
+
+/// What the filters see where a write had no answer.
+pub(super) fn no_answer() -> response::Parts {
+    let mut answer = Response::new(());
+    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+    answer.into_parts().0
 }
 
 /// The head as the filters see it.

@@ -272,6 +272,13 @@ impl ProxyHttp for Proxy {
         error: &Error,
         journey: &mut Journey,
     ) -> FailToProxy {
+        let is_write = journey.forward.as_ref().is_some_and(|forward| forward.is_write);
+        if let Some(context) = journey.context.as_ref().filter(|_| is_write)
+            && journey.refused.is_none()
+        {
+            // It may have been done.
+            self.chain.answered(session.req_header(), context, &forward::no_answer()).await;
+        }
         if *error.esource() == ErrorSource::Downstream {
             // The client has gone: there is nobody to answer.
             return FailToProxy { error_code: 0, can_reuse_downstream: false };

@@ -280,6 +280,24 @@ async fn a_refused_write_changes_nothing() {
     assert_eq!((reply.status, digest(&reply)), (200, Some(&*first)));
 }
 
+/// It may have been done all the same.
+#[tokio::test]
+async fn after_a_write_that_failed_upstream_is_asked_what_the_tag_names() {
+    let hub = writable().await;
+    let roadstead = forwarding(&hub).with("tags.fresh_for", "1h").start().await;
+    let other = push(&roadstead, "", NAME, "other", "two").await;
+    for failure in [Action::Status(500), Action::Drop] {
+        let first = push(&roadstead, "", NAME, "latest", "one").await;
+        assert_eq!(digest(&tag(&roadstead, "latest").await), Some(&*first));
+        hub.fault(Fault::new(Target::any().method("PUT"), failure).times(1));
+        let put = request(roadstead.at(), "PUT", manifest_path(NAME, "latest"));
+        let put = put.header("Content-Type", MANIFEST).body(image("two").to_string());
+        assert!(put.send().await.status >= 500);
+        hub.tag(NAME, "latest", &other);
+        assert_eq!(digest(&tag(&roadstead, "latest").await), Some(&*other));
+    }
+}
+
 /// A client leaves out what a HEAD says is there.
 #[tokio::test]
 async fn what_upstream_has_lost_is_not_there_to_a_pusher_though_it_is_cached() {
