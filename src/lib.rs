@@ -1,10 +1,10 @@
 //! Roadstead: a pull-through caching proxy for OCI registries, on Pingora.
 //!
 //! ```text
-//!                      ┌────────────────────────── filter::Chain ──────────────────────────┐
-//! client ─► Pingora ─► forwarded ─► access ─► classify (Route, Upstream) ─► policy ─► cache ─┬─► manifest ─┐
-//!           proxy::entrance                                                                 ├─► blob ─────┤─► answer ─► client
-//!           proxy::connection                                                               └─► forward ──┘ (all the rest: Pingora proxies it)
+//!                      ┌─────────────────────────────── filter::Chain ────────────────────────────────┐
+//! client ─► Pingora ─► forwarded ─► access ─► classify (Route, Upstream) ─► policy ─► lists ─► cache ─┬─► manifest ─┐
+//!           proxy::entrance                                                                           ├─► blob ─────┤─► answer ─► client
+//!           proxy::connection                                                                         └─► forward ──┘ (writes, and all the rest: Pingora proxies it)
 //!           proxy::front
 //!
 //! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► choose ─► manifest by digest

@@ -62,7 +62,7 @@ pub use self::secret::Secret;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode};
-pub use self::upstream::{Upstream, Writes};
+pub use self::upstream::{Catalog, Upstream, Writes};
 
 use self::problem::{Report, Scope};
 use self::raw::RawConfig;

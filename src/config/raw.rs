@@ -95,6 +95,7 @@ pub(super) struct RawUpstream {
     pub(super) allow: Option<Vec<String>>,
     pub(super) deny: Option<Vec<String>>,
     pub(super) writes: Option<String>,
+    pub(super) catalog: Option<String>,
     pub(super) token_realms: Option<Vec<String>>,
     pub(super) redirect_hosts: Option<Vec<String>>,
     pub(super) ca_file: Option<String>,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{header, request::Parts};
 
-use super::{Context, Destination, Flow, Refusal, RequestFilter, Target};
+use super::{Context, Destination, Flow, Mount, Refusal, RequestFilter, Target, query::parameter};
 use crate::{
     config::Mode,
     protocol::{Repository, Route},
@@ -24,7 +24,7 @@ pub struct Classify {
 }
 
 /// How an upstream was chosen.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chosen {
     /// By `Host` or `ns`: the path is the registry's own, or repeats its name.
     ByName,
@@ -124,6 +124,21 @@ impl Classify {
         }
         Ok((Arc::clone(upstream), repository))
     }
+
+    /// `from`, which a client names as it names the repository in the path.
+    fn mount(
+        &self,
+        query: Option<&str>,
+        chosen: (&Arc<Upstream>, Chosen),
+        upstream: &Arc<Upstream>,
+    ) -> Mount {
+        let Some(from) = parameter(query, "from") else { return Mount::None };
+        let from = Repository::parse(&from).ok();
+        match from.map(|from| self.locate(chosen, &from)) {
+            Some(Ok((other, from))) if Arc::ptr_eq(&other, upstream) => Mount::Named(from),
+            _ => Mount::Elsewhere,
+        }
+    }
 }
 
 #[async_trait]
@@ -134,7 +149,7 @@ impl RequestFilter for Classify {
 
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
         let route = Route::parse(request.uri.path())?;
-        let namespace = namespace(request.uri.query().unwrap_or_default());
+        let namespace = parameter(request.uri.query(), "ns");
         let chosen = match &context.destination {
             Some(destination) => self.arrived_for(destination, host(request))?,
             None => self.choose(asked_for(request, context), namespace.as_deref())?,
@@ -147,13 +162,17 @@ impl RequestFilter for Classify {
                 (upstream, route.with_repository(repository))
             }
         };
+        let mount = match &route {
+            Route::Uploads { .. } => self.mount(request.uri.query(), chosen, &upstream),
+            _ => Mount::None,
+        };
         let caller = match upstream.config().credentials.mode {
             Mode::Shared => Caller::Shared,
             // A password that was for us goes no further (P5).
             Mode::Client if context.user.is_some() => Caller::client(None),
             Mode::Client => Caller::client(request.headers.get(header::AUTHORIZATION)),
         };
-        context.target = Some(Target { upstream, route, caller });
+        context.target = Some(Target { upstream, route, caller, mount });
         Ok(Flow::Continue)
     }
 }
@@ -167,11 +186,6 @@ fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Option<&'a str> {
 fn host(request: &Parts) -> Option<&str> {
     let header = request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
     header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
-}
-
-fn namespace(query: &str) -> Option<String> {
-    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(name, _)| name == "ns").map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]

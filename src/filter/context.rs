@@ -2,8 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use http::Method;
+
 use crate::{
-    protocol::Route,
+    protocol::{Repository, Route},
     upstream::{Caller, Upstream},
 };
 
@@ -59,6 +61,28 @@ pub struct Target {
     pub route: Route,
     /// On whose behalf it is asked.
     pub caller: Caller,
+    /// Where a blob is to be mounted from, if one is.
+    pub mount: Mount,
+}
+
+/// What `from=` of a mount names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// Nothing.
+    None,
+    /// A repository of the same upstream, as it knows it.
+    Named(Repository),
+    /// What can't be mounted from: another upstream's, no name, or what `allow` and `deny` keep.
+    Elsewhere,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Whether a request by `method` changes the registry, or is about an upload.
+    pub fn is_write(&self, method: &Method) -> bool {
+        self.route.is_upload() || !matches!(*method, Method::GET | Method::HEAD)
+    }
 }
 
 // === impl Context ===

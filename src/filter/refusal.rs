@@ -45,9 +45,17 @@ pub enum Refusal {
     },
     /// Pushes and deletes are off.
     #[error("{method} is not allowed: this is a read-only mirror (writes: deny)")]
+    ReadOnly {
+        /// The method.
+        method: Method,
+    },
+    /// The API has no such operation.
+    #[error("{method} is not allowed: the API has no such operation, only {allowed}")]
     MethodNotAllowed {
         /// The method.
         method: Method,
+        /// Those that it has for the path.
+        allowed: &'static str,
     },
     /// The patterns say no.
     #[error("the repository {repository} may not be pulled here (allow, deny)")]

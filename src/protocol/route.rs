@@ -178,6 +178,22 @@ impl Route {
         }
     }
 
+    /// Whether it is about an upload.
+    pub fn is_upload(&self) -> bool {
+        matches!(self, Self::Uploads { .. } | Self::Upload { .. })
+    }
+
+    /// The methods that the API has for it, as `Allow` lists them.
+    pub fn methods(&self) -> &'static str {
+        match self {
+            Self::Ping | Self::Catalog | Self::Tags { .. } | Self::Referrers { .. } => "GET, HEAD",
+            Self::Manifest { .. } => "GET, HEAD, PUT, DELETE",
+            Self::Blob { .. } => "GET, HEAD, DELETE",
+            Self::Uploads { .. } => "POST",
+            Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
+        }
+    }
+
     fn kind(&self) -> Kind {
         match self {
             Self::Ping => Kind::Ping,

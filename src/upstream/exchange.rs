@@ -57,6 +57,7 @@ const POOL: usize = 128;
 pub(super) enum Kind {
     Manifest,
     Blob,
+    List,
     Ping,
     Token,
     Probe,
@@ -121,6 +122,7 @@ impl Kind {
         match self {
             Self::Manifest => "manifest",
             Self::Blob => "blob",
+            Self::List => "list",
             Self::Ping => "ping",
             Self::Token => "token",
             Self::Probe => "probe",
