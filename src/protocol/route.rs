@@ -394,8 +394,8 @@ mod tests {
         assert_eq!(code("/v2/a/manifests/sha256:abc"), ErrorCode::DigestInvalid);
         assert_eq!(code("/v2/a/blobs/latest"), ErrorCode::DigestInvalid);
         assert_eq!(code("/v2/a/blobs/uploads/.."), ErrorCode::BlobUploadInvalid);
-        for path in ["", "/", "/v1/", "/v2/a", "/v2/a/", "/v2/manifests/latest", "/V2/", "v2/", "*"]
-        {
+        assert_eq!(Route::parse("/v1/search"), Err(RouteError::FirstApi));
+        for path in ["", "/", "/v2/a", "/v2/a/", "/v2/manifests/latest", "/V2/", "v2/", "*"] {
             let error = Route::parse(path).expect_err("no route");
             assert_eq!(
                 (&error, error.status()),
