@@ -79,6 +79,7 @@ bench: setup ## the hit path alone (criterion), then side by side with other cac
 	cargo bench --bench hit_path
 	cargo bench --bench large_index
 	cargo bench --bench eviction
+	cargo bench --bench outage
 	cargo bench --bench side_by_side -- --install
 
 clients: setup ## pull and push with real container clients through Roadstead (needs docker-registry and skopeo; best as root)
