@@ -79,11 +79,14 @@ bench: setup ## the hit path alone (criterion), then side by side with other cac
 	cargo bench --bench hit_path
 	cargo bench --bench large_index
 	cargo bench --bench eviction
+	cargo bench --bench outage
 	cargo bench --bench side_by_side -- --install
 
-clients: setup ## pull with real container clients through Roadstead (needs docker-registry and skopeo; best as root)
+clients: setup ## pull and push with real container clients through Roadstead (needs docker-registry and skopeo; best as root)
 	cargo build --release --bin roadstead
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/run.sh
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/transparent.sh
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/push.sh
 
 terminators: setup terminator-tools ## pull through nginx, HAProxy, Caddy and Traefik, each as conf/ has it, before Roadstead
 	cargo build --release --bin roadstead

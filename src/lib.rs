@@ -1,10 +1,11 @@
 //! Roadstead: a pull-through caching proxy for OCI registries, on Pingora.
 //!
 //! ```text
-//!                      ┌────────────────────────── filter::Chain ──────────────────────────┐
-//! client ─► Pingora ─► forwarded ─► access ─► classify (Route, Upstream) ─► policy ─► cache ─┬─► manifest ─┐
-//!           proxy::front                                                                    ├─► blob ─────┤─► answer ─► client
-//!           proxy::connection                                                               └─► forward ──┘ (all the rest: Pingora proxies it)
+//!                      ┌─────────────────────────────── filter::Chain ────────────────────────────────┐
+//! client ─► Pingora ─► forwarded ─► access ─► classify (Route, Upstream) ─► policy ─► lists ─► cache ─┬─► manifest ─┐
+//!           proxy::entrance                                                                           ├─► blob ─────┤─► answer ─► client
+//!           proxy::connection                                                                         └─► forward ──┘ (writes, and all the rest: Pingora proxies it)
+//!           proxy::front
 //!
 //! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► choose ─► manifest by digest
 //! manifest by digest: memory ─► disk ─► collapse ─► GET upstream ─► verify ─► publish
@@ -19,7 +20,7 @@
 //! |---|---|---|
 //! | 0 | [`protocol`], [`collapse`] | std, http, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
 //! | 1 | [`config`], [`metrics`] | 0 |
-//! | 2 | [`store`], [`upstream`] | 0–1 |
+//! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`] | 0–2 |
 //! | 4 | [`filter`] | 0–3 |
 //! | 5 | [`proxy`], [`admin`] | 0–4 |
@@ -39,6 +40,7 @@ pub mod config;
 pub mod metrics;
 
 pub mod store;
+pub mod tls;
 pub mod upstream;
 
 pub mod blob;

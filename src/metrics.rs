@@ -25,6 +25,12 @@ pub static RESPONSE_BYTES: Lazy<IntCounterVec> = Lazy::new(|| {
     counters("roadstead_response_bytes_total", "Body bytes sent to clients.", &["upstream", "kind"])
 });
 
+/// Body bytes of pushes received from clients.
+pub static REQUEST_BYTES: Lazy<IntCounterVec> = Lazy::new(|| {
+    let help = "Body bytes of pushes received from clients.";
+    counters("roadstead_request_bytes_total", help, &["upstream", "kind"])
+});
+
 /// Time from a request's head to the end of its answer.
 pub static REQUEST_SECONDS: Lazy<Histogram> = Lazy::new(|| {
     let buckets = vec![0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0];
@@ -224,11 +230,22 @@ pub static BREAKER_OPEN: Lazy<IntGaugeVec> = Lazy::new(|| {
 pub static CONNECTIONS: Lazy<IntGauge> =
     Lazy::new(|| gauge("roadstead_connections", "Client connections that are open."));
 
+/// Connections of clients that go to registries themselves, by what became of them.
+pub static TRANSPARENT: Lazy<IntCounterVec> = Lazy::new(|| {
+    counters(
+        "roadstead_transparent_connections_total",
+        "Connections to transparent listeners: served, tunnelled or refused.",
+        &["mode", "outcome"],
+    )
+});
+
 /// Makes every family known, so that a page shows those too that nothing has touched yet.
 pub fn register_all() {
     for family in [
         &REQUESTS,
         &RESPONSE_BYTES,
+        &TRANSPARENT,
+        &REQUEST_BYTES,
         &UPSTREAM_REQUESTS,
         &UPSTREAM_BYTES,
         &PULLS_SAVED,

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 9] = [
     &["sync"],
     &["protocol", "collapse"],
     &["config", "metrics"],
-    &["store", "upstream"],
+    &["store", "tls", "upstream"],
     &["manifest", "blob", "inventory"],
     &["filter"],
     &["proxy", "admin"],

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// A repository that only accounts may see
     #[arg(long, value_name = "REPOSITORY")]
     private: Vec<String>,
+    /// Take pushes and deletions; where tokens are asked for, from accounts alone
+    #[arg(long)]
+    writable: bool,
     /// An image to publish, such as library/alpine:3.20,layers=3,size=1MiB; further settings:
     /// seed=N, docker, single, sha512
     #[arg(long = "image", value_name = "REPOSITORY:TAG[,SETTING]...", value_parser = image)]
@@ -91,6 +94,7 @@ impl Args {
                 Count::PerImage => Counting::PerImage,
             },
             private: self.private,
+            writable: self.writable,
         }
     }
 

@@ -76,6 +76,26 @@ impl Content {
         }
     }
 
+    /// Removes the manifest under each of its digests, and the tags that name it; false if there
+    /// was none.
+    pub(crate) fn delete_manifest(&mut self, name: &str, digest: &str) -> bool {
+        let Some(repository) = self.repositories.get_mut(name) else { return false };
+        let Some(manifest) = repository.manifests.get(digest) else { return false };
+        let digests = [sha256(&manifest.body), sha512(&manifest.body)];
+        repository.manifests.retain(|digest, _| !digests.contains(digest));
+        repository.tags.retain(|_, digest| !digests.contains(digest));
+        true
+    }
+
+    /// Removes a blob from a repository; false if it was not there.
+    pub(crate) fn delete_blob(&mut self, name: &str, digest: &str) -> bool {
+        self.repositories.get_mut(name).is_some_and(|repository| repository.blobs.remove(digest))
+    }
+
+    pub(crate) fn has_tag(&self, name: &str, tag: &str) -> bool {
+        self.repositories.get(name).is_some_and(|repository| repository.tags.contains_key(tag))
+    }
+
     pub(crate) fn has_repository(&self, name: &str) -> bool {
         self.repositories.contains_key(name)
     }
@@ -139,7 +159,7 @@ impl Manifest {
     }
 }
 
-fn subject_of(body: &[u8]) -> Option<String> {
+pub(crate) fn subject_of(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     body.get("subject")?.get("digest")?.as_str().map(str::to_owned)
 }

@@ -18,6 +18,8 @@
 //! # }
 //! ```
 //!
+//! With [`Options::writable`] it takes pushes and deletions too, as the distribution spec has them.
+//!
 //! A request's way: `serve` accepts and sees it (`seen`), books it (`stats`), lets a fault take the
 //! answer's place (`fault`, `target`) or has `registry`, `token` or `cdn` answer out of `content`
 //! at the cost of a `budget`; `deliver` puts the answer on the `wire`.
@@ -34,6 +36,7 @@ mod gate;
 mod hub;
 mod image;
 mod options;
+mod push;
 mod random;
 mod range;
 mod registry;
@@ -44,6 +47,7 @@ mod stats;
 mod sync;
 mod target;
 mod token;
+mod uploads;
 mod wire;
 
 pub use digest::{sha256, sha512};

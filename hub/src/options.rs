@@ -33,6 +33,8 @@ pub struct Options {
     pub counting: Counting,
     /// Repositories that only accounts may see.
     pub private: Vec<String>,
+    /// Takes pushes and deletions; where tokens are asked for, from accounts alone.
+    pub writable: bool,
 }
 
 /// A user of the token server.
@@ -92,6 +94,7 @@ impl Default for Options {
             url_lifetime: Duration::from_secs(20 * 60),
             counting: Counting::PerGet,
             private: Vec::new(),
+            writable: false,
         }
     }
 }

@@ -34,6 +34,12 @@ pub(crate) fn access(shared: &Shared, seen: &Seen) -> Access {
     let grant = token.and_then(|token| lock(&shared.tokens).grant(token, Instant::now()).cloned());
     let private = seen.repository().is_some_and(|name| shared.is_private(name));
     match (grant, seen.repository()) {
+        (Some(grant), Some(name)) if seen.writes() && shared.options.require_token => {
+            match grant.pushes.iter().any(|one| one == name) {
+                true => Access::Granted { account: grant.account },
+                false => Access::Challenged { error: Some("insufficient_scope") },
+            }
+        }
         (Some(grant), Some(name)) if grant.repositories.iter().any(|one| one == name) => {
             Access::Granted { account: grant.account }
         }
@@ -50,7 +56,7 @@ pub(crate) fn answer(shared: &Shared, seen: &Seen, access: &Access) -> Answer {
         Access::Granted { account } => account,
         Access::Challenged { error } => return challenge(shared, seen, *error),
     };
-    if !matches!(seen.method, Method::GET | Method::HEAD) {
+    if seen.writes() {
         let message = "the simulator only serves pulls";
         return Answer::error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message);
     }
@@ -73,6 +79,8 @@ pub(crate) fn answer(shared: &Shared, seen: &Seen, access: &Access) -> Answer {
         Route::Blob { repository, digest } => blob(shared, seen, repository, digest),
         Route::Tags { repository } => tags(shared, seen, repository),
         Route::Referrers { repository, digest } => referrers(shared, seen, repository, digest),
+        // What writes was refused above.
+        Route::Uploads { .. } | Route::Upload { .. } => not_found("NOT_FOUND", "no such page"),
         Route::Token | Route::Cdn { .. } | Route::Other => not_found("NOT_FOUND", "no such page"),
     }
 }
@@ -94,7 +102,10 @@ pub(crate) fn unauthorized() -> Answer {
 pub(crate) fn challenge_to(realm: &str, seen: &Seen, error: Option<&str>) -> String {
     let mut value = format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"");
     match (&seen.route, seen.repository()) {
-        (_, Some(name)) => value.push_str(&format!(",scope=\"repository:{name}:pull\"")),
+        (_, Some(name)) => {
+            let actions = if seen.writes() { "pull,push" } else { "pull" };
+            value.push_str(&format!(",scope=\"repository:{name}:{actions}\""));
+        }
         (Route::Catalog, _) => value.push_str(",scope=\"registry:catalog:*\""),
         _ => {}
     }

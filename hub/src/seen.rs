@@ -18,7 +18,7 @@ pub(crate) enum Place {
     Cdn,
 }
 
-/// The paths of the distribution spec, as far as pulling goes.
+/// The paths of the distribution spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     Ping,
@@ -27,6 +27,8 @@ pub(crate) enum Route {
     Blob { repository: String, digest: String },
     Tags { repository: String },
     Referrers { repository: String, digest: String },
+    Uploads { repository: String },
+    Upload { repository: String, session: String },
     Token,
     Cdn { digest: String },
     Other,
@@ -79,12 +81,26 @@ impl Seen {
         scheme.eq_ignore_ascii_case("bearer").then_some(token)
     }
 
-    /// Repositories that the `scope` parameters ask to pull from.
-    pub(crate) fn scopes(&self) -> Vec<String> {
+    /// Repositories with which the `scope` parameters ask to do `action`: `pull` or `push`.
+    pub(crate) fn scopes(&self, action: &str) -> Vec<String> {
+        let named = |value: &str| {
+            value.split(' ').filter_map(|scope| allowed(scope, action)).collect::<Vec<_>>()
+        };
         form_urlencoded::parse(self.query.as_bytes())
             .filter(|(key, _)| key == "scope")
-            .flat_map(|(_, value)| value.split(' ').filter_map(pulled).collect::<Vec<_>>())
+            .flat_map(|(_, value)| named(&value))
             .collect()
+    }
+
+    /// Whether it is for `push` to answer.
+    pub(crate) fn is_push(&self) -> bool {
+        self.place == Place::Registry && self.repository().is_some() && self.writes()
+    }
+
+    /// Whether it changes the registry, or is about an upload.
+    pub(crate) fn writes(&self) -> bool {
+        let upload = matches!(self.route, Route::Uploads { .. } | Route::Upload { .. });
+        upload || !matches!(self.method, Method::GET | Method::HEAD)
     }
 
     pub(crate) fn repository(&self) -> Option<&str> {
@@ -92,6 +108,8 @@ impl Seen {
             Route::Manifest { repository, .. }
             | Route::Blob { repository, .. }
             | Route::Tags { repository }
+            | Route::Uploads { repository }
+            | Route::Upload { repository, .. }
             | Route::Referrers { repository, .. } => Some(repository),
             _ => None,
         }
@@ -135,11 +153,11 @@ impl Seen {
     }
 }
 
-/// The name out of `repository:NAME:ACTIONS`, if pull is among the actions.
-fn pulled(scope: &str) -> Option<String> {
+/// The name out of `repository:NAME:ACTIONS`, if `action` is among the actions.
+fn allowed(scope: &str, action: &str) -> Option<String> {
     let (name, actions) = scope.strip_prefix("repository:")?.rsplit_once(':')?;
-    let pull = actions.split(',').any(|action| action == "pull" || action == "*");
-    pull.then(|| name.to_owned())
+    let is_there = actions.split(',').any(|one| one == action || one == "*");
+    is_there.then(|| name.to_owned())
 }
 
 // === impl Route ===
@@ -164,7 +182,15 @@ impl Route {
         if let Some(repository) = rest.strip_suffix("/tags/list") {
             return Some(Self::Tags { repository: repository.to_owned() });
         }
+        let uploads = rest.trim_end_matches('/').strip_suffix("/blobs/uploads");
+        if let Some(repository) = uploads {
+            return Some(Self::Uploads { repository: repository.to_owned() });
+        }
         let (front, last) = rest.rsplit_once('/')?;
+        if let Some(repository) = front.strip_suffix("/blobs/uploads") {
+            let (repository, session) = (repository.to_owned(), last.to_owned());
+            return Some(Self::Upload { repository, session });
+        }
         let (repository, word) = front.rsplit_once('/')?;
         let (repository, last) = (repository.to_owned(), last.to_owned());
         match word {
@@ -202,6 +228,11 @@ mod tests {
         let route = Route::registry("/v2/a/manifests/b/manifests/latest");
         let (repository, reference) = ("a/manifests/b".to_owned(), "latest".to_owned());
         assert_eq!(route, Some(Route::Manifest { repository, reference }));
+        let repository = "a/blobs".to_owned();
+        let uploads = Route::Uploads { repository: repository.clone() };
+        assert_eq!(Route::registry("/v2/a/blobs/blobs/uploads/"), Some(uploads));
+        let upload = Route::Upload { repository, session: "1".to_owned() };
+        assert_eq!(Route::registry("/v2/a/blobs/blobs/uploads/1"), Some(upload));
         assert_eq!(Route::registry("/v2/"), Some(Route::Ping));
         assert_eq!(Route::registry("/metrics"), None);
     }
@@ -209,10 +240,10 @@ mod tests {
     #[test]
     fn a_scope_without_pull_names_nothing() {
         assert_eq!(
-            pulled("repository:library/alpine:pull,push").as_deref(),
+            allowed("repository:library/alpine:pull,push", "pull").as_deref(),
             Some("library/alpine")
         );
-        assert_eq!(pulled("repository:library/alpine:push"), None);
-        assert_eq!(pulled("registry:catalog:*"), None);
+        assert_eq!(allowed("repository:library/alpine:push", "pull"), None);
+        assert_eq!(allowed("registry:catalog:*", "pull"), None);
     }
 }

@@ -26,7 +26,7 @@ use crate::seen::{Place, Seen};
 use crate::shared::Shared;
 use crate::sync::lock;
 use crate::wire::{Flushes, Wire};
-use crate::{cdn, control, token};
+use crate::{cdn, control, push, token};
 
 /// Marks a response that must not be sent: the connection closes instead.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +99,7 @@ async fn serve(
     Extension(connection): Extension<Connection>,
     request: Request,
 ) -> Response {
-    let (parts, _) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let mut seen = Seen::new(place, &parts, connection.peer);
     let access = registry::access(&shared, &seen);
     let carries_blob = shared.carries_blob(&seen);
@@ -120,7 +120,12 @@ async fn serve(
     if matches!(alteration, Some((_, Action::IgnoreRange))) {
         seen.headers.remove(RANGE);
     }
-    let answer = answer(&shared, &seen, &access);
+    let answer = match access {
+        Access::Granted { .. } if shared.options.writable && seen.is_push() => {
+            push::answer(&shared, &seen, body).await
+        }
+        _ => answer(&shared, &seen, &access),
+    };
     let good = !answer.status.is_client_error() && !answer.status.is_server_error();
     let mut delivery = Delivery::new(answer);
     match alteration {

@@ -17,6 +17,7 @@ use crate::seen::{Place, Route, Seen};
 use crate::stats::Log;
 use crate::sync::lock;
 use crate::token::Tokens;
+use crate::uploads::Uploads;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) url_key: Mutex<u64>,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) gates: Mutex<Gates>,
+    pub(crate) uploads: Mutex<Uploads>,
     pub(crate) log: Mutex<Log>,
 }
 
@@ -61,6 +63,7 @@ impl Shared {
             url_key: Mutex::new(unpredictable()),
             faults: Mutex::default(),
             gates: Mutex::default(),
+            uploads: Mutex::default(),
             log: Mutex::default(),
             options,
         }

@@ -32,6 +32,8 @@ pub(crate) struct Grant {
     pub(crate) account: Option<String>,
     /// Repositories it may pull from.
     pub(crate) repositories: Vec<String>,
+    /// Repositories it may push to.
+    pub(crate) pushes: Vec<String>,
     expires: Instant,
 }
 
@@ -57,7 +59,7 @@ impl Tokens {
     }
 }
 
-/// Answers `GET /token?service=…&scope=repository:NAME:pull`, with Basic for accounts.
+/// Answers `GET /token?service=…&scope=repository:NAME:pull,push`, with Basic for accounts.
 pub(crate) fn answer(shared: &Shared, seen: &Seen) -> Answer {
     if seen.path != "/token" {
         return Answer::error(StatusCode::NOT_FOUND, "NOT_FOUND", "no such page");
@@ -75,10 +77,11 @@ pub(crate) fn answer(shared: &Shared, seen: &Seen) -> Answer {
 
 fn issue(shared: &Shared, seen: &Seen, account: Option<String>) -> Answer {
     // Hub answers 200 in any case; a token for what one may not see merely lacks the scope.
-    let mut repositories = seen.scopes();
+    let mut repositories = seen.scopes("pull");
     repositories.retain(|name| shared.may_pull(account.as_deref(), name));
+    let pushes = account.as_ref().map(|_| seen.scopes("push")).unwrap_or_default();
     let lifetime = shared.options.token_lifetime;
-    let grant = Grant { account, repositories, expires: Instant::now() + lifetime };
+    let grant = Grant { account, repositories, pushes, expires: Instant::now() + lifetime };
     let token = lock(&shared.tokens).issue(grant);
     Answer::json(
         StatusCode::OK,

@@ -31,7 +31,7 @@ use crate::{
         Digest,
         range::{Asked, asked},
     },
-    store::{self, Link, SMALL_BYTES, Staging, Store},
+    store::{self, Link, LinkKey, SMALL_BYTES, Staging, Store},
     upstream::{self, Failure},
 };
 
@@ -173,13 +173,15 @@ impl Blobs {
         }
         let filling = self.fills.get(&ask.digest);
         let same_origin = filling.as_ref().is_some_and(|fill| fill.is_from(&ask.origin()));
-        if authorised && same_origin {
+        let was_there = same_origin && !self.store.is_unlinked(&ask.link_key());
+        if authorised && was_there {
             return Ok(());
         }
         let known = filling.is_some() || self.store.contains(ask.digest).await.unwrap_or_default();
         if known || !authorised {
             self.head_upstream(ask).await?;
             ask.upstream.authorise(&ask.caller, &ask.repository);
+            self.store.relink(&ask.link_key());
             self.link(ask, Link { media_type: None }).await;
         }
         Ok(())
@@ -307,6 +309,18 @@ impl Blobs {
         }
         if let Err(error) = self.store.link(ask.link_key(), link).await {
             tracing::warn!(%error, digest = %ask.digest, "a blob could not be linked");
+        }
+    }
+
+    /// Upstream took it into the repository.
+    pub fn pushed(&self, key: &LinkKey) {
+        self.store.relink(key);
+    }
+
+    /// Upstream deleted it from the repository: whoever asks for it there next asks upstream.
+    pub async fn deleted(&self, key: LinkKey) {
+        if let Err(error) = self.store.unlink(key).await {
+            tracing::warn!(%error, "a deleted blob could not be forgotten");
         }
     }
 

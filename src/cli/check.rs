@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Source, WRONG_USAGE, complain};
+use crate::server;
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -17,12 +18,14 @@ pub(super) struct Check {
 impl Check {
     /// Prints the configuration in effect, every default filled in, secrets masked.
     pub(super) fn run(&self) -> ExitCode {
-        match self.source.load() {
-            Ok(config) => {
-                print!("{config}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => complain(&error, WRONG_USAGE),
+        let config = match self.source.load() {
+            Ok(config) => config,
+            Err(error) => return complain(&error, WRONG_USAGE),
+        };
+        if let Err(error) = server::check(&config) {
+            return complain(&error, WRONG_USAGE);
         }
+        print!("{config}");
+        ExitCode::SUCCESS
     }
 }

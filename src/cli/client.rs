@@ -6,6 +6,7 @@
 
 mod apply;
 mod buildkit;
+mod ca;
 mod containerd;
 mod docker;
 mod json;
@@ -62,6 +63,8 @@ enum Command {
     K3s(Settings),
     /// kubeadm: the containerd of its nodes, its images' registry
     Kubeadm(Settings),
+    /// Make the authority of a transparent listener, and say where each system wants it
+    Ca(ca::Ca),
 }
 
 /// What every client's subcommand takes.
@@ -104,6 +107,7 @@ impl Client {
             Command::Buildkit(settings) => (settings, buildkit::plan),
             Command::K3s(settings) => (settings, k3s::plan),
             Command::Kubeadm(settings) => (settings, kubeadm::plan),
+            Command::Ca(ca) => return ca.run(),
         };
         settings.run(planned)
     }

@@ -27,7 +27,7 @@ const LONGEST_UNIX_PATH: usize = 107;
 impl Address {
     /// Whether binding one makes binding the other fail.
     ///
-    /// `[::]` beside `0.0.0.0` depends on the system's `bindv6only`, and is left to the bind.
+    /// `[::]` beside `0.0.0.0` does not: it is then bound for IPv6 alone.
     pub fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(a), Self::Tcp(b)) => {
@@ -37,6 +37,16 @@ impl Address {
             }
             (Self::Unix(a), Self::Unix(b)) => a == b,
             _ => false,
+        }
+    }
+}
+
+impl Address {
+    /// The port of a TCP address, unless the system chooses it.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()).filter(|port| *port != 0),
+            Self::Unix(_) => None,
         }
     }
 }

@@ -6,17 +6,27 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
+use super::access::Access;
 use super::address::{Address, parse_socket};
 use super::problem::{Refusal, Scope};
-use super::raw::{RawAdmin, RawListen, RawTls};
+use super::raw::{RawAdmin, RawListen, RawListenTls, RawTls};
+use super::transparent::{Others, Transparent};
 
 /// One listener for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// What to bind. Default: `0.0.0.0:5000`.
     pub address: Address,
+    /// Whether each connection begins with a PROXY header, which only `trusted_proxies` may send.
+    /// Default: false.
+    pub proxy_protocol: bool,
     /// Present: speak TLS on it. Never present on a Unix socket.
     pub tls: Option<Tls>,
+    /// Present: it is for clients that go to the registries themselves. Never present on a Unix
+    /// socket.
+    pub transparent: Option<Transparent>,
 }
 
 /// A certificate and its key; both could be opened when the configuration was read.
@@ -25,6 +35,18 @@ pub struct Tls {
     /// PEM file with the chain, the leaf first.
     pub certificate: PathBuf,
     /// PEM file with the private key.
+    pub key: PathBuf,
+    /// PEM file with the authorities of the clients' certificates. Present: a client must show one
+    /// that is signed by them.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The files of a certificate and its key; both could be opened when the configuration was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// PEM file with the certificate.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
     pub key: PathBuf,
 }
 
@@ -39,11 +61,16 @@ pub struct Admin {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { address: Address::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))), tls: None }
+        Self::plain(Address::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5000))))
     }
 }
 
 impl Listen {
+    /// HTTP and nothing else.
+    pub fn plain(address: Address) -> Self {
+        Self { address, proxy_protocol: false, tls: None, transparent: None }
+    }
+
     pub(super) fn read_all(scope: &Scope<'_>, raw: Option<Vec<RawListen>>) -> Vec<Self> {
         let Some(raw) = raw else {
             return vec![Self::default()];
@@ -71,30 +98,70 @@ impl Listen {
 
     pub(super) fn from_flag(scope: &Scope<'_>, text: &str) -> Vec<Self> {
         let address = scope.check(text.parse());
-        address.into_iter().map(|address| Self { address, tls: None }).collect()
+        address.into_iter().map(Self::plain).collect()
     }
 
     fn read(scope: &Scope<'_>, raw: RawListen) -> Option<Self> {
         let tls = raw.tls.and_then(|tls| Tls::read(&scope.at("tls"), tls));
-        let scope = scope.at("address");
+        let transparent = raw
+            .transparent
+            .and_then(|transparent| Transparent::read(&scope.at("transparent"), transparent));
+        let at_address = scope.at("address");
         let Some(address) = raw.address else {
-            scope.refuse("is missing", "write an address such as 0.0.0.0:5000");
+            at_address.refuse("is missing", "write an address such as 0.0.0.0:5000");
             return None;
         };
-        let address = scope.check(address.parse())?;
-        if tls.is_some() && matches!(address, Address::Unix(_)) {
-            scope.refuse("a Unix socket can't speak TLS", "remove tls from this entry");
+        let address = at_address.check(address.parse())?;
+        if matches!(address, Address::Unix(_)) {
+            if tls.is_some() {
+                at_address.refuse("a Unix socket can't speak TLS", "remove tls from this entry");
+            }
+            if transparent.is_some() {
+                let remedy = "give this entry an IP address and a port";
+                at_address.refuse("no client goes to a registry by a Unix socket", remedy);
+            }
         }
-        Some(Self { address, tls })
+        if tls.is_some() && transparent.is_some() {
+            let what = "a transparent listener makes its certificates for each host";
+            scope.at("tls").refuse(what, "remove tls from this entry");
+        }
+        let proxy_protocol = raw.proxy_protocol.unwrap_or(false);
+        Some(Self { address, proxy_protocol, tls, transparent })
+    }
+
+    /// Refuses what goes against the rest of the configuration.
+    pub(super) fn check_beside(
+        &self,
+        scope: &Scope<'_>,
+        trusted_proxies: &[IpNet],
+        access: &Access,
+    ) {
+        let has_peers = matches!(self.address, Address::Tcp(_));
+        if self.proxy_protocol && has_peers && trusted_proxies.is_empty() {
+            scope.at("proxy_protocol").refuse(
+                "nobody is trusted to send a PROXY header",
+                "list the balancer's address under trusted_proxies",
+            );
+        }
+        let tunnels = |found: &Transparent| found.others == Others::Tunnel;
+        if access.htpasswd.is_some() && self.transparent.as_ref().is_some_and(tunnels) {
+            scope.at("transparent").at("others").refuse(
+                "a tunnel asks nobody for the password of access.htpasswd",
+                "write refuse, list single hosts under tunnel_hosts, or remove access.htpasswd",
+            );
+        }
     }
 
     pub(super) fn to_raw(&self) -> RawListen {
         RawListen {
             address: Some(self.address.to_string()),
-            tls: self.tls.as_ref().map(|tls| RawTls {
+            proxy_protocol: Some(self.proxy_protocol),
+            tls: self.tls.as_ref().map(|tls| RawListenTls {
                 certificate: Some(tls.certificate.display().to_string()),
                 key: Some(tls.key.display().to_string()),
+                client_ca: tls.client_ca.as_ref().map(|path| path.display().to_string()),
             }),
+            transparent: self.transparent.as_ref().map(Transparent::to_raw),
         }
     }
 }
@@ -102,10 +169,28 @@ impl Listen {
 // === impl Tls ===
 
 impl Tls {
-    fn read(scope: &Scope<'_>, raw: RawTls) -> Option<Self> {
+    fn read(scope: &Scope<'_>, raw: RawListenTls) -> Option<Self> {
+        let certificate = scope.at("certificate").required_file(raw.certificate);
+        let key = scope.at("key").required_file(raw.key);
+        let client_ca = scope.at("client_ca").file(raw.client_ca);
+        Some(Self { certificate: certificate?, key: key?, client_ca })
+    }
+}
+
+// === impl KeyFiles ===
+
+impl KeyFiles {
+    pub(super) fn read(scope: &Scope<'_>, raw: RawTls) -> Option<Self> {
         let certificate = scope.at("certificate").required_file(raw.certificate);
         let key = scope.at("key").required_file(raw.key);
         Some(Self { certificate: certificate?, key: key? })
+    }
+
+    pub(super) fn to_raw(&self) -> RawTls {
+        RawTls {
+            certificate: Some(self.certificate.display().to_string()),
+            key: Some(self.key.display().to_string()),
+        }
     }
 }
 
@@ -175,6 +260,37 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_header_needs_somebody_to_trust() {
+        let listen = "listen: [{ address: 0.0.0.0:80, proxy_protocol: true }]";
+        assert_eq!(
+            refused(listen),
+            "test.yaml: listen[0].proxy_protocol: nobody is trusted to send a PROXY header; \
+             list the balancer's address under trusted_proxies"
+        );
+        assert!(parsed(&format!("{listen}\ntrusted_proxies: [10.0.0.1]")).listen[0].proxy_protocol);
+        parsed("listen: [{ address: \"unix:/run/a.sock\", proxy_protocol: true }]");
+    }
+
+    #[test]
+    fn a_transparent_listener_has_no_certificate_of_its_own_and_no_password() {
+        let ((_one, file), (_two, users)) = (scratch_file("pem"), scratch_file("a:b"));
+        let files = format!("{{ certificate: {file}, key: {file} }}");
+        let line = refused(&format!(
+            "listen: [{{ address: 0.0.0.0:443, tls: {files}, transparent: {{ mode: sni, ca: {files} }} }}]"
+        ));
+        assert!(line.contains("listen[0].tls: a transparent listener makes its"), "{line}");
+        let line = refused(&format!(
+            "listen: [{{ address: \"unix:/a\", transparent: {{ mode: connect, ca: {files} }} }}]"
+        ));
+        assert!(line.contains("listen[0].address: no client goes"), "{line}");
+        let line = refused(&format!(
+            "listen: [{{ address: 0.0.0.0:80, transparent: {{ mode: connect, others: tunnel, ca: {files} }} }}]\n\
+             access: {{ htpasswd: {users} }}"
+        ));
+        assert!(line.contains("listen[0].transparent.others: a tunnel asks nobody"), "{line}");
+    }
+
+    #[test]
     fn the_admin_side_stays_on_loopback() {
         assert_eq!(
             refused("admin: { address: 0.0.0.0:9000 }"),
@@ -195,6 +311,10 @@ mod tests {
             "listen: [{{ address: 0.0.0.0:443, tls: {{ certificate: {file}, key: /nowhere/key }} }}]"
         ));
         assert!(line.contains("listen[0].tls.key: `/nowhere/key` can't be opened"), "{line}");
+        let line = refused(&format!(
+            "listen: [{{ address: 0.0.0.0:443, tls: {{ certificate: {file}, key: {file}, client_ca: /nowhere/ca }} }}]"
+        ));
+        assert!(line.contains("listen[0].tls.client_ca: `/nowhere/ca` can't be opened"), "{line}");
         let tls = format!("tls: {{ certificate: {file}, key: {file} }}");
         assert!(
             refused(&format!("listen: [{{ address: \"unix:/a\", {tls} }}]"))

@@ -35,6 +35,7 @@ mod tags;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod transparent;
 mod upstream;
 mod upstreams;
 
@@ -51,7 +52,7 @@ pub use self::client_certificate::{ClientCertificate, KeyPair};
 pub use self::credentials::{Account, Credentials, Mode};
 pub use self::downstream::{Downstream, Shutdown};
 pub use self::fresh_for::FreshFor;
-pub use self::listen::{Admin, Listen, Tls};
+pub use self::listen::{Admin, KeyFiles, Listen, Tls};
 pub use self::mirror::{Mirror, Order};
 pub use self::patience::{Breaker, Timeouts};
 pub use self::patterns::Patterns;
@@ -60,7 +61,8 @@ pub use self::proxy::{Environment, Proxy, ProxyLogin, ProxyServer};
 pub use self::secret::Secret;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
-pub use self::upstream::{Upstream, Writes};
+pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode};
+pub use self::upstream::{Catalog, Upstream, Writes};
 
 use self::problem::{Report, Scope};
 use self::raw::RawConfig;
@@ -168,6 +170,11 @@ impl Config {
         };
         refuse_shared_address(&listen_scope, &listen, &admin);
         let proxies = raw.trusted_proxies.unwrap_or_default();
+        let trusted_proxies = file.at("trusted_proxies").each(&proxies, access::parse_network);
+        let access = Access::read(&file.at("access"), raw.access.unwrap_or_default());
+        for (index, listener) in listen.iter().enumerate() {
+            listener.check_beside(&listen_scope.item(index), &trusted_proxies, &access);
+        }
         let mut raw_store = raw.store.unwrap_or_default();
         let data = flags.data.clone();
         if data.is_some() {
@@ -180,8 +187,8 @@ impl Config {
         Self {
             listen,
             admin,
-            trusted_proxies: file.at("trusted_proxies").each(&proxies, access::parse_network),
-            access: Access::read(&file.at("access"), raw.access.unwrap_or_default()),
+            trusted_proxies,
+            access,
             upstreams: match flags.upstreams.as_slice() {
                 [] => upstreams::read_all(&file.at("upstreams"), raw.upstreams),
                 flags => upstreams::from_flags(&line.at("--upstream"), flags),

@@ -39,7 +39,29 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields, expecting = "a mapping such as { address: 0.0.0.0:5000 }")]
 pub(super) struct RawListen {
     pub(super) address: Option<String>,
-    pub(super) tls: Option<RawTls>,
+    pub(super) proxy_protocol: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<RawListenTls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) transparent: Option<RawTransparent>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { certificate: FILE, key: FILE }")]
+pub(super) struct RawListenTls {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client_ca: Option<String>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { mode: connect, ca: { … } }")]
+pub(super) struct RawTransparent {
+    pub(super) mode: Option<String>,
+    pub(super) ca: Option<RawTls>,
+    pub(super) others: Option<String>,
+    pub(super) tunnel_hosts: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -73,6 +95,7 @@ pub(super) struct RawUpstream {
     pub(super) allow: Option<Vec<String>>,
     pub(super) deny: Option<Vec<String>>,
     pub(super) writes: Option<String>,
+    pub(super) catalog: Option<String>,
     pub(super) token_realms: Option<Vec<String>>,
     pub(super) redirect_hosts: Option<Vec<String>>,
     pub(super) ca_file: Option<String>,

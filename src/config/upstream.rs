@@ -10,7 +10,7 @@ use url::Url;
 use super::base_url::{BaseUrl, Scheme, parse_authority};
 use super::budget::Budget;
 use super::client_certificate::ClientCertificate;
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Mode};
 use super::mirror::Mirror;
 use super::name::{name_of, read_name};
 use super::nearest::choose;
@@ -58,6 +58,8 @@ pub struct Upstream {
     pub deny: Patterns,
     /// What happens to pushes and deletions. Default: deny.
     pub writes: Writes,
+    /// What answers for its list of repositories. Default: upstream alone.
+    pub catalog: Catalog,
     /// Token realms that are trusted besides https ones on the registry's own site. Default:
     /// the preset's.
     pub token_realms: Vec<Url>,
@@ -97,11 +99,22 @@ pub struct Upstream {
 pub enum Writes {
     /// 405, without upstream traffic.
     Deny,
-    /// Passed on as they are. Not available yet: refused when read.
+    /// Passed on, with the client's own credentials.
     Forward,
 }
 
 const WRITES: [(&str, Writes); 2] = [("deny", Writes::Deny), ("forward", Writes::Forward)];
+
+/// What answers `/v2/_catalog`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Catalog {
+    /// Upstream, whatever it says.
+    Forward,
+    /// Where upstream refuses: the names of the repositories that are cached.
+    Cached,
+}
+
+const CATALOGS: [(&str, Catalog); 2] = [("forward", Catalog::Forward), ("cached", Catalog::Cached)];
 
 // === impl Upstream ===
 
@@ -121,6 +134,7 @@ impl Upstream {
             allow: Patterns::everything(),
             deny: Patterns::default(),
             writes: Writes::Deny,
+            catalog: Catalog::Forward,
             redirect_hosts: Vec::new(),
             ca_file: None,
             client_certificate: None,
@@ -181,7 +195,8 @@ impl Upstream {
         let tags = Tags::read(&scope.at("tags"), raw.tags.unwrap_or_default());
         let allow = read_allow(&scope.at("allow"), raw.allow);
         let deny = Patterns::read(&scope.at("deny"), raw.deny, Patterns::default());
-        let writes = raw.writes.and_then(|word| scope.at("writes").check(read_writes(&word)));
+        let writes = raw.writes.and_then(|word| scope.at("writes").check(choose(&word, &WRITES)));
+        let catalog = read_catalog(&scope.at("catalog"), raw.catalog.as_deref(), &credentials);
         let redirects = raw.redirect_hosts.unwrap_or_default();
         let redirect_hosts = scope.at("redirect_hosts").each(&redirects, parse_authority);
         let ca_file = scope.at("ca_file").file(raw.ca_file);
@@ -207,6 +222,7 @@ impl Upstream {
             allow,
             deny,
             writes: writes.unwrap_or(Writes::Deny),
+            catalog,
             token_realms,
             redirect_hosts,
             ca_file,
@@ -231,6 +247,7 @@ impl Upstream {
 
     pub(super) fn to_raw(&self) -> RawUpstream {
         let writes = WRITES.iter().find(|(_, writes)| *writes == self.writes);
+        let catalog = CATALOGS.iter().find(|(_, catalog)| *catalog == self.catalog);
         RawUpstream {
             name: Some(self.name.clone()),
             url: Some(self.url.to_string()),
@@ -240,6 +257,7 @@ impl Upstream {
             allow: Some(self.allow.sources.clone()),
             deny: Some(self.deny.sources.clone()),
             writes: writes.map(|(name, _)| (*name).to_owned()),
+            catalog: catalog.map(|(name, _)| (*name).to_owned()),
             token_realms: Some(self.token_realms.iter().map(Url::to_string).collect()),
             redirect_hosts: Some(self.redirect_hosts.clone()),
             ca_file: self.ca_file.as_ref().map(|path| path.display().to_string()),
@@ -299,11 +317,16 @@ fn read_allow(scope: &Scope<'_>, raw: Option<Vec<String>>) -> Patterns {
     Patterns::read(scope, raw, Patterns::everything())
 }
 
-fn read_writes(word: &str) -> Result<Writes, Refusal> {
-    match choose(word, &WRITES)? {
-        Writes::Forward => Err(Refusal::new("forward is not available yet", "leave writes: deny")),
-        writes => Ok(writes),
+/// The names of what one client may see are not for all the others.
+fn read_catalog(scope: &Scope<'_>, word: Option<&str>, credentials: &Credentials) -> Catalog {
+    let catalog = word.and_then(|word| scope.check(choose(word, &CATALOGS)));
+    if catalog == Some(Catalog::Cached) && credentials.mode == Mode::Client {
+        scope.refuse(
+            "the list would tell every client what any of them may see",
+            "leave it out, or use credentials.mode: shared",
+        );
     }
+    catalog.unwrap_or(Catalog::Forward)
 }
 
 fn refuse_exposed_credentials(
@@ -331,6 +354,7 @@ fn refuse_exposed_credentials(
 #[cfg(test)]
 mod tests {
     use super::super::testing::{only_upstream, refused};
+    use super::{Catalog, Writes};
 
     #[test]
     fn a_well_known_name_is_enough() {
@@ -427,14 +451,26 @@ mod tests {
     }
 
     #[test]
-    fn writes_can_not_be_forwarded_yet() {
-        assert_eq!(
-            refused("upstreams: [{ name: docker.io, writes: forward }]"),
-            "test.yaml: upstreams[0].writes: forward is not available yet; leave writes: deny"
-        );
+    fn writes_are_denied_or_forwarded() {
+        assert_eq!(only_upstream("upstreams: [{ name: docker.io }]").writes, Writes::Deny);
+        let forward = only_upstream("upstreams: [{ name: docker.io, writes: forward }]");
+        assert_eq!(forward.writes, Writes::Forward);
         assert!(
             refused("upstreams: [{ name: docker.io, writes: maybe }]")
                 .contains("write deny or forward")
+        );
+    }
+
+    #[test]
+    fn a_catalog_is_of_what_everybody_may_see() {
+        let shared = only_upstream("upstreams: [{ name: docker.io, catalog: cached }]");
+        assert_eq!(shared.catalog, Catalog::Cached);
+        let text =
+            "upstreams: [{ name: docker.io, catalog: cached, credentials: { mode: client } }]";
+        assert!(refused(text).contains("upstreams[0].catalog: the list would tell"));
+        assert!(
+            refused("upstreams: [{ name: docker.io, catalog: all }]")
+                .contains("write forward or cached")
         );
     }
 

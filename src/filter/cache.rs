@@ -7,11 +7,15 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use http::{
+    HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts, response,
+};
 
 use super::{
     Answer, Body, Context, Flow, Refusal, RequestFilter, Target,
+    pushers::{self, There, own_credentials, takes_pushes},
     ranged::{OCTETS, range_header, ranged},
+    written::Written,
 };
 use crate::{
     blob::{self, Blobs},
@@ -22,7 +26,8 @@ use crate::{
         cache_status::{CacheStatus, Forward},
         conditional::{etag, if_none_match},
     },
-    upstream::Caller,
+    store::LinkKey,
+    upstream::{self, Caller},
 };
 
 /// What a digest names never changes.
@@ -55,9 +60,21 @@ impl Cache {
         Self { manifests, blobs }
     }
 
-    async fn ping(&self, target: &Target) -> Result<Answer, Refusal> {
-        // Only upstream can say whether a client's own credentials will do.
-        if matches!(target.caller, Caller::Client { .. }) {
+    async fn ping(
+        &self,
+        request: &Parts,
+        context: &Context,
+        target: &Target,
+    ) -> Result<Answer, Refusal> {
+        if takes_pushes(target) && context.user.is_none() {
+            // docker, skopeo and crane look for a challenge here and nowhere else. Without one, and
+            // while upstream is in trouble, whoever only pulls needs no login.
+            let said = target.upstream.greet(own_credentials(request, context)).await;
+            if let Err(error @ upstream::Error::Unauthorized { .. }) = said {
+                return Err(error.into());
+            }
+        } else if matches!(target.caller, Caller::Client { .. }) {
+            // Only upstream can say whether a client's own credentials will do.
             target.upstream.ping(&target.caller).await?;
         }
         let json = HeaderValue::from_static("application/json");
@@ -186,6 +203,26 @@ impl Cache {
             .with(header::CONTENT_LENGTH, HeaderValue::from(size))
     }
 
+    /// What upstream has just said that it has.
+    fn there(&self, context: &mut Context, target: &Target, there: There) -> Answer {
+        context.cache = "pass";
+        let status = CacheStatus::fwd(Forward::Request).fwd_status(StatusCode::OK);
+        let (digest, size) = match there {
+            There::Manifest(digest, _, size) | There::Blob(digest, size) => (digest, size),
+        };
+        let answer = self.object(context, target, digest, &status);
+        let answer = answer.with(header::CONTENT_LENGTH, HeaderValue::from(size));
+        match there {
+            There::Blob(..) => {
+                answer.with(header::CONTENT_TYPE, OCTETS).with(header::ACCEPT_RANGES, BYTES)
+            }
+            There::Manifest(_, media_type, _) => {
+                let answer = answer.with_text(header::CONTENT_TYPE, &media_type);
+                answer.with(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))
+            }
+        }
+    }
+
     /// What every answer says of the object that a digest names.
     fn object(
         &self,
@@ -220,8 +257,11 @@ impl RequestFilter for Cache {
         let Some(target) = context.target.clone() else {
             return Ok(Flow::Forward);
         };
+        if let Some(there) = pushers::ask(request, context, &target).await? {
+            return Ok(Flow::Respond(self.there(context, &target, there)));
+        }
         let answer = match &target.route {
-            Route::Ping => self.ping(&target).await?,
+            Route::Ping => self.ping(request, context, &target).await?,
             Route::Manifest { repository, reference } => {
                 self.manifest(request, context, &target, repository, reference).await?
             }
@@ -235,9 +275,37 @@ impl RequestFilter for Cache {
             None => answer,
         }))
     }
+
+    async fn answered(&self, request: &Parts, context: &Context, answer: &response::Parts) {
+        let Some((target, written)) = Written::of(request, context, answer) else { return };
+        let upstream = &target.upstream;
+        match written {
+            Written::Manifest(repository, reference, digest) => {
+                self.manifests.pushed(upstream, repository, reference, digest).await;
+            }
+            Written::ManifestGone(repository, reference) => {
+                self.manifests.deleted(upstream, repository, reference).await;
+            }
+            Written::Unsure(repository, reference) => {
+                self.manifests.unsure(upstream, repository, reference).await;
+            }
+            Written::Blob(repository, digest) => {
+                upstream.has_now(repository, &digest);
+                self.blobs.pushed(&link_key(target, repository, digest));
+            }
+            Written::BlobGone(repository, digest) => {
+                self.blobs.deleted(link_key(target, repository, digest)).await;
+            }
+        }
+    }
 }
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+
+fn link_key(target: &Target, repository: &Repository, digest: Digest) -> LinkKey {
+    let upstream = Arc::clone(target.upstream.name());
+    LinkKey { upstream, repository: repository.clone(), digest }
+}
 
 fn lines<'a>(request: &'a Parts, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     request.headers.get_all(name).iter().filter_map(|value| value.to_str().ok())

@@ -1,7 +1,7 @@
 //! Which registry a request is for, and what of it: path, `ns` and `Host`.
 //!
 //! The world is closed: only configured upstreams are reached. In order:
-//! `Host` among an upstream's `hosts`, `?ns=`, the first part of the path that
+//! whom the client of a transparent listener wanted, `Host` among an upstream's `hosts`, `?ns=`, the first part of the path that
 //! is an upstream's name, the first upstream.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{header, request::Parts};
 
-use super::{Context, Flow, Refusal, RequestFilter, Target};
+use super::{Context, Destination, Flow, Mount, Refusal, RequestFilter, Target, query::parameter};
 use crate::{
     config::Mode,
     protocol::{Repository, Route},
@@ -24,7 +24,7 @@ pub struct Classify {
 }
 
 /// How an upstream was chosen.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Chosen {
     /// By `Host` or `ns`: the path is the registry's own, or repeats its name.
     ByName,
@@ -56,6 +56,22 @@ impl Classify {
         }
         let first = self.upstreams.first().ok_or_else(|| self.unknown("any"))?;
         Ok((first, Chosen::ByDefault))
+    }
+
+    /// The client believes to be connected with this registry, and may ask no other here.
+    fn arrived_for(
+        &self,
+        destination: &Destination,
+        host: Option<&str>,
+    ) -> Result<(&Arc<Upstream>, Chosen), Refusal> {
+        let host = host.unwrap_or_default();
+        let bare = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        if !bare.trim_end_matches('.').eq_ignore_ascii_case(&destination.host) {
+            return Err(Refusal::Misdirected { host: destination.host.clone() });
+        }
+        let name = &destination.upstream;
+        let upstream = self.by_name(name).ok_or_else(|| self.unknown(name))?;
+        Ok((upstream, Chosen::ByName))
     }
 
     fn by_host(&self, host: &str) -> Option<&Arc<Upstream>> {
@@ -108,6 +124,21 @@ impl Classify {
         }
         Ok((Arc::clone(upstream), repository))
     }
+
+    /// `from`, which a client names as it names the repository in the path.
+    fn mount(
+        &self,
+        query: Option<&str>,
+        chosen: (&Arc<Upstream>, Chosen),
+        upstream: &Arc<Upstream>,
+    ) -> Mount {
+        let Some(from) = parameter(query, "from") else { return Mount::None };
+        let from = Repository::parse(&from).ok();
+        match from.map(|from| self.locate(chosen, &from)) {
+            Some(Ok((other, from))) if Arc::ptr_eq(&other, upstream) => Mount::Named(from),
+            _ => Mount::Elsewhere,
+        }
+    }
 }
 
 #[async_trait]
@@ -118,8 +149,11 @@ impl RequestFilter for Classify {
 
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
         let route = Route::parse(request.uri.path())?;
-        let namespace = namespace(request.uri.query().unwrap_or_default());
-        let chosen = self.choose(&asked_for(request, context), namespace.as_deref())?;
+        let namespace = parameter(request.uri.query(), "ns");
+        let chosen = match &context.destination {
+            Some(destination) => self.arrived_for(destination, host(request))?,
+            None => self.choose(&asked_for(request, context), namespace.as_deref())?,
+        };
         context.namespace = namespace;
         let (upstream, route) = match route.repository() {
             None => (Arc::clone(chosen.0), route),
@@ -128,13 +162,17 @@ impl RequestFilter for Classify {
                 (upstream, route.with_repository(repository))
             }
         };
+        let mount = match &route {
+            Route::Uploads { .. } => self.mount(request.uri.query(), chosen, &upstream),
+            _ => Mount::None,
+        };
         let caller = match upstream.config().credentials.mode {
             Mode::Shared => Caller::Shared,
             // A password that was for us goes no further (P5).
             Mode::Client if context.user.is_some() => Caller::client(None),
             Mode::Client => Caller::client(request.headers.get(header::AUTHORIZATION)),
         };
-        context.target = Some(Target { upstream, route, caller });
+        context.target = Some(Target { upstream, route, caller, mount });
         Ok(Flow::Continue)
     }
 }
@@ -149,11 +187,6 @@ fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Vec<&'a str> {
 fn host(request: &Parts) -> Option<&str> {
     let header = request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
     header.or_else(|| request.uri.authority().map(http::uri::Authority::as_str))
-}
-
-fn namespace(query: &str) -> Option<String> {
-    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-    pairs.find(|(name, _)| name == "ns").map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -213,6 +246,27 @@ mod tests {
             let request = request.body(()).unwrap().into_parts().0;
             classify().filter(&request, &mut context).await.unwrap();
             assert_eq!(context.target.unwrap().upstream.name().as_ref(), expected, "{told} {host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transparent_connection_is_for_one_registry_alone() {
+        let destination = Destination { host: "ghcr.io".into(), upstream: "ghcr.io".into() };
+        let ask = async |uri: &str, host: &str| {
+            let request = http::Request::get(uri).header("host", host).body(()).unwrap();
+            let mut context = Context::new(None);
+            context.destination = Some(Arc::new(destination.clone()));
+            let flow = classify().filter(&request.into_parts().0, &mut context).await;
+            flow.map(|_| context.target.unwrap())
+                .map(|target| format!("{} {}", target.upstream.name(), target.route))
+        };
+        for host in ["ghcr.io", "GHCR.io:443", "ghcr.io."] {
+            let found = ask("/v2/org/app/manifests/1?ns=docker.io", host).await.unwrap();
+            assert_eq!(found, "ghcr.io /v2/org/app/manifests/1");
+        }
+        for host in ["docker.io", "", "ghcr.io.evil.example"] {
+            let refusal = ask("/v2/org/app/manifests/1", host).await.unwrap_err();
+            assert!(matches!(refusal, Refusal::Misdirected { .. }), "{host}: {refusal}");
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use http::Method;
+
 use crate::{
-    protocol::Route,
+    protocol::{Repository, Route},
     upstream::{Caller, Upstream},
 };
 
@@ -12,6 +14,8 @@ use crate::{
 pub struct Context {
     /// Who asks.
     pub client: Client,
+    /// Where a client of a transparent listener wanted to go; `None` for one that came to us.
+    pub destination: Option<Arc<Destination>>,
     /// The user whose password was right, where access control asks for one.
     pub user: Option<String>,
     /// What is asked for; set by the `classify` filter.
@@ -39,6 +43,15 @@ pub struct Client {
     pub host: Option<http::uri::Authority>,
 }
 
+/// A registry that a client believes to be connected with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// Its host, in lower case, without a port.
+    pub host: String,
+    /// The name of the upstream that this is.
+    pub upstream: String,
+}
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -48,6 +61,28 @@ pub struct Target {
     pub route: Route,
     /// On whose behalf it is asked.
     pub caller: Caller,
+    /// Where a blob is to be mounted from, if one is.
+    pub mount: Mount,
+}
+
+/// What `from=` of a mount names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// Nothing.
+    None,
+    /// A repository of the same upstream, as it knows it.
+    Named(Repository),
+    /// What can't be mounted from: another upstream's, no name, or what `allow` and `deny` keep.
+    Elsewhere,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Whether a request by `method` changes the registry, or is about an upload.
+    pub fn is_write(&self, method: &Method) -> bool {
+        self.route.is_upload() || !matches!(*method, Method::GET | Method::HEAD)
+    }
 }
 
 // === impl Context ===
@@ -58,6 +93,7 @@ impl Context {
         let peer = peer.map(|address| address.to_canonical());
         Self {
             client: Client { peer, address: peer, host: None },
+            destination: None,
             user: None,
             target: None,
             namespace: None,

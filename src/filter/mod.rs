@@ -11,23 +11,32 @@ mod context;
 mod forwarded;
 mod hops;
 mod htpasswd;
+mod lists;
 mod policy;
+mod pushers;
+mod query;
 mod ranged;
 mod refusal;
+mod written;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::request::Parts;
+use http::{request::Parts, response};
 
 pub use access::Access;
 pub use answer::{Answer, Body};
 pub use cache::Cache;
 pub use classify::Classify;
-pub use context::{Client, Context, Target};
+pub use context::{Client, Context, Destination, Mount, Target};
 pub use forwarded::Forwarded;
+pub use lists::Lists;
 pub use policy::Policy;
+pub use query::{own_link, parameter, query_there};
 pub use refusal::Refusal;
+pub use written::blob_digest;
+
+use written::Written;
 
 use crate::{blob::Blobs, config::Config, manifest::Manifests, upstream::Upstream};
 
@@ -64,6 +73,12 @@ pub trait RequestFilter: Send + Sync + 'static {
     /// Looks at a request and says how it goes on. `context` is the request's own, handed from
     /// filter to filter. A [`Refusal`] is answered as the distribution spec's error JSON.
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal>;
+
+    /// Looks at the head of upstream's answer to a request that was forwarded, before the client
+    /// sees it.
+    async fn answered(&self, request: &Parts, context: &Context, answer: &response::Parts) {
+        let _ = (request, context, answer);
+    }
 }
 
 /// How a request goes on.
@@ -91,7 +106,7 @@ impl std::fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// `forwarded`, `access`, `classify`, `policy`, the `extra` ones, `cache`: an extra filter sees
+    /// `forwarded`, `access`, `classify`, `policy`, the `extra` ones, `lists`, `cache`: an extra filter sees
     /// who asks for what of which upstream, and comes before anything is answered from the cache.
     pub fn standard(
         config: &Config,
@@ -107,6 +122,7 @@ impl Chain {
             Box::new(Policy),
         ];
         filters.extend(extra);
+        filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
         filters.push(Box::new(Cache::new(manifests, blobs)));
         Ok(Self { filters })
     }
@@ -120,5 +136,16 @@ impl Chain {
             }
         }
         Ok(Flow::Forward)
+    }
+
+    /// Shows every filter what upstream answered to a request that was forwarded.
+    pub async fn answered(&self, request: &Parts, context: &Context, answer: &response::Parts) {
+        if let Some((target, _)) = Written::of(request, context, answer) {
+            // First: what was asked before must not outlive what the filters do now.
+            target.upstream.wrote();
+        }
+        for filter in &self.filters {
+            filter.answered(request, context, answer).await;
+        }
     }
 }

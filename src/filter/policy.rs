@@ -1,10 +1,13 @@
 //! What may be asked for: methods, and repositories by pattern.
 
 use async_trait::async_trait;
-use http::{Method, request::Parts};
+use http::request::Parts;
 
-use super::{Context, Flow, Refusal, RequestFilter};
-use crate::config::Writes;
+use super::{Context, Flow, Mount, Refusal, RequestFilter};
+use crate::{
+    config::{Upstream, Writes},
+    protocol::Repository,
+};
 
 /// The filter.
 #[derive(Debug)]
@@ -17,20 +20,34 @@ impl RequestFilter for Policy {
     }
 
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
-        let Some(target) = &context.target else {
+        let Some(target) = &mut context.target else {
             return Ok(Flow::Continue);
         };
-        let config = target.upstream.config();
-        let reads = matches!(request.method, Method::GET | Method::HEAD);
-        if !reads && config.writes == Writes::Deny {
-            return Err(Refusal::MethodNotAllowed { method: request.method.clone() });
-        }
-        if let Some(repository) = target.route.repository() {
-            let name = repository.as_str();
-            if !config.allow.matches(name) || config.deny.matches(name) {
-                return Err(Refusal::RepositoryDenied { repository: repository.clone() });
+        let (config, method) = (target.upstream.config(), &request.method);
+        if target.is_write(method) {
+            let allowed = target.route.methods();
+            if config.writes == Writes::Deny {
+                return Err(Refusal::ReadOnly { method: method.clone() });
             }
+            if !allowed.split(", ").any(|one| one == method.as_str()) {
+                return Err(Refusal::MethodNotAllowed { method: method.clone(), allowed });
+            }
+        }
+        if let Some(repository) = target.route.repository()
+            && !may_be_used(config, repository)
+        {
+            return Err(Refusal::RepositoryDenied { repository: repository.clone() });
+        }
+        if let Mount::Named(from) = &target.mount
+            && !may_be_used(config, from)
+        {
+            target.mount = Mount::Elsewhere;
         }
         Ok(Flow::Continue)
     }
+}
+
+fn may_be_used(config: &Upstream, repository: &Repository) -> bool {
+    let name = repository.as_str();
+    config.allow.matches(name) && !config.deny.matches(name)
 }

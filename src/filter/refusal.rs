@@ -29,6 +29,12 @@ pub enum Refusal {
     /// Access control wants a user's password, and this was none or a wrong one.
     #[error("a user name and password are wanted (access.htpasswd)")]
     PasswordWanted,
+    /// On a connection that is for one registry, another is asked.
+    #[error("this connection is for {host}; connect anew for another registry")]
+    Misdirected {
+        /// Whom the connection is for.
+        host: String,
+    },
     /// No upstream has the name.
     #[error("there is no upstream {name} here; configured are {}", known.join(", "))]
     UnknownUpstream {
@@ -39,9 +45,17 @@ pub enum Refusal {
     },
     /// Pushes and deletes are off.
     #[error("{method} is not allowed: this is a read-only mirror (writes: deny)")]
+    ReadOnly {
+        /// The method.
+        method: Method,
+    },
+    /// The API has no such operation.
+    #[error("{method} is not allowed: the API has no such operation, only {allowed}")]
     MethodNotAllowed {
         /// The method.
         method: Method,
+        /// Those that it has for the path.
+        allowed: &'static str,
     },
     /// The patterns say no.
     #[error("the repository {repository} may not be pulled here (allow, deny)")]

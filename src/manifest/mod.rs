@@ -3,12 +3,14 @@
 //! P1 is kept here: `obtain` makes the only counted requests, for digests that
 //! are not stored and for registries that can't do HEAD.
 
+mod known;
 mod manifests;
 mod negative;
 mod obtain;
 mod revalidation;
 mod tag_table;
 mod types;
+mod written;
 
 pub use manifests::Manifests;
 pub use revalidation::{Choice, Health, Plan, choose, confirm, plan};

@@ -46,6 +46,20 @@ impl Negatives {
         self.answers.get(question)
     }
 
+    /// What was said of a reference of a repository may be true no more, whoever asked.
+    pub(super) fn forget(&self, upstream: &str, repository: &Repository, reference: &Reference) {
+        let is_outdated = |question: &Question| {
+            &*question.upstream == upstream
+                && question.repository == *repository
+                && question.reference == *reference
+        };
+        for (question, _) in &self.answers {
+            if is_outdated(&question) {
+                self.answers.invalidate(&*question);
+            }
+        }
+    }
+
     /// Keeps 404s, and bodies that were wrong: asking for those again at once costs budget and
     /// gives the same.
     pub(super) fn remember(&self, question: &Question, error: &upstream::Error) {

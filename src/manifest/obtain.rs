@@ -55,7 +55,7 @@ impl Manifests {
         let (this, ask, key) = (Arc::clone(self), ask.clone(), key.clone());
         together(&self.checks, (key.clone(), ask.caller.identity()), async move {
             let host = Arc::clone(ask.upstream.name());
-            let checking = this.check_now(&ask, &key, patience);
+            let checking = this.check_unwritten(&ask, &key, patience);
             let result = match tokio::time::timeout(patience + GRACE, checking).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure::Timeout { host, waiting_for: "a tag check" }.into()),
@@ -78,6 +78,21 @@ impl Manifests {
             }
         })
         .await
+    }
+
+    /// What [`Self::check_now`] says; once more, if something was written through us meanwhile.
+    async fn check_unwritten(
+        &self,
+        ask: &Ask,
+        key: &TagKey,
+        patience: Duration,
+    ) -> Result<(Digest, Option<ManifestHead>), Error> {
+        let before = ask.upstream.writes();
+        let said = self.check_now(ask, key, patience).await;
+        if ask.upstream.writes() == before {
+            return said;
+        }
+        self.check_now(ask, key, patience).await
     }
 
     /// The digest of a tag, and what a HEAD said of it. P1: a GET only where HEAD can't tell the
@@ -265,6 +280,7 @@ impl Manifests {
         let content_type = head.and_then(|head| head.media_type.as_deref());
         let media_type = inspect(content_type, &body).ok()?.media_type;
         let link = Link { media_type: Some(media_type.clone()) };
+        self.store.relink(&ask.link_key(digest));
         if let Err(error) = self.store.link(ask.link_key(digest), link).await {
             tracing::warn!(%error, %digest, "a manifest could not be linked");
         }

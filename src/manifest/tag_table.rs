@@ -75,6 +75,32 @@ impl TagTable {
         record
     }
 
+    /// `digest` was pushed under the tag, through us, at `now`. It is served at once: what cools is
+    /// what others moved.
+    pub(super) async fn pushed(
+        &self,
+        key: &TagKey,
+        digest: Digest,
+        cooldown: Duration,
+        now: SystemTime,
+    ) {
+        let before = self.get(key).await.ok().flatten();
+        let previous = match before.filter(|before| cooldown.is_zero() && before.digest != digest) {
+            Some(before) => self.servable(before).await,
+            None => None,
+        };
+        let record = TagRecord { digest, previous, validated: now, moved: now };
+        self.moved(key, &record).await;
+    }
+
+    /// Makes a tag as old as it may not be without a check.
+    pub(super) async fn outdate(&self, key: &TagKey, fresh_for: Duration, now: SystemTime) {
+        let Some(record) = self.get(key).await.ok().flatten() else { return };
+        let old = now.checked_sub(fresh_for).unwrap_or(SystemTime::UNIX_EPOCH);
+        let record = TagRecord { validated: record.validated.min(old), ..record };
+        self.moved(key, &record).await;
+    }
+
     /// Upstream no longer has what a cooling tag named before: what it names now is served, however
     /// young it is.
     pub(super) async fn let_go(&self, key: &TagKey, previous: Digest) {

@@ -178,6 +178,22 @@ impl Route {
         }
     }
 
+    /// Whether it is about an upload.
+    pub fn is_upload(&self) -> bool {
+        matches!(self, Self::Uploads { .. } | Self::Upload { .. })
+    }
+
+    /// The methods that the API has for it, as `Allow` lists them.
+    pub fn methods(&self) -> &'static str {
+        match self {
+            Self::Ping | Self::Catalog | Self::Tags { .. } | Self::Referrers { .. } => "GET, HEAD",
+            Self::Manifest { .. } => "GET, HEAD, PUT, DELETE",
+            Self::Blob { .. } => "GET, HEAD, DELETE",
+            Self::Uploads { .. } => "POST",
+            Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
+        }
+    }
+
     fn kind(&self) -> Kind {
         match self {
             Self::Ping => Kind::Ping,
@@ -378,8 +394,8 @@ mod tests {
         assert_eq!(code("/v2/a/manifests/sha256:abc"), ErrorCode::DigestInvalid);
         assert_eq!(code("/v2/a/blobs/latest"), ErrorCode::DigestInvalid);
         assert_eq!(code("/v2/a/blobs/uploads/.."), ErrorCode::BlobUploadInvalid);
-        for path in ["", "/", "/v1/", "/v2/a", "/v2/a/", "/v2/manifests/latest", "/V2/", "v2/", "*"]
-        {
+        assert_eq!(Route::parse("/v1/search"), Err(RouteError::FirstApi));
+        for path in ["", "/", "/v2/a", "/v2/a/", "/v2/manifests/latest", "/V2/", "v2/", "*"] {
             let error = Route::parse(path).expect_err("no route");
             assert_eq!(
                 (&error, error.status()),

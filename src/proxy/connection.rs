@@ -27,11 +27,11 @@ use pingora::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, Sleep},
 };
 
-use super::{Drain, Proxy};
+use super::{Drain, Proxy, drain::Counted};
 use crate::{config::Downstream, metrics};
 
 /// Pingora's proxy behind the connections' rules.
@@ -40,6 +40,12 @@ pub struct Connections {
     limits: Limits,
     free: Semaphore,
     drain: Arc<Drain>,
+}
+
+/// One of the connections that may be open.
+pub(super) struct Place<'a> {
+    _permit: SemaphorePermit<'a>,
+    _open: Counted,
 }
 
 /// How long a client may take.
@@ -84,35 +90,49 @@ impl Connections {
     }
 }
 
-#[async_trait]
-impl ServerApp for Connections {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let Ok(_place) = self.free.try_acquire() else {
+impl Connections {
+    /// Room for one more connection, which it has until this is dropped.
+    pub(super) fn place(&self) -> Option<Place<'_>> {
+        let Ok(permit) = self.free.try_acquire() else {
             tracing::warn!("a connection was closed: downstream.max_connections are open");
             return None;
         };
-        let _open = self.drain.connection();
         metrics::CONNECTIONS.inc();
+        Some(Place { _permit: permit, _open: self.drain.connection() })
+    }
+
+    /// How long a connection may take until HTTP begins on it.
+    pub(super) fn patience(&self) -> Duration {
+        self.limits.head
+    }
+
+    /// What goes on here that a stop waits for.
+    pub(super) fn under_way(&self) -> Counted {
+        self.drain.request()
+    }
+
+    /// Serves HTTP until the client or its time is gone.
+    pub(super) async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let stream = if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             stream
         } else {
             Box::new(Guarded::new(stream, self.limits))
         };
-        let rest = ServerApp::process_new(&self.proxy, stream, shutdown).await;
-        metrics::CONNECTIONS.dec();
-        rest
+        ServerApp::process_new(&self.proxy, stream, shutdown).await
     }
 
-    /// Runs once the listeners are closed. Pingora's own cleanup closes each connection on which
+    /// Runs once a listener is closed. Pingora's own cleanup closes each connection on which
     /// no whole head has come, those accepted a moment ago included, so it comes late.
-    async fn cleanup(&self) {
+    pub(super) async fn cleanup(&self) {
         self.drain.linger().await;
         ServerApp::cleanup(&*self.proxy).await;
         self.drain.closed().await;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        metrics::CONNECTIONS.dec();
     }
 }
 

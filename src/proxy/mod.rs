@@ -5,6 +5,8 @@
 
 mod connection;
 mod drain;
+mod entrance;
+mod forward;
 mod front;
 mod log;
 mod respond;
@@ -17,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header, request::Parts};
+use http::{HeaderName, StatusCode, Version, header, request::Parts};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
     prelude::{Error, ErrorSource, ErrorType, HttpPeer},
@@ -27,11 +29,12 @@ use pingora::{
 pub use connection::Connections;
 use drain::Counted;
 pub use drain::Drain;
+pub use entrance::{Door, Entrance, TransparentDoor, Tunnels};
 
 use crate::{
     config::Downstream,
     filter::{Answer, Chain, Context, Flow, Refusal},
-    upstream::{Caller, Forward},
+    upstream::Forward,
 };
 
 /// The proxy's service.
@@ -50,6 +53,8 @@ pub struct Journey {
     context: Option<Context>,
     /// Where Pingora forwards the request to.
     forward: Option<Forward>,
+    /// Why upstream's answer to a forwarded request is not passed on.
+    refused: Option<Refusal>,
     /// Body bytes written by ourselves.
     sent: u64,
     /// A stop waits for the request while this lives.
@@ -86,10 +91,27 @@ impl Proxy {
         }
     }
 
-    async fn prepare_forward(&self, journey: &mut Journey) -> Result<(), Refusal> {
-        let target = journey.context.as_ref().and_then(|context| context.target.as_ref());
-        let target = target.ok_or(Refusal::Malformed("nothing to forward"))?;
-        journey.forward = Some(target.upstream.forward(&target.route, &target.caller).await?);
+    /// Makes the answer to a write ours: where the client goes on, and what is known from now on.
+    async fn wrote(
+        &self,
+        request: &Parts,
+        response: &mut ResponseHeader,
+        journey: &mut Journey,
+    ) -> pingora::Result<()> {
+        let Some(context) = &journey.context else { return Ok(()) };
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        forward::count(request, context, response.status);
+        self.chain.answered(request, context, &forward::parts(response)).await;
+        match forward::location(response, request, context) {
+            Ok(None) => {}
+            Ok(Some(place)) => response.insert_header(header::LOCATION, place)?,
+            Err(refusal) => {
+                journey.refused = Some(refusal);
+                return Err(Error::new_str("upstream's answer is not passed on").into_up());
+            }
+        }
         Ok(())
     }
 
@@ -115,6 +137,7 @@ impl ProxyHttp for Proxy {
             started: Instant::now(),
             context: None,
             forward: None,
+            refused: None,
             sent: 0,
             _under_way: self.drain.request(),
         }
@@ -150,10 +173,14 @@ impl ProxyHttp for Proxy {
         let request: Parts = (**session.req_header()).clone();
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(|a| a.ip());
         let context = journey.context.insert(Context::new(peer));
+        context.destination = entrance::destination(session);
         let decision = self.decide(session, &request, context).await?;
         let decision = match decision {
-            Ok(Flow::Forward | Flow::Continue) => match self.prepare_forward(journey).await {
-                Ok(()) => return Ok(false),
+            Ok(Flow::Forward | Flow::Continue) => match forward::prepare(&request, context).await {
+                Ok(forward) => {
+                    journey.forward = Some(forward);
+                    return Ok(false);
+                }
                 Err(refusal) => Err(refusal),
             },
             Ok(Flow::Respond(answer)) => Ok(answer),
@@ -182,31 +209,11 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         journey: &mut Journey,
     ) -> pingora::Result<()> {
-        let Some(forward) = &journey.forward else {
+        let target = journey.context.as_ref().and_then(|context| context.target.as_ref());
+        let Some((forward, target)) = journey.forward.as_ref().zip(target) else {
             return Ok(());
         };
-        let query = session.req_header().uri.query().map(|query| format!("?{query}"));
-        let path = format!("{}{}", forward.path, query.unwrap_or_default());
-        request.set_raw_path(path.as_bytes())?;
-        request.insert_header(header::HOST, &forward.host)?;
-        // The client's credentials are for us; upstream's are ours, or the client's own where the
-        // configuration says so.
-        request.remove_header(&header::AUTHORIZATION);
-        if let Some(authorization) = &forward.authorization {
-            request.insert_header(header::AUTHORIZATION, authorization)?;
-        }
-        request.remove_header(&header::PROXY_AUTHORIZATION);
-        if let Some(authorization) = &forward.proxy_authorization {
-            request.insert_header(header::PROXY_AUTHORIZATION, authorization)?;
-        }
-        for name in [header::COOKIE, header::FORWARDED, header::ACCEPT_ENCODING] {
-            request.remove_header(&name);
-        }
-        for name in ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip"] {
-            request.remove_header(name);
-        }
-        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
-        Ok(())
+        forward::to_upstream(request, session.req_header().uri.query(), forward, target)
     }
 
     async fn response_filter(
@@ -221,24 +228,20 @@ impl ProxyHttp for Proxy {
             let what = "the proxy refused the request: 407";
             return Err(Error::explain(ErrorType::ConnectProxyFailure, what).into_up());
         }
-        response.insert_header("docker-distribution-api-version", "registry/2.0")?;
-        response.insert_header("cache-status", "roadstead; fwd=bypass")?;
-        response.remove_header(&header::SET_COOKIE);
-        let link = response.headers.get(header::LINK).and_then(|link| link.to_str().ok());
-        if let Some(link) = link.and_then(|link| respond::own_link(link, &session.req_header().uri))
+        if session.req_header().version <= Version::HTTP_10
+            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
         {
-            response.insert_header(header::LINK, link)?;
+            // RFC 9112 §6.1: it knows no chunks; the body ends with the connection.
+            session.set_keepalive(None);
+        }
+        let is_write = journey.forward.as_ref().is_some_and(|forward| forward.is_write);
+        let request: &Parts = session.req_header();
+        if is_write {
+            self.wrote(request, response, journey).await?;
         }
         if let Some(context) = &mut journey.context {
             context.cache = "forward";
-            let caller = context.target.as_ref().map(|target| &target.caller);
-            if matches!(caller, Some(Caller::Shared)) {
-                // The challenge is ours to meet, and no client's.
-                response.remove_header(&header::WWW_AUTHENTICATE);
-            }
-            if let Some(namespace) = &context.namespace {
-                response.insert_header("oci-namespace", namespace)?;
-            }
+            forward::to_client(response, request, context, is_write)?;
         }
         Ok(())
     }
@@ -254,19 +257,47 @@ impl ProxyHttp for Proxy {
         Ok(forward.zip(body.as_ref()).and_then(|(forward, body)| forward.received(body.len())))
     }
 
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        journey: &mut Journey,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let is_write = journey.forward.as_ref().is_some_and(|forward| forward.is_write);
+        // A write may have been done, however the connection ended.
+        if is_write || session.as_ref().retry_buffer_truncated() {
+            error.set_retry(false);
+        } else {
+            error.retry.decide_reuse(client_reused);
+        }
+        error
+    }
+
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
         error: &Error,
         journey: &mut Journey,
     ) -> FailToProxy {
+        let is_write = journey.forward.as_ref().is_some_and(|forward| forward.is_write);
+        if let Some(context) = journey.context.as_ref().filter(|_| is_write)
+            && journey.refused.is_none()
+        {
+            // It may have been done.
+            self.chain.answered(session.req_header(), context, &forward::no_answer()).await;
+        }
         if *error.esource() == ErrorSource::Downstream {
             // The client has gone: there is nobody to answer.
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let code = respond::status_of_failure(error);
         if session.response_written().is_none() && code != StatusCode::OK {
-            let answer = respond::forward_failed(code);
+            let answer = match &journey.refused {
+                Some(refusal) => respond::refuse(refusal, None),
+                None => respond::forward_failed(code),
+            };
             // The client may be the one that is gone.
             if self.answer(session, journey, answer).await.is_err() {
                 return FailToProxy { error_code: 0, can_reuse_downstream: false };

@@ -33,7 +33,12 @@ struct Told {
     message: String,
     retry_after: Option<Duration>,
     challenge: Option<HeaderValue>,
+    /// The methods that would do.
+    allowed: &'static str,
 }
+
+/// What can always be done.
+const READS: &str = "GET, HEAD";
 
 /// The answer to a request for `route` that is not served.
 pub(super) fn refuse(refusal: &Refusal, route: Option<&Route>) -> Answer {
@@ -66,17 +71,6 @@ pub(super) fn forward_failed(status: StatusCode) -> Answer {
     answer(Told::new(status, ErrorCode::Unavailable, message).retry(RETRY))
 }
 
-/// Upstream's `Link` to the next page, as a client of ours must follow it: on the path that it asked
-/// for, with the query that upstream wants.
-pub(super) fn own_link(link: &str, asked: &http::Uri) -> Option<String> {
-    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let (_, query) = target.split_once('?')?;
-    let namespace = url::form_urlencoded::parse(asked.query().unwrap_or_default().as_bytes())
-        .find(|(name, _)| name == "ns")
-        .map(|(_, name)| format!("&ns={name}"));
-    Some(format!("<{}?{query}{}>{parameters}", asked.path(), namespace.unwrap_or_default()))
-}
-
 fn answer(told: Told) -> Answer {
     let json = HeaderValue::from_static("application/json");
     let body = Body::Bytes(error_body(told.code, &told.message, None));
@@ -88,7 +82,7 @@ fn answer(told: Told) -> Answer {
         answer.headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
     if told.status == StatusCode::METHOD_NOT_ALLOWED {
-        answer.headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        answer.headers.insert(header::ALLOW, HeaderValue::from_static(told.allowed));
     }
     answer
 }
@@ -105,9 +99,13 @@ fn told(refusal: &Refusal, route: Option<&Route>) -> Told {
         Refusal::PasswordWanted => {
             Told::new(StatusCode::UNAUTHORIZED, Unauthorized, text).challenge(None)
         }
+        Refusal::Misdirected { .. } => {
+            Told::new(StatusCode::MISDIRECTED_REQUEST, Unsupported, text)
+        }
         Refusal::UnknownUpstream { .. } => Told::new(StatusCode::NOT_FOUND, NameUnknown, text),
-        Refusal::MethodNotAllowed { .. } => {
-            Told::new(StatusCode::METHOD_NOT_ALLOWED, Unsupported, text)
+        Refusal::ReadOnly { .. } => Told::new(StatusCode::METHOD_NOT_ALLOWED, Unsupported, text),
+        Refusal::MethodNotAllowed { allowed, .. } => {
+            Told { allowed, ..Told::new(StatusCode::METHOD_NOT_ALLOWED, Unsupported, text) }
         }
         Refusal::Manifest(error) | Refusal::Upstream(error) => upstream(error, route),
         Refusal::Blob(error) => blob(error, route),
@@ -211,7 +209,8 @@ fn unknown(route: Option<&Route>) -> ErrorCode {
 
 impl Told {
     fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, challenge: None }
+        let (retry_after, challenge, allowed) = (None, None, READS);
+        Self { status, code, message: message.into(), retry_after, challenge, allowed }
     }
 
     fn retry(mut self, after: Duration) -> Self {
@@ -256,17 +255,6 @@ mod tests {
         assert_eq!(status(held(true)), (504, Some(5)));
         assert_eq!(status(held(false)), (503, Some(5)));
         assert_eq!(status(Failure::invalid("x")), (502, Some(5)));
-    }
-
-    #[test]
-    fn a_link_leads_back_to_us() {
-        let asked = "/v2/ghcr.io/org/app/tags/list?n=2&ns=ghcr.io".parse().unwrap();
-        let link = "<https://ghcr.io/v2/org/app/tags/list?n=2&last=b>; rel=\"next\"";
-        assert_eq!(
-            own_link(link, &asked).unwrap(),
-            "</v2/ghcr.io/org/app/tags/list?n=2&last=b&ns=ghcr.io>; rel=\"next\""
-        );
-        assert_eq!(own_link("nonsense", &asked), None);
     }
 
     #[test]

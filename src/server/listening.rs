@@ -6,6 +6,7 @@
 //! holds a receiver of the shutdown signal.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -17,14 +18,13 @@ use std::{
 use async_trait::async_trait;
 use pingora::{
     apps::ServerApp,
-    listeners::{L4BufferSettings, ListenerConfig, tls::TlsSettings},
+    listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions},
     server::{ListenFds, ShutdownWatch},
     services::{self, listening::Service},
 };
 use tokio::sync::watch;
 
-use super::StartError;
-use crate::config::{Address, Listen};
+use crate::config::{Address, Config, Listen};
 
 /// Large enough for a request's head; a connection that waits holds no more.
 const READ_BUFFER_BYTES: usize = 4096;
@@ -66,20 +66,31 @@ pub(super) fn name(address: &Address) -> String {
     }
 }
 
-/// One listener for clients, as the configuration has it.
-pub(super) fn endpoint(listen: &Listen) -> Result<ListenerConfig, StartError> {
+/// Where one listener for clients is bound; what it asks of a connection is its door's business.
+/// `[::]` takes IPv4 too, unless another address of `config` has that port for itself.
+pub(super) fn endpoint(listen: &Listen, config: &Config) -> ListenerConfig {
+    let name = name(&listen.address);
     let endpoint = match &listen.address {
-        Address::Tcp(_) => ListenerConfig::tcp(name(&listen.address)),
-        Address::Unix(_) => ListenerConfig::uds(name(&listen.address)),
+        Address::Tcp(address) => {
+            let mut options = TcpSocketOptions::default();
+            if address.is_ipv6() {
+                options.ipv6_only = Some(has_ipv4(config, address.port()));
+            }
+            ListenerConfig::tcp(name).tcp_socket_options(options)
+        }
+        Address::Unix(_) => ListenerConfig::uds(name),
     };
-    let endpoint = endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES));
-    let Some(tls) = &listen.tls else { return Ok(endpoint) };
-    let certificate = tls.certificate.display().to_string();
-    let settings = TlsSettings::intermediate(&certificate, &tls.key.display().to_string());
-    let mut settings = settings
-        .map_err(|error| StartError::Config(format!("listen.tls: {certificate}: {error}")))?;
-    settings.enable_h2();
-    Ok(endpoint.tls(settings))
+    endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
+}
+
+/// Whether an IPv4 address has this port.
+fn has_ipv4(config: &Config, port: u16) -> bool {
+    let is_it = |address: &SocketAddr| address.is_ipv4() && address.port() == port;
+    let clients = config.listen.iter().any(|listen| match &listen.address {
+        Address::Tcp(address) => is_it(address),
+        Address::Unix(_) => false,
+    });
+    clients || is_it(&config.admin.address)
 }
 
 // === impl Listeners ===
@@ -174,5 +185,20 @@ impl<A: ServerApp + Send + Sync + 'static> services::Service for Listening<A> {
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
         services::Service::listen_addresses(&self.service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_wildcard_leaves_ipv4_to_whoever_has_the_port() {
+        let text = "{ listen: [{ address: \"[::]:5000\" }, { address: 127.0.0.1:6000 }, \
+                    { address: \"unix:/run/a\" }], admin: { address: 127.0.0.1:7000 } }";
+        let config = Config::parse(text, "test").unwrap();
+        for (port, expected) in [(5000, false), (6000, true), (7000, true), (8000, false)] {
+            assert_eq!(has_ipv4(&config, port), expected, "{port}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! accepted, and said in one line that names the remedy.
 
 mod checks;
+mod doors;
 mod handover;
 mod listening;
 mod stop;
@@ -26,6 +27,7 @@ use pingora::{
 use tokio::task::JoinSet;
 
 use self::{
+    doors::Doors,
     handover::{Handover, Heir},
     listening::{Listeners, Listening},
     stop::Stop,
@@ -33,21 +35,18 @@ use self::{
 use crate::{
     admin::Admin,
     blob::Blobs,
-    config::{self, Config},
+    config::{self, Config, Listen},
     filter::{Chain, RequestFilter},
     inventory::Inventory,
     manifest::Manifests,
     metrics,
-    proxy::{Connections, Drain, Proxy},
+    proxy::{Connections, Door, Drain, Entrance, Proxy},
     store::{self, Store},
     upstream::Upstream,
 };
 
 /// Seconds that blocking work (a publish under way) may take at the end.
 const LAST_WRITES_SECONDS: u64 = 10;
-
-/// The services: for clients, and for the operator.
-const SERVICES: usize = 2;
 
 /// Looks after the upstreams while the server runs.
 struct Watch(Arc<[Arc<Upstream>]>);
@@ -81,6 +80,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let heir = Heir::from_environment()?;
     checks::roots(config)?;
     checks::addresses(config, |name| heir.as_ref().is_some_and(|heir| heir.inherits(name)))?;
+    let Doors { doors, certificates } = Doors::prepare(config)?;
     let store = open_store(config, heir.as_ref())?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
@@ -95,7 +95,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let mut conf = server_conf(config);
     let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
     let mut server = Server::new_with_opt_and_conf(options, conf);
-    let proxy = proxy_service(config, &server.configuration, proxy, &drain)?;
+    let clients = client_services(config, doors, &server.configuration, proxy, &drain);
     server.bootstrap();
 
     // What the process before accepts is accepted here.
@@ -103,16 +103,26 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let admin =
         Admin::new(Arc::clone(&ready), inventory, Arc::clone(&upstreams), Arc::clone(&store));
     let admin = admin_service(config, admin);
-    let listeners = Listeners::new(SERVICES, announce(config.clone(), Arc::clone(&ready), heir));
-    server.add_service(Listening::new(proxy, &listeners));
+    // The operator's is one more.
+    let services = clients.len() + 1;
+    let listeners = Listeners::new(services, announce(config.clone(), Arc::clone(&ready), heir));
+    for service in clients {
+        server.add_service(Listening::new(service, &listeners));
+    }
     server.add_service(Listening::new(admin, &listeners));
     server.add_service(background_service("upstreams", Watch(upstreams)));
+    server.add_service(background_service("certificates", certificates));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     store.close();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What a start would find wrong with the certificates that `config` names, and nothing else.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    Doors::prepare(config).map(|_| ())
 }
 
 fn open_store(config: &Config, heir: Option<&Heir>) -> Result<Arc<Store>, StartError> {
@@ -157,24 +167,28 @@ impl BackgroundService for Watch {
     }
 }
 
-fn proxy_service(
+/// One service for each listener, since Pingora does not tell through which one a connection came.
+fn client_services(
     config: &Config,
+    doors: Vec<Door>,
     conf: &Arc<ServerConf>,
     proxy: Proxy,
     drain: &Arc<Drain>,
-) -> Result<Service<Connections>, StartError> {
+) -> Vec<Service<Entrance>> {
     let downstream = &config.downstream;
     let mut http = HttpProxy::new(proxy, Arc::clone(conf));
     http.handle_init_modules();
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(downstream.keepalive);
     http.server_options = Some(options);
-    let connections = Connections::new(http, downstream, Arc::clone(drain));
-    let mut service = Service::new("proxy".to_owned(), connections);
-    for listen in &config.listen {
-        service.add_listener(listening::endpoint(listen)?);
-    }
-    Ok(service)
+    let connections = Arc::new(Connections::new(http, downstream, Arc::clone(drain)));
+    let service = |(listen, door): (&Listen, Door)| {
+        let entrance = Entrance::new(door, Arc::clone(&connections));
+        let mut service = Service::new(format!("proxy at {}", listen.address), entrance);
+        service.add_listener(listening::endpoint(listen, config));
+        service
+    };
+    config.listen.iter().zip(doors).map(service).collect()
 }
 
 fn admin_service(
@@ -203,7 +217,8 @@ fn announce(config: Config, ready: Arc<AtomicBool>, heir: Option<Heir>) -> impl 
     move || {
         for listen in &config.listen {
             let tls = listen.tls.is_some();
-            tracing::info!(address = %listen.address, tls, "serving");
+            let transparent = listen.transparent.as_ref().map(|transparent| transparent.mode);
+            tracing::info!(address = %listen.address, tls, ?transparent, "serving");
         }
         for upstream in &config.upstreams {
             let proxy = upstream.proxy_server().map(ToString::to_string);

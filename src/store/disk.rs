@@ -14,7 +14,7 @@ use rustix::fs::statvfs;
 use tokio::sync::Semaphore;
 
 use super::{
-    Error, LINKS, LOOKUPS, Store,
+    Error, LINKS, LOOKUPS, Store, UNLINKED, UNLINKED_FOR,
     eviction::{self, Goal},
     health::{Health, Trouble},
     index::{Index, OpenError},
@@ -69,6 +69,7 @@ impl Store {
             space,
             partials,
             links: Cache::new(LINKS),
+            unlinked: Cache::builder().max_capacity(UNLINKED).time_to_live(UNLINKED_FOR).build(),
             health,
             evicting: Mutex::default(),
             adopting: Mutex::default(),

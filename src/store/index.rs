@@ -5,6 +5,7 @@
 //! out in `record`, what a change does to the tables in `change`.
 
 mod change;
+mod names;
 mod record;
 mod writer;
 

@@ -25,6 +25,7 @@ mod object;
 mod partials;
 mod reading;
 mod recovery;
+mod repository;
 mod scrub;
 mod space;
 mod staging;
@@ -70,6 +71,12 @@ pub const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Links kept in memory; about 300 bytes each.
 const LINKS: u64 = 20_000;
+
+/// How long a link that was taken away can't come back by itself: longer than any download.
+const UNLINKED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// Such links remembered; about 300 bytes each.
+const UNLINKED: u64 = 10_000;
 
 /// Look-ups that may wait for the disk at the same time; others wait for them.
 const LOOKUPS: usize = 64;
@@ -132,6 +139,8 @@ pub struct Store {
     partials: Partials,
     /// Links read or written lately.
     links: Cache<LinkKey, Link>,
+    /// What repositories lost a while ago: what was under way then must not link it again.
+    unlinked: Cache<LinkKey, ()>,
     health: Arc<Health>,
     /// One eviction round at a time: two would race for the same victims.
     evicting: Mutex<()>,

@@ -86,11 +86,14 @@ impl Store {
 
     /// What is known of a digest in a repository, if it was asked for lately. Never blocks.
     pub fn linked_in_memory(&self, key: &LinkKey) -> Option<Link> {
-        self.links.get(key)
+        self.links.get(key).filter(|_| !self.unlinked.contains_key(key))
     }
 
     /// What is known of a digest in a repository. Reads the index.
     pub async fn linked(self: &Arc<Self>, key: LinkKey) -> Result<Option<Link>, Error> {
+        if self.unlinked.contains_key(&key) {
+            return Ok(None);
+        }
         if let Some(link) = self.links.get(&key) {
             return Ok(Some(link));
         }
@@ -185,7 +188,7 @@ impl Store {
     }
 
     /// Runs `work` where it may wait for the disk, and gives up waiting after [`DISK_PATIENCE`].
-    async fn lookup<T: Send + 'static>(
+    pub(super) async fn lookup<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<Self>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {

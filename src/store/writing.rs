@@ -147,8 +147,12 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers, durably, that `key`'s repository has its digest.
+    /// Remembers, durably, that `key`'s repository has its digest; not where that was taken back
+    /// with [`Store::unlink`] and not yet confirmed with [`Store::relink`].
     pub async fn link(&self, key: LinkKey, link: Link) -> Result<(), Error> {
+        if self.unlinked.contains_key(&key) {
+            return Ok(());
+        }
         self.links.insert(key.clone(), link.clone());
         let index = self.index()?;
         self.briefly(index.link(key, link)).await

@@ -93,6 +93,11 @@ impl Resolver {
     }
 }
 
+/// Whether an address lies in the public network, and not in the operator's own.
+pub fn is_public(address: IpAddr) -> bool {
+    Class::of(address) == Class::Public
+}
+
 // === impl Class ===
 
 impl Class {

@@ -7,11 +7,15 @@ use http::{HeaderName, HeaderValue, Method, header};
 use super::{Caller, accounts::Cost, exchange::Kind};
 use crate::protocol::{Digest, Reference, Repository, Route, media_type::ACCEPT_MANIFESTS};
 
+/// Referrers are an index; other lists are of no type of their own.
+const ACCEPT_LISTS: &str = "application/vnd.oci.image.index.v1+json, application/json, */*;q=0.1";
+
 /// One question.
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
     pub(super) method: Method,
     pub(super) route: Route,
+    pub(super) query: Option<String>,
     pub(super) range: Option<String>,
     /// The client that caused it, for the books.
     pub(super) client: Option<IpAddr>,
@@ -29,7 +33,7 @@ impl Ask {
     ) -> Self {
         let route =
             Route::Manifest { repository: repository.clone(), reference: reference.clone() };
-        Self { method, route, range: None, client: None, caller: caller.clone() }
+        Self { method, route, query: None, range: None, client: None, caller: caller.clone() }
     }
 
     pub(super) fn blob(
@@ -39,12 +43,12 @@ impl Ask {
         caller: &Caller,
     ) -> Self {
         let route = Route::Blob { repository: repository.clone(), digest: *digest };
-        Self { method, route, range: None, client: None, caller: caller.clone() }
+        Self { method, route, query: None, range: None, client: None, caller: caller.clone() }
     }
 
     pub(super) fn ping(caller: &Caller) -> Self {
         let (method, route) = (Method::GET, Route::Ping);
-        Self { method, route, range: None, client: None, caller: caller.clone() }
+        Self { method, route, query: None, range: None, client: None, caller: caller.clone() }
     }
 
     /// What Docker Hub counts: GETs of manifests.
@@ -59,6 +63,7 @@ impl Ask {
         match self.route {
             Route::Manifest { .. } => Kind::Manifest,
             Route::Blob { .. } => Kind::Blob,
+            Route::Tags { .. } | Route::Referrers { .. } | Route::Catalog => Kind::List,
             _ => Kind::Ping,
         }
     }
@@ -67,6 +72,9 @@ impl Ask {
         let mut headers = Vec::new();
         if self.kind() == Kind::Manifest {
             headers.push((header::ACCEPT, HeaderValue::from_static(ACCEPT_MANIFESTS)));
+        }
+        if self.kind() == Kind::List {
+            headers.push((header::ACCEPT, HeaderValue::from_static(ACCEPT_LISTS)));
         }
         if let Some(range) = self.range.as_deref().and_then(|range| range.parse().ok()) {
             headers.push((header::RANGE, range));

@@ -173,6 +173,7 @@ impl Conversation {
     ) -> Result<Reply, Failure> {
         let mut url = self.base.clone();
         url.set_path(&self.on_the_wire(&ask.route).to_string());
+        url.set_query(ask.query.as_deref());
         let mut journey = Journey {
             method: ask.method.clone(),
             url: &url,
@@ -202,12 +203,20 @@ impl Conversation {
     }
 
     /// The route as the registry knows it.
-    fn on_the_wire(&self, route: &Route) -> Route {
-        match (&self.prefix, route.repository()) {
-            (Some(prefix), Some(repository)) => {
-                route.clone().with_repository(repository.with_prefix(prefix.as_str()))
+    pub(super) fn on_the_wire(&self, route: &Route) -> Route {
+        match route.repository() {
+            Some(repository) if self.prefix.is_some() => {
+                route.clone().with_repository(self.prefixed(repository))
             }
             _ => route.clone(),
+        }
+    }
+
+    /// The repository as the registry knows it.
+    pub(super) fn prefixed(&self, repository: &Repository) -> Repository {
+        match &self.prefix {
+            Some(prefix) => repository.with_prefix(prefix.as_str()),
+            None => repository.clone(),
         }
     }
 

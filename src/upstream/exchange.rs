@@ -57,6 +57,7 @@ const POOL: usize = 128;
 pub(super) enum Kind {
     Manifest,
     Blob,
+    List,
     Ping,
     Token,
     Probe,
@@ -121,6 +122,7 @@ impl Kind {
         match self {
             Self::Manifest => "manifest",
             Self::Blob => "blob",
+            Self::List => "list",
             Self::Ping => "ping",
             Self::Token => "token",
             Self::Probe => "probe",
@@ -156,7 +158,7 @@ impl Exchange {
             upstream: config.name.as_str().into(),
             connector: Arc::new(connector),
             dialer,
-            breakers: Breakers::new(config.breaker.clone(), fair_wait(&config.timeouts)),
+            breakers: Breakers::new(config.breaker.clone(), probe::fair_wait(&config.timeouts)),
             places: Places::new(config.max_connections),
             turns: config.max_requests_per_second.map(Pace::of_requests),
             bandwidth: config.max_bandwidth.map(|limit| Arc::new(Pace::of_bytes(limit))),
@@ -356,11 +358,6 @@ impl Exchange {
         ];
         metrics::UPSTREAM_REQUESTS.with_label_values(&labels).inc();
     }
-}
-
-/// What a host must have been given before its silence counts.
-fn fair_wait(timeouts: &config::Timeouts) -> Duration {
-    timeouts.connect.min(timeouts.validate / 2)
 }
 
 /// What Docker Hub counts: manifest GETs that were answered, conditional ones too.

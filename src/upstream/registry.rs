@@ -1,13 +1,12 @@
-//! What the cache asks of a registry: manifests and blobs, by HEAD and by GET.
+//! What the cache asks of a registry: manifests, by HEAD and by GET.
 //!
-//! Bodies of manifests are verified here; those of blobs by the fill that
-//! receives them. Every question is answered within its patience.
+//! Their bodies are verified here. Every question is answered within its patience.
 
 use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,19 +16,21 @@ use http::{Method, StatusCode, header};
 use moka::sync::Cache;
 
 use super::{
-    Body, Caller, Error, Failure, Forward,
+    Caller, Error, Failure, Forward,
     accounts::Outlook,
     ask::Ask,
     conversation::Conversation,
     ledger::Ledger,
     registries::Registries,
-    reply::{content_digest, content_range, expect_ok, number, text},
+    reply::{content_digest, expect_ok, number, text},
+    uploads::Uploads,
+    writes::Greeting,
 };
 use crate::{
     config::{self, Order},
     metrics,
     protocol::{
-        Algorithm, ByteRange, Digest, ErrorCode, Reference, Repository, Route,
+        Algorithm, Digest, ErrorCode, Reference, Repository, Route,
         media_type::{NotAManifest, inspect},
     },
 };
@@ -49,15 +50,19 @@ const ABSENT: u64 = 10_000;
 /// The client of one registry.
 #[derive(Debug)]
 pub struct Upstream {
-    config: config::Upstream,
+    pub(super) config: config::Upstream,
     pub(super) registries: Registries,
     pub(super) offline: Arc<AtomicBool>,
     ledger: Arc<Ledger>,
     /// Callers with credentials of their own whom upstream has served lately.
     authorised: Cache<(Digest, Repository), ()>,
     /// Blobs that upstream did not have a moment ago, by repository and caller.
-    absent: Cache<(Repository, Digest, Option<Digest>), Error>,
+    pub(super) absent: Cache<(Repository, Digest, Option<Digest>), Error>,
     max_manifest: u64,
+    /// Writes that the registry took; what was asked before one may be outdated.
+    pub(super) writes: AtomicU64,
+    pub(super) uploads: Uploads,
+    pub(super) greeting: Greeting,
 }
 
 /// What a HEAD said of a manifest.
@@ -82,24 +87,6 @@ pub struct ManifestBody {
     pub body: Bytes,
 }
 
-/// What a HEAD said of a blob.
-#[derive(Debug, Clone, Copy)]
-pub struct BlobHead {
-    /// Its length in bytes.
-    pub size: Option<u64>,
-}
-
-/// A blob's bytes, on their way and not yet verified.
-#[derive(Debug)]
-pub struct BlobBody {
-    /// Where in the blob the body begins.
-    pub start: u64,
-    /// The whole blob's length, where upstream says it.
-    pub total: Option<u64>,
-    /// The bytes.
-    pub body: Body,
-}
-
 // === impl Upstream ===
 
 impl Upstream {
@@ -112,7 +99,18 @@ impl Upstream {
             Cache::builder().max_capacity(AUTHORISED).time_to_live(AUTHORISED_FOR).build();
         let absent = Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build();
         let registries = Registries::new(&config, &offline, &ledger)?;
-        Ok(Self { config, registries, offline, ledger, authorised, absent, max_manifest })
+        Ok(Self {
+            config,
+            registries,
+            offline,
+            ledger,
+            authorised,
+            absent,
+            max_manifest,
+            writes: AtomicU64::new(0),
+            uploads: Uploads::default(),
+            greeting: Greeting::default(),
+        })
     }
 
     /// The configured name.
@@ -245,48 +243,6 @@ impl Upstream {
         self.registries.ask(caller, self.config.timeouts.fetch, work).await
     }
 
-    /// HEAD of a blob: free, and it moves no bytes of it.
-    pub async fn head_blob(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        caller: &Caller,
-    ) -> Result<BlobHead, Error> {
-        let ask = Ask::blob(Method::HEAD, repository, digest, caller);
-        let question = (repository.clone(), *digest, caller.identity());
-        if let Some(error) = self.absent.get(&question) {
-            return Err(error);
-        }
-        let work = |talk: Arc<Conversation>| head_blob(talk, ask.clone());
-        let head = self.registries.ask(caller, self.config.timeouts.fetch, work).await;
-        head.inspect_err(|error| self.remember_absent(question, error))
-    }
-
-    /// GET of a blob from the byte `from` on, up to and not including `until`, or to its end. An
-    /// upstream that ignores the range starts at 0. A range that begins behind the blob's end is
-    /// [`Error::Refused`] with 416.
-    pub async fn get_blob(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        from: u64,
-        until: Option<u64>,
-        caller: &Caller,
-    ) -> Result<BlobBody, Error> {
-        let mut ask = Ask::blob(Method::GET, repository, digest, caller);
-        ask.range = match until {
-            Some(until) => ByteRange::new(from, until).header(),
-            None => (from > 0).then(|| format!("bytes={from}-")),
-        };
-        let question = (repository.clone(), *digest, caller.identity());
-        if let Some(error) = self.absent.get(&question) {
-            return Err(error);
-        }
-        let work = |talk: Arc<Conversation>| get_blob(talk, ask.clone(), from, until);
-        let body = self.registries.ask(caller, self.config.timeouts.fetch, work).await;
-        body.inspect_err(|error| self.remember_absent(question, error))
-    }
-
     /// What the registry itself says to `GET /v2/`, with the caller's credentials.
     pub async fn ping(&self, caller: &Caller) -> Result<(), Error> {
         let (talk, ask) = (Arc::clone(self.talk()), Ask::ping(caller));
@@ -304,61 +260,6 @@ impl Upstream {
         let work = async move { talk.forward(&route, &caller).await };
         self.talk().detached(self.config.timeouts.fetch, work).await
     }
-
-    fn remember_absent(&self, question: (Repository, Digest, Option<Digest>), error: &Error) {
-        if matches!(error, Error::NotFound { .. }) {
-            self.absent.insert(question, error.clone());
-        }
-    }
-}
-
-async fn head_blob(talk: Arc<Conversation>, mut ask: Ask) -> Result<BlobHead, Error> {
-    let answer = match talk.ask(&ask).await {
-        Ok(reply) => expect_ok(reply).await,
-        Err(error) => Err(error),
-    };
-    match answer {
-        Ok(reply) => {
-            let size = number(&reply.headers, &header::CONTENT_LENGTH);
-            reply.body.dismiss().await;
-            return Ok(BlobHead { size });
-        }
-        // A URL signed for GET refuses HEAD in its own ways; one byte of the blob tells as much.
-        Err(Error::Denied { .. } | Error::Refused { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    ask.method = Method::GET;
-    ask.range = Some("bytes=0-0".to_owned());
-    let reply = talk.ask(&ask).await?;
-    // An empty blob has no first byte.
-    if reply.status == StatusCode::RANGE_NOT_SATISFIABLE {
-        return Ok(BlobHead { size: Some(0) });
-    }
-    let reply = expect_ok(reply).await?;
-    let ranged = content_range(&reply.headers).and_then(|(_, total)| total);
-    let size = ranged.or_else(|| number(&reply.headers, &header::CONTENT_LENGTH));
-    Ok(BlobHead { size })
-}
-
-async fn get_blob(
-    talk: Arc<Conversation>,
-    ask: Ask,
-    from: u64,
-    until: Option<u64>,
-) -> Result<BlobBody, Error> {
-    let reply = expect_ok(talk.ask(&ask).await?).await?;
-    if reply.status != StatusCode::PARTIAL_CONTENT {
-        let total = reply.body.expected();
-        return Ok(BlobBody { start: 0, total, body: reply.body });
-    }
-    let (range, total) = content_range(&reply.headers)
-        .filter(|(range, _)| range.start == from)
-        .ok_or_else(|| Failure::invalid("a 206 with another range than was asked for"))?;
-    // Where the whole rest was asked for, its end is the blob's.
-    let total = total.or(if until.is_none() { Some(range.end) } else { None });
-    let mut body = reply.body;
-    body.expect(range.len());
-    Ok(BlobBody { start: from, total, body })
 }
 
 fn too_large(limit: u64) -> Error {

@@ -74,7 +74,8 @@ impl Trust {
         self.is_listed(to) || self.is_pinned(to)
     }
 
-    fn is_listed(&self, to: &Url) -> bool {
+    /// Whether the operator named it as a redirect target.
+    pub(super) fn is_listed(&self, to: &Url) -> bool {
         let Some((host, port)) = authority(to) else {
             return false;
         };

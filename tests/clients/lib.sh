@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What run.sh and lab.sh share: results, processes that end with the script, and the mirror under test.
+# What run.sh, transparent.sh and lab.sh share: results, processes that end with the script, and the mirror under test.
 # Every process is started here and ended here by its pid; everything written lies under $work.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

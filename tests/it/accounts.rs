@@ -146,9 +146,12 @@ async fn who_spent_and_who_saved_is_told() {
         json!({ "name": "library/busy", "spent": 1, "saved": 4 })
     );
     assert_eq!(budget["clients"], json!([{ "name": "127.0.0.1", "spent": 2, "saved": 4 }]));
-    let log = roadstead.log();
-    let line = log.lines().find(|line| line.contains("library/once")).unwrap();
-    assert!(line.contains("spent=1") && line.contains("left=198"), "{line}");
+    eventually("the access line says so", Duration::from_secs(5), || {
+        let log = roadstead.log();
+        let mut lines = log.lines().filter(|line| line.contains("library/once"));
+        lines.any(|line| line.contains("spent=1") && line.contains("left=198"))
+    })
+    .await;
 }
 
 #[tokio::test]

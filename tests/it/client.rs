@@ -26,6 +26,7 @@ pub(crate) struct Request {
     method: String,
     path: String,
     headers: Vec<(String, String)>,
+    body: Vec<u8>,
 }
 
 /// An answer, all of it or as far as it came.
@@ -85,7 +86,8 @@ pub(crate) fn head(at: SocketAddr, path: impl Into<String>) -> Request {
 
 /// Any request.
 pub(crate) fn request(at: SocketAddr, method: &str, path: impl Into<String>) -> Request {
-    Request { at, method: method.to_owned(), path: path.into(), headers: Vec::new() }
+    let (method, path, headers) = (method.to_owned(), path.into(), Vec::new());
+    Request { at, method, path, headers, body: Vec::new() }
 }
 
 /// Sends these bytes, and answers all that comes back until the connection ends, which it must
@@ -110,6 +112,14 @@ impl Request {
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// With a body, and its length.
+    #[allow(dead_code, reason = "the torture tests push nothing")]
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        let length = self.body.len().to_string();
+        self.header("Content-Length", length)
     }
 
     /// The whole answer.
@@ -158,7 +168,7 @@ impl Request {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str("\r\n");
-        text.into_bytes()
+        [text.into_bytes(), self.body.clone()].concat()
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::client::{Connection, get};
 use crate::pull::{accepting, blob_path, digest, manifest_path, pull};
-use crate::roadstead::{BINARY, Roadstead, Setup, eventually, signal};
+use crate::roadstead::{BINARY, Roadstead, Setup, eventually, free_address, signal};
+use crate::secure::{Signer, Speaker};
 
 const NAME: &str = "library/alpine";
 const MIB: u64 = 1 << 20;
@@ -355,4 +356,40 @@ async fn a_unix_socket_is_handed_over_too() {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tls_listener_is_handed_over_with_its_certificate() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new(NAME).tag("latest"));
+    let (signer, folder) = (Signer::new("test"), tempfile::tempdir().unwrap());
+    let (certificate, key) = signer.issue("mirror.test").write(folder.path(), "tls");
+    let at = free_address();
+    let tls = json!({ "certificate": certificate, "key": key });
+    let listen = json!([{ "address": at.to_string(), "tls": tls }]);
+    let mut dynasty = Dynasty::found(Setup::of(&hub).key("listen", listen)).await;
+    let load = Arc::new(Load::default());
+    let mut clients = JoinSet::new();
+    for _ in 0..2 {
+        let (load, speaker) = (Arc::clone(&load), Speaker::trusting(&[&signer.pem()]));
+        clients.spawn(async move {
+            while !load.stop.load(Ordering::Acquire) {
+                let path = manifest_path(NAME, "latest");
+                let said = speaker.get(at, "mirror.test", &path).await.unwrap();
+                assert_eq!(said.status, 200);
+                load.done.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+    }
+    let done = || load.done.load(Ordering::Acquire);
+    eventually("requests are answered", PATIENCE, || done() > 5).await;
+    let first = dynasty.pid();
+    dynasty.succeed().await;
+    eventually("the old process ends", PATIENCE, || has_ended(first)).await;
+    let before = done();
+    eventually("the new process answers", PATIENCE, || done() > before + 5).await;
+    load.stop.store(true, Ordering::Release);
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
 }

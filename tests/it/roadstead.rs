@@ -154,6 +154,12 @@ impl Setup {
         self
     }
 
+    /// A key as it is set.
+    #[allow(dead_code, reason = "the torture tests don't need it")]
+    pub(crate) fn value(&self, key: &str) -> Value {
+        self.config[key].clone()
+    }
+
     /// A further upstream, with what `keys` says of it.
     #[allow(dead_code, reason = "the torture tests have one")]
     pub(crate) fn also(mut self, name: &str, hub: &Hub, keys: Value) -> Self {
@@ -233,7 +239,7 @@ impl Setup {
         let folder = tempfile::tempdir().unwrap();
         let (child, at, admin) = launch(folder.path(), &self);
         let mut roadstead = Roadstead { folder, setup: self, child, at, admin };
-        roadstead.ready().await?;
+        roadstead.ready(0).await?;
         Ok(roadstead)
     }
 
@@ -360,8 +366,9 @@ impl Roadstead {
     /// Starts it again, in the same directory, after it has ended.
     pub(crate) async fn restart(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "it still runs");
+        let logged = self.log().len();
         self.launch_again();
-        self.ready().await.unwrap_or_else(|failed| panic!("{failed}"));
+        self.ready(logged).await.unwrap_or_else(|failed| panic!("{failed}"));
         accepts(self.at).await;
     }
 
@@ -370,9 +377,9 @@ impl Roadstead {
     }
 
     /// Waits until it is; another process may take its ports first, then it gets others.
-    async fn ready(&mut self) -> Result<(), NotReady> {
+    /// What it says is in the log from `logged` on.
+    async fn ready(&mut self, logged: usize) -> Result<(), NotReady> {
         let deadline = Instant::now() + PATIENCE;
-        let logged = self.log().len();
         while !is_ready(self.admin).await {
             let ended = self.child.try_wait().unwrap();
             if ended.is_none() && Instant::now() < deadline {

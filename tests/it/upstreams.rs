@@ -255,6 +255,11 @@ async fn what_is_switched_offline_is_not_asked_and_serves_what_it_has() {
     assert!(reply.text().contains("offline"), "{}", reply.text());
     assert!(reply.header("retry-after").is_some());
     let reply = get(roadstead.at(), format!("/v2/{NAME}/tags/list")).send().await;
+    assert_eq!((reply.status, reply.json()["tags"].clone()), (200, json!(["latest"])));
+    assert_eq!(reply.cache_status(), "roadstead; hit; detail=offline+known-tags");
+    let reply = get(roadstead.at(), "/v2/library/unseen/tags/list").send().await;
+    assert_eq!((reply.status, reply.error_code().as_str()), (503, "UNAVAILABLE"));
+    let reply = get(roadstead.at(), "/v2/_catalog").send().await;
     assert_eq!(reply.status, 503);
     assert_eq!(hub.stats().requests(), 0);
 

@@ -111,7 +111,10 @@ impl Reach {
 
     /// The first listener that other machines can connect to, or the first one.
     fn listening(config: &Config) -> Result<Self, Problem> {
-        let tcp = config.listen.iter().filter_map(|listen| match listen.address {
+        // A balancer's PROXY header, or a way that registries' own names lead: neither is a mirror.
+        let mirrors =
+            config.listen.iter().filter(|it| it.transparent.is_none() && !it.proxy_protocol);
+        let tcp = mirrors.filter_map(|listen| match listen.address {
             Address::Tcp(socket) => Some((listen, socket)),
             Address::Unix(_) => None,
         });
@@ -119,8 +122,8 @@ impl Reach {
         let public = tcp.iter().find(|(_, socket)| !socket.ip().is_loopback());
         let Some((listen, socket)) = public.or(tcp.first()) else {
             return Err(Problem::new(
-                "listen has Unix sockets only, which no client connects to; say with --address \
-                 under which URL the server before them is reached",
+                "listen has nothing that clients connect to as a mirror (Unix sockets, proxy_protocol \
+                 and transparent are none); say with --address under which URL they reach it",
             ));
         };
         if socket.port() == 0 {
@@ -132,6 +135,13 @@ impl Reach {
         let mut reach = Self::behind(listen, *socket)?;
         if tcp.len() > 1 {
             reach.notes.push(format!("It listens at {} addresses; --address chooses.", tcp.len()));
+        }
+        if listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+            reach.notes.push(
+                "listen.tls.client_ca is set: each client must be given a certificate of its own \
+                 besides this (docker: client.cert and client.key beside the CA)."
+                    .to_owned(),
+            );
         }
         if !config.trusted_proxies.is_empty() {
             reach.notes.push(

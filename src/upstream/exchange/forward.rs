@@ -15,6 +15,19 @@ use super::{
 };
 use crate::upstream::Failure;
 
+/// Keeps the connections of requests that write apart from others. The lowest bit means something
+/// already.
+const WRITES: u64 = 1 << 1;
+
+/// A connection idle for longer may be closed by upstream while we send.
+const IDLE_AFTER_WRITE: Duration = Duration::from_secs(1);
+
+/// A registry that keeps blobs elsewhere takes nothing while it passes a part of one on.
+const STALL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A registry puts a large blob together before it answers.
+const WRITE_PATIENCE: Duration = Duration::from_secs(600);
+
 /// Where a request is forwarded to, and what goes along.
 pub struct Forward {
     /// The registry's address, with all timeouts set.
@@ -27,6 +40,8 @@ pub struct Forward {
     pub authorization: Option<HeaderValue>,
     /// The login at the proxy that relays it.
     pub proxy_authorization: Option<HeaderValue>,
+    /// It changes the registry, and is never sent twice.
+    pub is_write: bool,
     /// A proxy reads the request, and may answer it itself.
     pub is_relayed: bool,
     bandwidth: Option<Arc<Pace>>,
@@ -75,6 +90,7 @@ impl Exchange {
         };
         Ok(Forward {
             peer: self.peer(&self.registry, self.dialer.dial(&self.registry, &host)),
+            is_write: false,
             path,
             proxy_authorization,
             is_relayed,
@@ -82,5 +98,22 @@ impl Exchange {
             authorization,
             bandwidth: self.bandwidth.clone(),
         })
+    }
+
+    /// The same for a request that changes the registry. It may not be sent twice, so it goes by a
+    /// connection that is new, or of which upstream can hardly have tired yet.
+    pub(in crate::upstream) async fn forward_write(
+        &self,
+        path: String,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Forward, Failure> {
+        let mut forward = self.forward(path, authorization).await?;
+        forward.is_write = true;
+        let peer = &mut forward.peer;
+        peer.group_key ^= WRITES;
+        peer.options.idle_timeout = Some(IDLE_AFTER_WRITE);
+        peer.options.read_timeout = peer.options.read_timeout.max(Some(WRITE_PATIENCE));
+        peer.options.write_timeout = peer.options.write_timeout.max(Some(STALL_PATIENCE));
+        Ok(forward)
     }
 }

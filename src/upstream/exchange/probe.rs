@@ -13,6 +13,7 @@ use super::{
     wire::{authority, timeout},
 };
 use crate::{
+    config,
     protocol::ratelimit::retry_after,
     upstream::{
         Failure,
@@ -116,6 +117,11 @@ impl Probing for Exchange {
             }
         });
     }
+}
+
+/// What a host must have been given before its silence counts.
+pub(super) fn fair_wait(timeouts: &config::Timeouts) -> Duration {
+    timeouts.connect.min(timeouts.validate / 2)
 }
 
 /// Between 0.75 and 1.25 of `duration`.

@@ -1,0 +1,122 @@
+//! What each listener asks of its connections, with the certificates that it needs read.
+//!
+//! Files that can't be used are found here, before the first connection is accepted; later changes
+//! of them are followed by [`Certificates`].
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use pingora::{server::ShutdownWatch, services::background::BackgroundService};
+
+use super::StartError;
+use crate::{
+    config::{self, Config, Intercepted, Listen, Mode, Upstream},
+    proxy::{Door, TransparentDoor, Tunnels},
+    tls::{Authority, Server, Watched},
+};
+
+/// How often it is looked whether certificates have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The doors of all listeners, in their order, and the files behind them.
+pub(super) struct Doors {
+    pub(super) doors: Vec<Door>,
+    pub(super) certificates: Certificates,
+}
+
+/// Follows the files of certificates while the server runs.
+#[derive(Default)]
+pub(super) struct Certificates(Vec<Arc<dyn Watched>>);
+
+// === impl Doors ===
+
+impl Doors {
+    pub(super) fn prepare(config: &Config) -> Result<Self, StartError> {
+        let intercepted = Arc::new(Intercepted::of(&config.upstreams));
+        let mut certificates = Certificates::default();
+        let mut doors = Vec::new();
+        for (index, listen) in config.listen.iter().enumerate() {
+            let door = door(config, listen, &intercepted, &mut certificates);
+            doors.push(
+                door.map_err(|problem| StartError::Config(format!("listen[{index}].{problem}")))?,
+            );
+        }
+        Ok(Self { doors, certificates })
+    }
+}
+
+fn door(
+    config: &Config,
+    listen: &Listen,
+    intercepted: &Arc<Intercepted>,
+    certificates: &mut Certificates,
+) -> Result<Door, String> {
+    let tls = match &listen.tls {
+        Some(tls) => Some(Arc::new(Server::of(tls).map_err(|what| format!("tls: {what}"))?)),
+        None => None,
+    };
+    certificates.0.extend(tls.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>));
+    let transparent = match &listen.transparent {
+        Some(transparent) => Some(transparent_door(config, transparent, intercepted)?),
+        None => None,
+    };
+    let authority = transparent.iter().map(|door| Arc::clone(&door.authority) as Arc<dyn Watched>);
+    certificates.0.extend(authority);
+    let proxy_header_from = listen.proxy_protocol.then(|| config.trusted_proxies.clone());
+    Ok(Door { proxy_header_from, tls, transparent })
+}
+
+fn transparent_door(
+    config: &Config,
+    transparent: &config::Transparent,
+    intercepted: &Arc<Intercepted>,
+) -> Result<TransparentDoor, String> {
+    let authority = Authority::of(&transparent.ca, &intercepted.hosts());
+    let authority = authority.map_err(|what| format!("transparent.ca: {what}"))?;
+    let mut listed = transparent.tunnel_hosts.clone();
+    listed.extend(config.upstreams.iter().flat_map(token_services));
+    let mut own_ports: Vec<u16> =
+        config.listen.iter().filter_map(|listen| listen.address.port()).collect();
+    own_ports.push(config.admin.address.port());
+    Ok(TransparentDoor {
+        mode: transparent.mode,
+        authority: Arc::new(authority),
+        intercepted: Arc::clone(intercepted),
+        tunnels: Tunnels { others: transparent.others, listed, own_ports },
+        allow: config.access.allow.clone(),
+    })
+}
+
+/// Clients with credentials of their own get their tokens themselves, as upstream tells them.
+fn token_services(upstream: &Upstream) -> Vec<String> {
+    if upstream.credentials.mode != Mode::Client {
+        return Vec::new();
+    }
+    let realms = upstream.token_realms.iter();
+    realms
+        .filter_map(|realm| {
+            Some(format!("{}:{}", realm.host_str()?, realm.port_or_known_default()?))
+        })
+        .collect()
+}
+
+// === impl Certificates ===
+
+#[async_trait]
+impl BackgroundService for Certificates {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        if self.0.is_empty() {
+            return;
+        }
+        // An error means that the server is gone, which is a shutdown too.
+        while tokio::time::timeout(LOOK_EVERY, shutdown.wait_for(|stops| *stops)).await.is_err() {
+            for watched in &self.0 {
+                let watched = Arc::clone(watched);
+                let looked = tokio::task::spawn_blocking(move || watched.look()).await;
+                if let Err(error) = looked {
+                    tracing::error!(%error, "certificates can't be looked at");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One repository's share of the store: what is known of it, and what it no longer has.
+
+use std::sync::Arc;
+
+use super::{DISK_PATIENCE, Error, LinkKey, Store, TagRecord, blocking};
+use crate::protocol::{Repository, Tag};
+
+// === impl Store ===
+
+impl Store {
+    /// Up to `count` names of an upstream's repositories of which something is known, in order,
+    /// behind `after`. Reads the index.
+    pub async fn repositories(
+        self: &Arc<Self>,
+        upstream: Arc<str>,
+        after: String,
+        count: usize,
+    ) -> Result<Vec<String>, Error> {
+        self.lookup(move |store| store.index()?.repositories(&upstream, &after, count)).await
+    }
+
+    /// Up to `count` tags of a repository, in order, behind `after`. Reads the index.
+    pub async fn tags_of(
+        self: &Arc<Self>,
+        upstream: Arc<str>,
+        repository: Repository,
+        after: String,
+        count: usize,
+    ) -> Result<Vec<(Tag, TagRecord)>, Error> {
+        let lookup =
+            move |store: &Arc<Self>| store.index()?.tags_of(&upstream, &repository, &after, count);
+        self.lookup(lookup).await
+    }
+
+    /// Forgets, durably, that `key`'s repository has its digest; the bytes stay, for those who have
+    /// them too. What is under way does not bring it back, only [`Store::relink`] does.
+    pub async fn unlink(self: &Arc<Self>, key: LinkKey) -> Result<(), Error> {
+        self.unlinked.insert(key.clone(), ());
+        let store = Arc::clone(self);
+        let work = blocking(move || {
+            store.links.invalidate(&key);
+            let result = store.index()?.unlink(vec![key.clone()]);
+            // Somebody may have read it meanwhile.
+            store.links.invalidate(&key);
+            result
+        });
+        let done = tokio::time::timeout(DISK_PATIENCE, work).await;
+        done.unwrap_or(Err(Error::Slow("be written")))
+    }
+
+    /// Upstream has just said that the repository has the digest: it may be linked again.
+    pub fn relink(&self, key: &LinkKey) {
+        self.unlinked.invalidate(key);
+    }
+
+    /// Whether it was taken away a while ago.
+    pub fn is_unlinked(&self, key: &LinkKey) -> bool {
+        self.unlinked.contains_key(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::{
+        config::Config,
+        protocol::{Algorithm, Digest},
+        store::{Link, TagKey},
+    };
+
+    fn name(text: &str) -> Repository {
+        Repository::parse(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn names_and_tags_come_in_pages_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse("", "test").unwrap();
+        config.store.directory = folder.path().to_owned();
+        let store = Arc::new(Store::open(&config.store).unwrap());
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let now = SystemTime::now();
+        let upstream: Arc<str> = "u".into();
+        for (owner, repository) in [("u", "a"), ("u", "a/b"), ("u", "a-b"), ("u2", "z"), ("t", "y")]
+        {
+            for tag in ["1", "2", "10"] {
+                let tag = Tag::parse(tag).unwrap();
+                let key = TagKey { upstream: owner.into(), repository: name(repository), tag };
+                let record = TagRecord { digest, previous: None, validated: now, moved: now };
+                store.move_tag(key, record).await.unwrap();
+            }
+        }
+        let link =
+            LinkKey { upstream: Arc::clone(&upstream), repository: name("by/digest"), digest };
+        store.link(link.clone(), Link { media_type: None }).await.unwrap();
+
+        let names = async |after: &str, count| {
+            store.repositories(Arc::clone(&upstream), after.to_owned(), count).await.unwrap()
+        };
+        assert_eq!(names("", 10).await, ["a", "a-b", "a/b", "by/digest"]);
+        assert_eq!(names("a", 2).await, ["a-b", "a/b"]);
+        assert_eq!(names("by/digest", 2).await, [""; 0]);
+        let tags = async |after: &str, count| {
+            let tags = store.tags_of(Arc::clone(&upstream), name("a"), after.to_owned(), count);
+            let tags = tags.await.unwrap();
+            tags.into_iter().map(|(tag, _)| tag.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(tags("", 10).await, ["1", "10", "2"]);
+        assert_eq!(tags("1", 1).await, ["10"]);
+        store.unlink(link.clone()).await.unwrap();
+        assert_eq!(store.linked(link.clone()).await.unwrap(), None);
+        assert_eq!(names("a/b", 2).await, [""; 0]);
+        // A download that was under way.
+        store.link(link.clone(), Link { media_type: None }).await.unwrap();
+        assert_eq!(store.linked(link.clone()).await.unwrap(), None);
+        store.relink(&link);
+        store.link(link.clone(), Link { media_type: None }).await.unwrap();
+        assert!(store.linked(link).await.unwrap().is_some());
+    }
+}
