@@ -37,8 +37,8 @@ Each prints files and what they must hold, and changes nothing unless --apply is
 the machine that runs Roadstead; to write another machine's files, run it there with --address and \
 the --upstream flags or the --config of the server.
 
-Exit codes: 0 done, also where nothing was to be changed; 1 a file could not be written; 2 wrong \
-usage, or a file that can't be merged with. Then nothing was written.";
+Exit codes: 0 done, also where nothing was to be changed; 1 a file could not be written, and those \
+that were are printed; 2 wrong usage, or a file that can't be merged with. Then nothing was written.";
 
 /// Print or write what container clients must be told
 #[derive(Debug, Args)]
@@ -134,17 +134,20 @@ impl Settings {
             let files = files.collect::<Result<Vec<_>, _>>()?;
             Ok((plan, files))
         });
-        let (plan, files) = match merged {
+        let (plan, mut files) = match merged {
             Ok(merged) => merged,
             Err(problem) => return complain(&problem, WRONG_USAGE),
         };
-        let printed = match self.apply {
-            true => match files.iter().map(apply::write).collect::<Result<Vec<_>, _>>() {
-                Ok(done) => print::applied(&reach, &plan, &files, &done, self.json),
-                Err(problem) => return complain(&problem, FAILED),
-            },
-            false => print::planned(&reach, &plan, &files, self.json),
+        let (printed, written) = match self.apply {
+            true => {
+                let (done, written) = apply::write_all(&mut files);
+                (print::applied(&reach, &plan, &files, &done, self.json), written)
+            }
+            false => (print::planned(&reach, &plan, &files, self.json), Ok(())),
         };
+        if let Err(problem) = written {
+            return complain(&problem, FAILED);
+        }
         match printed {
             Ok(()) => ExitCode::SUCCESS,
             // Who read the output has seen enough.

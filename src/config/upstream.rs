@@ -169,11 +169,12 @@ impl Upstream {
     }
 
     /// What image names begin with that are meant for it: its name, where that is a host as every
-    /// client reads one, else the host of its URL, which for Docker Hub is not its name.
-    pub fn registry(&self) -> String {
+    /// client reads one, else the host of its URL, which for Docker Hub is not its name. `None` for
+    /// one that is a part of that host only (`prefix`): the host's other images are not its own.
+    pub fn registry(&self) -> Option<String> {
         match self.name.contains(['.', ':']) || self.name == "localhost" {
-            true => self.name.clone(),
-            false => name_of(&self.url),
+            true => Some(self.name.clone()),
+            false => self.prefix.is_none().then(|| name_of(&self.url)),
         }
     }
 
@@ -384,8 +385,18 @@ mod tests {
             ("localhost", "http://127.0.0.1:5000", "localhost"),
         ] {
             let text = format!("upstreams: [{{ name: {name}, url: \"{url}\" }}]");
-            assert_eq!(only_upstream(&text).registry(), registry);
+            assert_eq!(only_upstream(&text).registry().as_deref(), Some(registry));
         }
+    }
+
+    #[test]
+    fn an_upstream_with_a_prefix_is_not_the_whole_of_its_host() {
+        let named = |name| {
+            let text = "url: \"https://harbor.corp\", prefix: hub";
+            only_upstream(&format!("upstreams: [{{ name: {name}, {text} }}]")).registry()
+        };
+        assert_eq!(named("hub"), None);
+        assert_eq!(named("docker.io").as_deref(), Some("docker.io"));
     }
 
     #[test]

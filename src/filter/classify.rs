@@ -42,10 +42,10 @@ impl Classify {
 
     fn choose(
         &self,
-        host: Option<&str>,
+        hosts: &[&str],
         namespace: Option<&str>,
     ) -> Result<(&Arc<Upstream>, Chosen), Refusal> {
-        let by_host = host.and_then(|host| self.by_host(host));
+        let by_host = hosts.iter().find_map(|host| self.by_host(host));
         if let Some(upstream) = by_host {
             return Ok((upstream, Chosen::ByName));
         }
@@ -88,9 +88,9 @@ impl Classify {
 
     /// Clients say in `ns` what their images' names begin with, whatever we call the registry.
     fn by_registry(&self, name: &str) -> Option<&Arc<Upstream>> {
-        let is_its =
-            |upstream: &&Arc<Upstream>| upstream.config().registry().eq_ignore_ascii_case(name);
-        self.upstreams.iter().find(is_its)
+        self.upstreams.iter().find(|upstream| {
+            upstream.config().registry().is_some_and(|own| own.eq_ignore_ascii_case(name))
+        })
     }
 
     fn unknown(&self, name: &str) -> Refusal {
@@ -152,7 +152,7 @@ impl RequestFilter for Classify {
         let namespace = parameter(request.uri.query(), "ns");
         let chosen = match &context.destination {
             Some(destination) => self.arrived_for(destination, host(request))?,
-            None => self.choose(asked_for(request, context), namespace.as_deref())?,
+            None => self.choose(&asked_for(request, context), namespace.as_deref())?,
         };
         context.namespace = namespace;
         let (upstream, route) = match route.repository() {
@@ -177,10 +177,11 @@ impl RequestFilter for Classify {
     }
 }
 
-/// The host that the client asked for, which a trusted proxy may have replaced by another.
-fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Option<&'a str> {
+/// The host that the client asked a trusted proxy for, then the one that this asks for: either may
+/// be the one that selects.
+fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Vec<&'a str> {
     let told = context.client.host.as_ref().map(http::uri::Authority::as_str);
-    told.or_else(|| host(request))
+    told.into_iter().chain(host(request)).collect()
 }
 
 fn host(request: &Parts) -> Option<&str> {
@@ -195,7 +196,8 @@ mod tests {
 
     fn classify() -> Classify {
         let text = "upstreams: [{name: docker.io}, {name: ghcr.io, hosts: [ghcr.lan]}, \
-                    {name: corp, url: \"https://registry.corp:5000\"}]";
+                    {name: corp, url: \"https://registry.corp:5000\", hosts: [corp.lan]}, \
+                    {name: hub, url: \"https://harbor.corp\", prefix: dockerhub}]";
         let config = Config::parse(text, "test").unwrap();
         let new = |upstream| Arc::new(Upstream::new(upstream, 1 << 22).unwrap());
         Classify::new(config.upstreams.into_iter().map(new).collect())
@@ -222,6 +224,7 @@ mod tests {
             ("/v2/alpine/manifests/1?ns=ghcr.io", "x", "ghcr.io /v2/alpine/manifests/1"),
             ("/v2/org/app/manifests/1?ns=registry.corp:5000", "x", "corp /v2/org/app/manifests/1"),
             ("/v2/corp/org/app/manifests/1", "x", "corp /v2/org/app/manifests/1"),
+            ("/v2/hub/org/app/manifests/1", "x", "hub /v2/org/app/manifests/1"),
             ("/v2/", "x", "docker.io /v2/"),
         ];
         for (uri, host, expected) in cases {
@@ -230,13 +233,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_trusted_proxy_was_asked_for_counts_as_host() {
-        let request = http::Request::get("/v2/app/manifests/1").header("host", "127.0.0.1:5000");
-        let mut context = Context::new(None);
-        context.client.host = Some("ghcr.lan".parse().unwrap());
-        let request = request.body(()).unwrap().into_parts().0;
-        classify().filter(&request, &mut context).await.unwrap();
-        assert_eq!(context.target.unwrap().upstream.name().as_ref(), "ghcr.io");
+    async fn what_a_trusted_proxy_was_asked_for_counts_as_host_and_so_does_what_it_asks_for() {
+        for (told, host, expected) in [
+            ("ghcr.lan", "127.0.0.1:5000", "ghcr.io"),
+            ("mirror.example.com", "ghcr.lan", "ghcr.io"),
+            ("ghcr.lan", "corp.lan", "ghcr.io"),
+            ("mirror.example.com", "127.0.0.1:5000", "docker.io"),
+        ] {
+            let request = http::Request::get("/v2/app/manifests/1").header("host", host);
+            let mut context = Context::new(None);
+            context.client.host = Some(told.parse().unwrap());
+            let request = request.body(()).unwrap().into_parts().0;
+            classify().filter(&request, &mut context).await.unwrap();
+            assert_eq!(context.target.unwrap().upstream.name().as_ref(), expected, "{told} {host}");
+        }
     }
 
     #[tokio::test]
@@ -262,12 +272,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_registry_is_an_error_that_names_the_known_ones() {
-        for uri in ["/v2/quay.io/org/app/manifests/1", "/v2/app/manifests/1?ns=quay.io"] {
+        for (uri, name) in [
+            ("/v2/quay.io/org/app/manifests/1", "quay.io"),
+            ("/v2/app/manifests/1?ns=quay.io", "quay.io"),
+            // Of which we know one project only.
+            ("/v2/team/app/manifests/1?ns=harbor.corp", "harbor.corp"),
+        ] {
             let refusal = target(uri, "x").await.unwrap_err().to_string();
-            assert!(
-                refusal.contains("quay.io") && refusal.contains("docker.io, ghcr.io"),
-                "{refusal}"
-            );
+            assert!(refusal.contains(name) && refusal.contains("docker.io, ghcr.io"), "{refusal}");
         }
     }
 }

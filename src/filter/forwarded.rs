@@ -3,12 +3,13 @@
 //! `Forwarded` (RFC 7239) or `X-Forwarded-For` is read from the right, hop by
 //! hop, as long as the hop is trusted. Anybody else's word is ignored.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use async_trait::async_trait;
-use http::{HeaderMap, header, header::HeaderName, request::Parts, uri::Authority};
+use http::{HeaderMap, header::HeaderName, request::Parts, uri::Authority};
 use ipnet::IpNet;
 
+use super::hops::{self, Element};
 use super::{Context, Flow, Refusal, RequestFilter};
 
 /// The filter.
@@ -56,15 +57,12 @@ impl Forwarded {
 
     /// A proxy writes one of the headers and passes the other as its client sent it. Which one it
     /// writes can't be seen; where both are there, they must agree.
-    fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Reached, Refusal> {
-        let standard: Vec<_> = list(headers, &header::FORWARDED).collect();
+    fn behind(&self, peer: IpAddr, told: &Told<'_>) -> Result<Reached, Refusal> {
+        let usual: Vec<_> = told.addresses.iter().map(|text| hops::address(text)).collect();
         // A last element without `for` is a proxy's that says who it is, or over what it was asked.
-        let names_clients = standard.last().is_some_and(|last| parameter(*last, "for").is_some());
-        let standard = standard.iter().filter(|_| names_clients);
-        let standard: Vec<_> =
-            standard.map(|element| parameter(*element, "for").and_then(address)).collect();
-        let usual: Vec<_> =
-            list(headers, &X_FORWARDED_FOR).map(|hop| hop.and_then(address)).collect();
+        let names_clients = told.elements.last().is_some_and(Element::names_client);
+        let standard = told.elements.iter().filter(|_| names_clients);
+        let standard: Vec<_> = standard.map(Element::client).collect();
         if usual.is_empty() {
             return self.client(peer, &standard);
         }
@@ -76,19 +74,36 @@ impl Forwarded {
     }
 }
 
-/// The `Host` of the client's own request, as the outermost of the believed proxies wrote it.
-fn host(headers: &HeaderMap, hops: usize) -> Option<Authority> {
-    let usual: Vec<_> = list(headers, &X_FORWARDED_HOST).collect();
-    let standard: Vec<_> = list(headers, &header::FORWARDED).collect();
-    let outermost = |elements: &[Option<_>]| {
-        let index = elements.len().saturating_sub(hops.max(1));
-        elements.get(index).copied().flatten()
-    };
-    let host = match usual.is_empty() {
-        true => parameter(outermost(&standard), "host"),
-        false => outermost(&usual),
-    };
-    host.and_then(|host| host.parse().ok())
+/// What the headers say, each first to last.
+struct Told<'a> {
+    addresses: Vec<&'a [u8]>,
+    hosts: Vec<&'a [u8]>,
+    elements: Vec<Element<'a>>,
+}
+
+// === impl Told ===
+
+impl<'a> Told<'a> {
+    fn read(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+        let unbalanced = Refusal::Malformed("a quote in Forwarded is left open");
+        Ok(Self {
+            addresses: hops::list(headers, &X_FORWARDED_FOR),
+            hosts: hops::list(headers, &X_FORWARDED_HOST),
+            elements: hops::elements(headers).ok_or(unbalanced)?,
+        })
+    }
+
+    /// The `Host` of the client's own request, as the outermost of the believed proxies wrote it. An
+    /// element of `Forwarded` that names no client may be the client's own, so its host is not taken.
+    fn host(&self, hops: usize) -> Option<Authority> {
+        let outermost = |count: usize| count.saturating_sub(hops.max(1));
+        if !self.hosts.is_empty() {
+            let host = self.hosts.get(outermost(self.hosts.len())).copied();
+            return host.and_then(|host| Authority::try_from(host).ok());
+        }
+        let element = self.elements.get(outermost(self.elements.len()))?;
+        element.host().filter(|_| element.names_client())
+    }
 }
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -104,70 +119,28 @@ impl RequestFilter for Forwarded {
         if let Some(peer) = context.client.peer
             && self.is_trusted(peer)
         {
-            let reached = self.behind(peer, &request.headers)?;
+            let told = Told::read(&request.headers)?;
+            let reached = self.behind(peer, &told)?;
             context.client.address = Some(reached.client);
-            context.client.host = host(&request.headers, reached.hops);
+            context.client.host = told.host(reached.hops);
         }
         Ok(Flow::Continue)
     }
 }
 
-/// The elements of a list header, first to last, empty ones left out (RFC 9110 §5.6.1); `None` for a
-/// line that is not text. A comma ends an element even in quotes: no address or host has one, and
-/// so a quote that a client opened swallows nothing of what a proxy added.
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Option<&'a str>> {
-    headers.get_all(name).iter().flat_map(|value| match value.to_str() {
-        Ok(line) => {
-            let elements = line.split(',').map(str::trim).filter(|element| !element.is_empty());
-            elements.map(Some).collect()
-        }
-        Err(_) => vec![None],
-    })
-}
-
-/// A parameter of an element of `Forwarded`, out of its quotes.
-fn parameter<'a>(element: Option<&'a str>, wanted: &str) -> Option<&'a str> {
-    element?.split(';').find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-        name.eq_ignore_ascii_case(wanted).then_some(bare.unwrap_or(value))
-    })
-}
-
-/// An address, with or without a port, which may be hidden (`_x`); IPv6 with or without brackets.
-fn address(text: &str) -> Option<IpAddr> {
-    if let Some(rest) = text.strip_prefix('[') {
-        let (bare, port) = rest.split_once(']')?;
-        let bare: Ipv6Addr = bare.parse().ok()?;
-        return (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
-            .then_some(bare.into());
-    }
-    match text.split_once(':') {
-        // More than one colon: an IPv6 address by itself.
-        Some((bare, port)) if !port.contains(':') => {
-            is_port(port).then(|| bare.parse().ok().map(IpAddr::V4)).flatten()
-        }
-        _ => text.parse().ok(),
-    }
-}
-
-/// RFC 7239 §6: up to five digits, or `_` and a name.
-fn is_port(text: &str) -> bool {
-    let is_name = |name: &str| {
-        !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
-    };
-    match text.strip_prefix('_') {
-        Some(name) => is_name(name),
-        None => (1..=5).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_digit()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn client(trusted: &str, peer: &str, headers: &[(&'static str, &'static str)]) -> String {
-        match read(trusted, peer, headers) {
+        let bytes: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        address(read(trusted, peer, &bytes))
+    }
+
+    fn address(read: Result<crate::filter::Client, Refusal>) -> String {
+        match read {
             Ok(client) => client.address.unwrap().to_string(),
             Err(refusal) => refusal.to_string(),
         }
@@ -176,12 +149,12 @@ mod tests {
     fn read(
         trusted: &str,
         peer: &str,
-        headers: &[(&'static str, &'static str)],
+        headers: &[(&'static str, &[u8])],
     ) -> Result<crate::filter::Client, Refusal> {
         let filter = Forwarded::new(trusted.split(',').map(|net| net.parse().unwrap()).collect());
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, value.parse().unwrap());
+            map.append(*name, HeaderValue::from_bytes(value).unwrap());
         }
         let peer = peer.parse().unwrap();
         let request = http::Request::get("/v2/").body(()).unwrap();
@@ -253,9 +226,50 @@ mod tests {
             ("for=_hidden, for=192.0.2.60", "192.0.2.60"),
             ("For=\"[2001:db8::1]:_port\";by=10.0.0.1", "2001:db8::1"),
             ("proto=https;for=\"192.0.2.60:_http\"", "192.0.2.60"),
-            ("for=\"x, for=192.0.2.60", "192.0.2.60"),
         ] {
             assert_eq!(client("10.0.0.0/8", "10.0.0.1", &[("forwarded", header)]), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_client_writes_hides_no_element_of_the_proxy_s() {
+        for name in ["forwarded", "x-forwarded-for"] {
+            for junk in [&b"\xff"[..], b"\xff=\xff;for=10.9.9.9", b"for=\xff", b",\xff"] {
+                let for_it =
+                    if name == "forwarded" { &b"for=203.0.113.9"[..] } else { b"203.0.113.9" };
+                let line = [junk, b", ", for_it].concat();
+                assert_eq!(
+                    address(read("10.0.0.0/8", "10.0.0.1", &[(name, &line)])),
+                    "203.0.113.9"
+                );
+                let said = address(read("10.0.0.0/8", "10.0.0.1", &[(name, junk)]));
+                assert!(said.contains("no address"), "{name}: {said}");
+            }
+        }
+        let headers = [("forwarded", &b"\xff"[..]), ("x-forwarded-for", b"203.0.113.9")];
+        let said = address(read("10.0.0.0/8", "10.0.0.1", &headers));
+        assert!(said.contains("no address"), "{said}");
+    }
+
+    #[test]
+    fn a_host_that_a_proxy_repeats_in_quotes_forges_nothing() {
+        for header in [
+            "for=203.0.113.9;host=\"x, for=10.9.9.9;y=\";proto=https",
+            "host=\"x;for=10.9.9.9;y=\";for=203.0.113.9",
+            "host=\"x\\\", for=10.9.9.9\";for=203.0.113.9",
+        ] {
+            let header = [("forwarded", header)];
+            assert_eq!(client("10.0.0.0/8", "10.0.0.1", &header), "203.0.113.9");
+        }
+        for (header, why) in [
+            ("for=\"x, for=203.0.113.9", "left open"),
+            ("for=\"x, for=203.0.113.9;host=\", for=10.9.9.9;y=\"", "left open"),
+            ("for=203.0.113.9;host=\"x\\\"", "left open"),
+            ("for=10.9.9.9;for=203.0.113.9", "no address"),
+        ] {
+            let said = client("10.0.0.0/8", "10.0.0.1", &[("forwarded", header)]);
+            assert!(said.contains(why), "{header}: {said}");
+            assert_eq!(client("10.0.0.0/8", "192.0.2.1", &[("forwarded", header)]), "192.0.2.1");
         }
     }
 
@@ -267,8 +281,10 @@ mod tests {
 
     #[test]
     fn the_host_is_the_one_that_the_outermost_trusted_proxy_was_asked_for() {
-        let host = |peer, headers: &[_]| {
-            read("10.0.0.0/8", peer, headers).unwrap().host.map(|host| host.to_string())
+        let host = |peer, headers: &[(&'static str, &str)]| {
+            let bytes: Vec<_> =
+                headers.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+            read("10.0.0.0/8", peer, &bytes).unwrap().host.map(|host| host.to_string())
         };
         let forwarded_for = |hops| ("x-forwarded-for", hops);
         let one = [forwarded_for("203.0.113.9"), ("x-forwarded-host", "evil, mirror.corp:5000")];
@@ -282,5 +298,8 @@ mod tests {
         let standard = [("forwarded", "for=1.1.1.1;host=evil, for=203.0.113.9;host=\"m.corp:80\"")];
         assert_eq!(host("10.0.0.1", &standard).as_deref(), Some("m.corp:80"));
         assert_eq!(host("10.0.0.1", &[("x-forwarded-host", "a b")]), None);
+        // Who writes X-Forwarded-For alone passes what its client says of the host.
+        let not_its = [forwarded_for("203.0.113.9"), ("forwarded", "host=evil;proto=https")];
+        assert_eq!(host("10.0.0.1", &not_its), None);
     }
 }

@@ -9,6 +9,7 @@ mod cache;
 mod classify;
 mod context;
 mod forwarded;
+mod hops;
 mod htpasswd;
 mod lists;
 mod policy;

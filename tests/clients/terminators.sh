@@ -22,7 +22,7 @@ site=mirror.example.com
 blob_mib=${BLOB_MIB:-256}
 # What a terminator may hold or write of a blob that is several times as large.
 bound_mib=64
-read -r origin_port mirror_port admin_port < <(free_ports 3)
+read -r origin_port mirror_port admin_port evil_port < <(free_ports 4)
 origin=http://127.0.0.1:$origin_port
 export HOME=$work/home
 mkdir -p "$HOME"
@@ -69,13 +69,23 @@ roadstead_config() {
 listen: [{ address: "127.0.0.1:$mirror_port" }]
 admin: { address: "127.0.0.1:$admin_port" }
 trusted_proxies: [127.0.0.1]
-upstreams: [{ name: docker.io, url: "$origin", writes: $writes }]
+upstreams:
+  - { name: docker.io, url: "$origin", writes: $writes }
+  # What a client's own X-Forwarded-Host or Forwarded would select, if it were believed.
+  - { name: evil.example, url: "http://127.0.0.1:$evil_port", hosts: [evil] }
 store: { directory: "$work/mirror" }
 YAML
     "$bin" check --config "$work/roadstead.yaml" >/dev/null 2>&1 && return
   done
   die "no configuration that Roadstead takes: $("$bin" check --config "$work/roadstead.yaml" 2>&1)"
 }
+
+start_evil() {
+  start evil python3 -u -m http.server "$evil_port" --bind 127.0.0.1
+  wait_for evil 20 answers "http://127.0.0.1:$evil_port/" || die "the second upstream did not start"
+  evil_before=$(evil_requests)
+}
+evil_requests() { grep -ac '/v2/' "$work/evil.log" || true; }
 
 start_mirror() {
   roadstead_config
@@ -216,8 +226,8 @@ check_headers() {
 check_client_address() {
   local path=/v2/library/forged-$1/manifests/1 lines
   outside --interface 127.0.0.2 -o /dev/null "https://$site:$port$path" \
-    -H 'X-Forwarded-For: 10.9.9.9' -H 'Forwarded: for=10.9.9.9' -H 'X-Real-IP: 10.9.9.9' -H 'X-Forwarded-Host: evil' ||
-    true
+    -H 'X-Forwarded-For: 10.9.9.9' -H 'Forwarded: for=10.9.9.9;host=evil' -H 'X-Real-IP: 10.9.9.9' \
+    -H 'X-Forwarded-Host: evil' || true
   wait_for mirror 10 has_line "$path" || true
   lines=$(logged "$path")
   if grep -aq 'client="\?127\.0\.0\.2"\? ' <<<"$lines" && ! grep -aq '10\.9\.9\.9' <<<"$lines"; then
@@ -225,6 +235,12 @@ check_client_address() {
   else
     fail "$1: the client's address is the outside one" "logged: ${lines:-nothing}"
   fi
+  if [ "$(evil_requests)" = "$evil_before" ]; then
+    ok "$1: the client's own forwarded host selects no upstream"
+  else
+    fail "$1: the client's own forwarded host selects no upstream" "it selected one"
+  fi
+  evil_before=$(evil_requests)
 }
 has_line() { [ -n "$(logged "$1")" ]; }
 
@@ -284,6 +300,7 @@ check_large_blob() {
   pids[reader]=$!
   if ! wait_for reader 60 test -e "$work/reader.began"; then
     fail "$1: a blob of $blob_mib MiB" "not a byte came" "$work/out"
+    stop reader
     return
   fi
   # What a terminator would collect, it would have collected by now: the origin is faster than this.
@@ -356,22 +373,41 @@ try() {
 check_stranger() {
   local path=/v2/library/stranger/manifests/1
   curl -s -m 20 --interface 127.0.0.3 -o /dev/null "http://127.0.0.1:$mirror_port$path" \
-    -H 'X-Forwarded-For: 10.9.9.9' -H 'Forwarded: for=10.9.9.9;host=evil' -H 'X-Forwarded-Proto: https' || true
+    -H 'X-Forwarded-For: 10.9.9.9' -H 'Forwarded: for=10.9.9.9;host=evil' \
+    -H 'X-Forwarded-Host: evil' -H 'X-Forwarded-Proto: https' || true
   wait_for mirror 10 has_line "$path" || true
   if logged "$path" | grep -aq 'client="\?127\.0\.0\.3"\? '; then
     ok "an untrusted address is believed nothing"
   else
     fail "an untrusted address is believed nothing" "logged: $(logged "$path")"
   fi
+  if [ "$(evil_requests)" = "$evil_before" ]; then
+    ok "an untrusted address's forwarded host selects no upstream"
+  else
+    fail "an untrusted address's forwarded host selects no upstream" "it selected one"
+  fi
+}
+
+# The second upstream would have told: its own host selects it.
+check_evil() {
+  curl -s -m 20 -o /dev/null "http://127.0.0.1:$mirror_port/v2/app/manifests/1" -H 'Host: evil' || true
+  if [ "$(evil_requests)" != "$evil_before" ]; then
+    ok "Host alone selects the second upstream"
+  else
+    fail "Host alone selects the second upstream" "it was not asked"
+  fi
+  evil_before=$(evil_requests)
 }
 
 main() {
   local terminator
   start_origin
   push_images
+  start_evil
   start_mirror
   make_certificate
   check_stranger
+  check_evil
   for terminator in "${terminators[@]}"; do
     if ! command -v "$(program "$terminator")" >/dev/null; then
       skip "$terminator" "not installed"

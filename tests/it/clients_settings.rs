@@ -273,13 +273,13 @@ fn a_private_authority_is_put_where_each_client_looks_for_it() {
     );
     fs::write(at("roadstead.yaml"), config).unwrap();
     for (client, path, named) in [
-        ("docker", "etc/docker/certs.d/mirror.corp:5443/ca.crt", None),
+        ("docker", "etc/docker/certs.d/mirror.corp:5443/roadstead-ca.crt", None),
         (
             "containerd",
             "etc/containerd/certs.d/docker.io/roadstead-ca.crt",
             Some(("etc/containerd/certs.d/docker.io/hosts.toml", "ca = \"roadstead-ca.crt\"")),
         ),
-        ("podman", "etc/containers/certs.d/mirror.corp:5443/ca.crt", None),
+        ("podman", "etc/containers/certs.d/mirror.corp:5443/roadstead-ca.crt", None),
         (
             "buildkit",
             "etc/buildkit/roadstead-ca.crt",
@@ -299,12 +299,41 @@ fn a_private_authority_is_put_where_each_client_looks_for_it() {
         }
     }
     assert!(stage.read("etc/docker/daemon.json").contains("https://mirror.corp:5443"));
+    // Said as an address, the same name is found in the same certificate; another is not.
+    let files = stage.files("docker", &["--address", "https://mirror.corp"]);
+    assert!(files.iter().any(|(path, _)| path.starts_with("/etc/docker/certs.d/mirror.corp/")));
+    let told = stage.told("docker", &["--address", "https://other.corp"]);
+    assert!(told.contains("give it with --ca") && !told.contains("certs.d"), "{told}");
     // Without it in the chain, it must be given.
     fs::write(at("tls.crt"), leaf.pem()).unwrap();
     fs::write(at("ca.crt"), authority.pem()).unwrap();
     assert!(stage.told("docker", &[]).contains("give it with --ca"));
     let files = stage.files("docker", &["--ca", &at("ca.crt")]);
-    assert!(files.iter().any(|(path, _)| path.ends_with("certs.d/mirror.corp:5443/ca.crt")));
+    assert!(
+        files.iter().any(|(path, _)| path.ends_with("certs.d/mirror.corp:5443/roadstead-ca.crt"))
+    );
     stage.refused("docker", &["--ca", &at("tls.key")], &["has no certificate in it"]);
     stage.refused("docker", &["--ca", &at("ca.crt"), "--address", "http://m"], &["leave --ca out"]);
+}
+
+#[test]
+fn what_was_written_before_a_failure_is_told_and_comes_before_what_names_it() {
+    let stage = Stage::set(CONFIG);
+    let root = stage.root();
+    // No name is left for its backup.
+    let long = format!("etc/containers/registries.conf.d/{}.conf", "x".repeat(240));
+    stage.put(&long, "[[registry]]\nprefix = \"docker.io\"\n");
+    let output = stage.run("podman", &["--apply", "--root", root.to_str().unwrap()]);
+    let out = String::from_utf8(output.stdout).unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{out}{err}");
+    assert!(
+        out.contains("created   /etc/containers/registries.conf.d/roadstead.conf"),
+        "{out}{err}"
+    );
+    assert!(!out.contains("nothing was changed") && !out.contains("xxx"), "{out}");
+    assert!(err.contains("can't be written"), "{err}");
+    assert!(
+        stage.read("etc/containers/registries.conf.d/roadstead.conf").contains("registry.k8s.io")
+    );
 }

@@ -308,3 +308,18 @@ async fn a_prefix_stands_before_every_name_there() {
     let reply = get(roadstead.at(), format!("/v2/{NAME}/tags/list")).send().await;
     assert_eq!(reply.status, 200, "{}", reply.text());
 }
+
+#[tokio::test]
+async fn an_upstream_with_a_prefix_does_not_answer_for_its_host() {
+    let (first, harbor) = (Hub::start().await, Hub::start().await);
+    harbor.push(&ImageSpec::new("hub/team/app").tag("1"));
+    let keys = json!({ "prefix": "hub" });
+    let roadstead = Setup::of(&first).also("hub", &harbor, keys).start().await;
+    let path = "/v2/team/app/manifests/1";
+    let url = harbor.registry_url();
+    let (_, host) = url.split_once("://").unwrap();
+    let reply = get(roadstead.at(), format!("{path}?ns={host}")).send().await;
+    assert_ne!(reply.status, 200, "{host}/team/app is another image than {host}/hub/team/app");
+    assert_eq!(get(roadstead.at(), format!("{path}?ns=hub")).send().await.status, 200);
+    assert_eq!(get(roadstead.at(), "/v2/hub/team/app/manifests/1").send().await.status, 200);
+}

@@ -17,6 +17,7 @@ pub(super) struct Merged {
     /// Where it is written to; `None` where it is only printed.
     place: Option<PathBuf>,
     changed: bool,
+    is_whole: bool,
     private: bool,
 }
 
@@ -36,11 +37,25 @@ pub(super) fn merge(file: &File, root: &Root) -> Result<Merged, Problem> {
     let shown = place.as_deref().unwrap_or(&file.path);
     let text = (file.edit)(&before).map_err(|what| Problem::about(shown, what))?;
     let changed = text != before;
-    Ok(Merged { path: file.path.clone(), text, place, changed, private: file.private })
+    let (path, is_whole, private) = (file.path.clone(), file.is_whole, file.private);
+    Ok(Merged { path, text, place, changed, is_whole, private })
 }
 
-/// Writes what has changed.
-pub(super) fn write(merged: &Merged) -> Result<Done, Problem> {
+/// Writes what has changed, which leaves `files` in the order of writing: what others name comes
+/// first. Ends at the first that can't be written; what became of those before it is told.
+pub(super) fn write_all(files: &mut [Merged]) -> (Vec<Done>, Result<(), Problem>) {
+    files.sort_by_key(|file| !file.is_whole);
+    let mut done = Vec::new();
+    for file in files.iter() {
+        match write(file) {
+            Ok(outcome) => done.push(outcome),
+            Err(problem) => return (done, Err(problem)),
+        }
+    }
+    (done, Ok(()))
+}
+
+fn write(merged: &Merged) -> Result<Done, Problem> {
     let Some(place) = merged.place.as_deref().filter(|_| merged.changed) else {
         return Ok(Done::Unchanged);
     };

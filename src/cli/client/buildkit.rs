@@ -1,5 +1,7 @@
 //! BuildKit: `buildkitd.toml`. Like containerd, it adds `?ns=REGISTRY` to what it asks a mirror.
 
+use toml_edit::Item;
+
 use super::plan::{File, Plan, Problem};
 use super::reach::Reach;
 use super::root::Root;
@@ -19,13 +21,17 @@ pub(super) fn plan(reach: &Reach, _: &Root) -> Result<Plan, Problem> {
         for registry in &registries {
             table::list(table::child(all, registry)?, "mirrors", &mirror)?;
         }
-        if is_plain {
-            table::set(table::child(all, &mirror)?, "http", true);
+        match is_plain {
+            true => table::set(table::child(all, &mirror)?, "http", true),
+            // It was needed while the same address had no certificate.
+            false => all.get_mut(&mirror).and_then(Item::as_table_mut).into_iter().for_each(|it| {
+                table::unset(it, "http");
+            }),
         }
         if has_authority {
             table::list(table::child(all, &mirror)?, "ca", AUTHORITY)?;
         }
-        Ok(document.to_string())
+        Ok(table::print(document))
     }));
     plan.files.extend(reach.ca.clone().map(|ca| File::whole(AUTHORITY, ca)));
     plan.then.push(
@@ -68,5 +74,26 @@ mod tests {
         assert!(
             refused(&plan, CONFIG, "[registry]\n\"docker.io\" = 1\n").contains("not a [table]")
         );
+    }
+    #[test]
+    fn with_a_certificate_nothing_is_plain() {
+        let plain = plan(&reach(TWO, "http://10.0.0.5:5000"), &Root::unseen()).unwrap();
+        let tls = plan(&reach(TWO, "https://10.0.0.5:5000"), &Root::unseen()).unwrap();
+        let after = edited(&tls, CONFIG, &edited(&plain, CONFIG, ""));
+        assert!(!after.contains("http = true"), "{after}");
+    }
+
+    #[test]
+    fn what_is_new_comes_after_all_that_was_there() {
+        let plan = plan(&reach(TWO, "http://10.0.0.5:5000"), &Root::unseen()).unwrap();
+        for before in [
+            "debug = true\n# the end\n",
+            "# nothing but this\n",
+            "# no newline",
+            "[registry.\"docker.io\"]\nmirrors = [\"10.0.0.5:5000\"]\n\n[worker.oci]\nenabled = true\n\n# the end\n",
+        ] {
+            let after = edited(&plan, CONFIG, before);
+            assert!(after.starts_with(before), "{after}");
+        }
     }
 }

@@ -83,15 +83,17 @@ pub(super) fn host_files(reach: &Reach, registry: &Registry, hosts: &Path) -> Ve
 fn with_host(text: &str, url: &str, origin: &str, has_authority: bool) -> Result<String, String> {
     let mut document = table::parse(text)?;
     if document.is_empty() {
-        table::set(&mut document, "server", origin);
+        table::first(&mut document, "server", origin);
     }
     let hosts = table::child(document.as_table_mut(), "host")?;
-    let is_new = !hosts.contains_key(url);
+    let (is_new, has_others) = (!hosts.contains_key(url), !hosts.is_empty());
     let host = table::child(hosts, url)?;
     if is_new {
         host.set_implicit(false);
-        host.set_position(Some(0));
-        host.decor_mut().set_prefix("\n");
+        if has_others {
+            host.set_position(Some(0));
+            host.decor_mut().set_prefix("\n");
+        }
         host.insert("capabilities", Item::Value(Array::from_iter(["pull", "resolve"]).into()));
     } else if host.contains_key("capabilities") {
         // Without the key it has all of them.
@@ -102,7 +104,7 @@ fn with_host(text: &str, url: &str, origin: &str, has_authority: bool) -> Result
     if has_authority {
         table::set(host, "ca", AUTHORITY);
     }
-    Ok(document.to_string())
+    Ok(table::print(document))
 }
 
 // === config.toml ===
@@ -132,7 +134,7 @@ fn hosts_directory(document: &DocumentMut) -> PathBuf {
 fn with_config_path(text: &str) -> Result<String, String> {
     let mut document = table::parse(text)?;
     if document.is_empty() {
-        document.insert("version", toml_edit::value(2));
+        table::first(&mut document, "version", 2);
     }
     let section = section(version(&document));
     let mut registry = document.as_table_mut();
@@ -144,7 +146,7 @@ fn with_config_path(text: &str) -> Result<String, String> {
         registry.set_implicit(false);
         table::set(registry, "config_path", HOSTS);
     }
-    Ok(document.to_string())
+    Ok(table::print(document))
 }
 
 /// Beside them, containerd refuses `config_path` and starts without CRI.
@@ -229,6 +231,22 @@ mod tests {
             let after = edited(&plan, CONFIG, before);
             assert!(after.starts_with(before) && after.contains(section), "{after}");
         }
+    }
+
+    #[test]
+    fn comments_stay_where_they_are() {
+        let plan = plan_of("", "https://m.corp");
+        for before in
+            ["# only this\n", "version = 2\n# the end\n", "version = 2\n[debug]\n  a = 1\n# end\n"]
+        {
+            let after = edited(&plan, CONFIG, before);
+            assert!(after.starts_with(before), "{after}");
+        }
+        let hub = edited(&plan, HUB, "# only this\n");
+        assert!(hub.starts_with("# only this\nserver = "), "{hub}");
+        let before = "server = \"https://x\"\n# the end\n";
+        let hub = edited(&plan, HUB, before);
+        assert!(hub.starts_with(before), "{hub}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Its requests don't say which registry they are for, and a mirror's URL can't have a path, so
 //! docker.io must be what Roadstead serves at the mirror's bare address.
 
+use std::path::Path;
+
 use super::json::{At, Json};
 use super::plan::{File, Plan, Problem};
 use super::reach::Reach;
@@ -10,39 +12,52 @@ use super::root::Root;
 
 const DAEMON: &str = "/etc/docker/daemon.json";
 
-pub(super) fn plan(reach: &Reach, _: &Root) -> Result<Plan, Problem> {
+/// Read as every *.crt there is; others may have put theirs beside it.
+const AUTHORITY: &str = "roadstead-ca.crt";
+
+pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
     let mut plan = Plan::default();
     let mirror = mirror(reach, &mut plan.notes);
-    let insecure = reach.is_plain().then(|| reach.base.authority());
-    if mirror.is_some() || insecure.is_some() {
+    let others = others(reach);
+    let places = others.iter().map(|(place, _)| place.clone());
+    let hosts = Reach::authorities(mirror.iter().cloned().chain(places));
+    let is_plain = reach.is_plain();
+    let is_there = !root.read(Path::new(DAEMON))?.is_empty();
+    if mirror.is_some() || is_plain || is_there {
+        let mirror = mirror.map(|host| format!("{}://{host}", reach.base.scheme.as_str()));
+        let hosts = hosts.clone();
         plan.files.push(File::new(DAEMON, move |text| {
             let json = Json::parse(text)?;
             if let Some(mirror) = &mirror {
                 json.list("registry-mirrors", mirror, At::Start)?;
             }
-            if let Some(insecure) = &insecure {
-                json.list("insecure-registries", insecure, At::End)?;
+            for host in &hosts {
+                match is_plain {
+                    true => json.list("insecure-registries", host, At::End)?,
+                    // It was needed while the same address had no certificate.
+                    false => json.unlist("insecure-registries", host),
+                }
             }
             Ok(json.into_text())
         }));
         plan.then.push("systemctl reload docker".to_owned());
     }
-    if let Some(ca) = &reach.ca {
-        let path = format!("/etc/docker/certs.d/{}/ca.crt", reach.base.authority());
-        plan.files.push(File::whole(path, ca.clone()));
+    for host in reach.ca.iter().flat_map(|_| &hosts) {
+        let path = format!("/etc/docker/certs.d/{host}/{AUTHORITY}");
+        plan.files.extend(reach.ca.clone().map(|ca| File::whole(path, ca)));
     }
-    plan.notes.extend(notes(reach));
+    plan.notes.extend(notes(reach, &others));
     Ok(plan)
 }
 
-/// The URL at which everything is docker.io.
+/// The host at which everything is docker.io.
 fn mirror(reach: &Reach, notes: &mut Vec<String>) -> Option<String> {
     let Some(hub) = reach.registries.iter().find(|it| it.registry == "docker.io") else {
         notes.push("docker.io is not among the upstreams: dockerd mirrors no other.".to_owned());
         return None;
     };
     if hub.is_default {
-        return Some(reach.base.to_string());
+        return Some(reach.base.authority());
     }
     let Some(host) = hub.hosts.first() else {
         notes.push(
@@ -53,10 +68,16 @@ fn mirror(reach: &Reach, notes: &mut Vec<String>) -> Option<String> {
         return None;
     };
     notes.push(format!("{host} is a host of docker.io's: it must lead to Roadstead."));
-    Some(format!("{}://{}", reach.base.scheme.as_str(), reach.with_host(host)))
+    Some(reach.with_host(host))
 }
 
-fn notes(reach: &Reach) -> Vec<String> {
+/// Where images of other registries are, and which.
+fn others(reach: &Reach) -> Vec<(String, String)> {
+    let others = reach.registries.iter().filter(|it| it.registry != "docker.io");
+    others.filter_map(|it| Some((reach.by_name(it)?, it.registry.clone()))).collect()
+}
+
+fn notes(reach: &Reach, others: &[(String, String)]) -> Vec<String> {
     let mut notes = vec![
         "dockerd goes to Docker Hub silently where a mirror fails; Roadstead's own counters tell \
          whether it is used."
@@ -65,12 +86,9 @@ fn notes(reach: &Reach) -> Vec<String> {
          --insecure-registry)."
             .to_owned(),
     ];
-    let others = reach.registries.iter().filter(|it| it.registry != "docker.io");
     let others: Vec<_> = others
-        .filter_map(|it| {
-            let name = reach.by_name(it)?;
-            Some(format!("docker pull {name}/… for {}/…", it.registry))
-        })
+        .iter()
+        .map(|(place, registry)| format!("docker pull {place}/… for {registry}/…"))
         .collect();
     if !others.is_empty() {
         notes.push(format!("Of other registries it has no mirrors: {}.", others.join(", ")));
@@ -152,5 +170,32 @@ mod tests {
         assert!(plan.files.is_empty());
         assert!(plan.notes.iter().any(|note| note.contains("put it first")), "{:?}", plan.notes);
         assert!(plan.notes.iter().any(|note| note.contains("docker pull m.lan/ghcr.io/…")));
+    }
+    #[test]
+    fn every_host_that_is_told_is_trusted_and_may_be_plain() {
+        let hosts = "upstreams: [{ name: ghcr.io }, { name: docker.io, hosts: [hub.lan] }]";
+        let value: Value = serde_json::from_str(&daemon(hosts, "http://m:5000", "")).unwrap();
+        assert_eq!(value["registry-mirrors"], json!(["http://hub.lan:5000"]));
+        assert_eq!(value["insecure-registries"], json!(["hub.lan:5000", "m:5000"]));
+        let two = "upstreams: [{ name: docker.io }, { name: ghcr.io }]";
+        let value: Value = serde_json::from_str(&daemon(two, "http://mirror", "")).unwrap();
+        assert_eq!(value["insecure-registries"], json!(["mirror", "mirror:80"]));
+        let mut reach = reach(hosts, "https://m.lan:5443");
+        reach.ca = Some("PEM".to_owned());
+        let plan = plan(&reach, &Root::unseen()).unwrap();
+        for host in ["hub.lan:5443", "m.lan:5443"] {
+            assert_eq!(
+                edited(&plan, &format!("/etc/docker/certs.d/{host}/roadstead-ca.crt"), ""),
+                "PEM"
+            );
+        }
+    }
+
+    #[test]
+    fn with_a_certificate_no_host_of_ours_is_insecure() {
+        let before = "{\n  \"insecure-registries\": [\"10.0.0.5:5000\", \"theirs:1\"]\n}\n";
+        let value: Value =
+            serde_json::from_str(&daemon("", "https://10.0.0.5:5000", before)).unwrap();
+        assert_eq!(value["insecure-registries"], json!(["theirs:1"]));
     }
 }

@@ -51,6 +51,13 @@ impl Json {
         Ok(())
     }
 
+    /// Takes `value` out of the list `key`, where it is.
+    pub(super) fn unlist(&self, key: &str, value: &str) {
+        let list = self.object.get(key).and_then(|property| property.array_value());
+        let elements = list.into_iter().flat_map(|list| list.elements());
+        elements.filter(|element| is_same(element, value)).for_each(CstNode::remove);
+    }
+
     pub(super) fn into_text(self) -> String {
         self.root.to_string()
     }

@@ -145,14 +145,22 @@ impl Wanted {
     fn put_into(&self, root: &mut Mapping) -> Result<(), String> {
         let mirrors = child(root, "mirrors")?;
         for registry in &self.registries {
-            let endpoints = child(mirrors, registry)?
-                .entry("endpoint".into())
-                .or_insert_with(|| Value::Sequence(Vec::new()));
+            let mirror = child(mirrors, registry)?;
+            let has_rewrite =
+                mirror.get("rewrite").and_then(Value::as_mapping).is_some_and(|it| !it.is_empty());
+            let endpoints =
+                mirror.entry("endpoint".into()).or_insert_with(|| Value::Sequence(Vec::new()));
             let Value::Sequence(endpoints) = endpoints else {
                 return Err(format!("mirrors.{registry}.endpoint is not a list; make it one"));
             };
             let is_ours = |url: &Value| url.as_str() == Some(self.endpoint.as_str());
             if !endpoints.iter().any(is_ours) {
+                if has_rewrite {
+                    return Err(format!(
+                        "mirrors.{registry} has `rewrite`, which k3s would apply to our endpoint too and \
+                         ask it for other images; take it out, or write our endpoint there yourself"
+                    ));
+                }
                 endpoints.insert(0, self.endpoint.clone().into());
             }
         }
@@ -195,7 +203,7 @@ mod tests {
     #[test]
     fn what_else_is_there_stays_as_it_is_written() {
         let before = "# who: me\nmirrors:\n  docker.io: # the hub\n    endpoint:\n      - \
-                      \"https://old\" # slow\n    rewrite:\n      \"^a/(.*)\": \"b/$1\"\nconfigs:\n  \
+                      \"https://old\" # slow\n  x.io:\n    rewrite:\n      \"^a/(.*)\": \"b/$1\"\nconfigs:\n  \
                       \"old\":\n    auth: { username: a, password: b }\n";
         let after = edited(&two(), REGISTRIES, before);
         for kept in [
@@ -243,6 +251,10 @@ mod tests {
             ("- a\n", "is not a YAML mapping"),
             ("mirrors: [a]\n", "`mirrors` is not a mapping"),
             ("mirrors: { docker.io: { endpoint: x } }\n", "endpoint is not a list"),
+            (
+                "mirrors: { docker.io: { endpoint: [a], rewrite: { \"^(.*)\": \"b/$1\" } } }\n",
+                "mirrors.docker.io has `rewrite`",
+            ),
         ] {
             let said = refused(&two(), REGISTRIES, text);
             assert!(said.contains(why), "{said}");

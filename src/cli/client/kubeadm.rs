@@ -31,7 +31,10 @@ pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
 }
 
 fn snippet(reach: &Reach, location: &str) -> Snippet {
-    let mut text = String::from("apiVersion: kubeadm.k8s.io/v1beta3\nkind: ClusterConfiguration\n");
+    let mut text = String::from(
+        "# Before Kubernetes 1.31: kubeadm.k8s.io/v1beta3\napiVersion: kubeadm.k8s.io/v1beta4\n\
+         kind: ClusterConfiguration\n",
+    );
     // With a repository of one's own kubeadm leaves out the `coredns/` that the registry has.
     let _ =
         write!(text, "imageRepository: {location}\ndns:\n  imageRepository: {location}/coredns\n");
@@ -57,6 +60,7 @@ mod tests {
         let with = plan("upstreams: [{ name: docker.io }, { name: registry.k8s.io }]");
         let text = &with.snippets[0].text;
         let value: serde_json::Value = serde_yaml::from_str(text).unwrap();
+        assert_eq!(value["apiVersion"], "kubeadm.k8s.io/v1beta4");
         assert_eq!(value["imageRepository"], "m.corp:5000/registry.k8s.io");
         assert_eq!(value["dns"]["imageRepository"], "m.corp:5000/registry.k8s.io/coredns");
         assert!(with.files.iter().any(|file| file.path.ends_with("registry.k8s.io/hosts.toml")));

@@ -22,6 +22,8 @@ pub(super) struct File {
     pub(super) path: PathBuf,
     /// From the text that is there (none: empty) to the one that must be.
     pub(super) edit: Edit,
+    /// All of it is ours, and other files may name it: it is written before those.
+    pub(super) is_whole: bool,
     /// It may hold passwords, now or later: a new one is for its owner alone.
     pub(super) private: bool,
 }
@@ -50,12 +52,12 @@ impl File {
         path: impl Into<PathBuf>,
         edit: impl Fn(&str) -> Result<String, String> + 'static,
     ) -> Self {
-        Self { path: path.into(), edit: Box::new(edit), private: false }
+        Self { path: path.into(), edit: Box::new(edit), is_whole: false, private: false }
     }
 
     /// One whose content is ours alone.
     pub(super) fn whole(path: impl Into<PathBuf>, text: String) -> Self {
-        Self::new(path, move |_| Ok(text.clone()))
+        Self { is_whole: true, ..Self::new(path, move |_| Ok(text.clone())) }
     }
 
     pub(super) fn private(self) -> Self {

@@ -17,6 +17,9 @@ const MAIN: &str = "/etc/containers/registries.conf";
 const DROP_INS: &str = "/etc/containers/registries.conf.d";
 const OURS: &str = "/etc/containers/registries.conf.d/roadstead.conf";
 
+/// Read as every *.crt there is; others may have put theirs beside it.
+const AUTHORITY: &str = "roadstead-ca.crt";
+
 const HEAD: &str = "# Written by `roadstead client podman --apply`, which writes all of it anew.\n";
 
 /// One registry and its mirror.
@@ -43,12 +46,25 @@ pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
         let prefix = registry.registry.clone();
         let mirror = Mirror { location, insecure: reach.is_plain(), prefix };
         // The last one to be read.
-        match written.iter().rev().find(|(_, document)| has(document, &mirror.prefix)) {
+        let found = written.iter().rev().find_map(|(path, document)| {
+            entry_for(document, &mirror.prefix).map(|entry| (path, entry))
+        });
+        match found {
             None => ours.push(mirror),
-            Some((path, _)) => match theirs.iter_mut().find(|(other, _)| other == path) {
-                Some((_, mirrors)) => mirrors.push(mirror),
-                None => theirs.push((path.clone(), vec![mirror])),
-            },
+            Some((path, entry)) => {
+                plan.notes.extend(passed_by(entry, &mirror).map(|key| {
+                    format!(
+                        "{}: `{key}` keeps a part of {}'s images from Roadstead; take it out if all \
+                         are to come through it.",
+                        path.display(),
+                        mirror.prefix
+                    )
+                }));
+                match theirs.iter_mut().find(|(other, _)| other == path) {
+                    Some((_, mirrors)) => mirrors.push(mirror),
+                    None => theirs.push((path.clone(), vec![mirror])),
+                }
+            }
         }
     }
     plan.files.extend(
@@ -56,16 +72,18 @@ pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
             .into_iter()
             .map(|(path, mirrors)| File::new(path, move |text| with_mirrors(text, &mirrors))),
     );
-    if !ours.is_empty() {
+    // Read after the main file, what an earlier run wrote there would count instead of what is there.
+    if !ours.is_empty() || !root.read(Path::new(OURS))?.is_empty() {
         plan.files.push(File::whole(OURS, whole(&ours)));
     }
-    if let Some(ca) = &reach.ca {
-        let path = format!("/etc/containers/certs.d/{}/ca.crt", reach.as_registry());
-        plan.files.push(File::whole(path, ca.clone()));
+    let hosts = Reach::authorities(reach.registries.iter().filter_map(|it| reach.by_name(it)));
+    for host in reach.ca.iter().flat_map(|_| &hosts) {
+        let path = format!("/etc/containers/certs.d/{host}/{AUTHORITY}");
+        plan.files.extend(reach.ca.clone().map(|ca| File::whole(path, ca)));
     }
     plan.then
         .push("systemctl reload crio, where CRI-O runs; the others read it each time".to_owned());
-    plan.notes.extend(notes(reach));
+    plan.notes.extend(notes(reach, &hosts));
     Ok(plan)
 }
 
@@ -77,19 +95,26 @@ fn written(root: &Root) -> Result<Vec<(PathBuf, DocumentMut)>, Problem> {
     let read = |path: PathBuf| {
         let document = table::parse(&root.read(&path)?);
         let document = document.map_err(|what| Problem::about(&path, what))?;
-        Ok((path, document))
+        match document.get("registry").is_none_or(Item::is_array_of_tables) {
+            true => Ok((path, document)),
+            false => {
+                Err(Problem::about(&path, "`registry` is not written as [[registry]]; write it so"))
+            }
+        }
     };
     others.map(read).collect()
 }
 
-fn notes(reach: &Reach) -> Vec<String> {
+fn notes(reach: &Reach, hosts: &[String]) -> Vec<String> {
     let mut notes = vec![
         "Where CONTAINERS_REGISTRIES_CONF or ~/.config/containers/registries.conf is used, it \
          stands in the place of these files."
             .to_owned(),
     ];
     if reach.login {
-        notes.push(format!("access.htpasswd is set: podman login {}.", reach.as_registry()));
+        let logins = hosts.iter().map(|host| format!("podman login {host}"));
+        let logins: Vec<_> = logins.collect();
+        notes.push(format!("access.htpasswd is set: {}.", logins.join(", ")));
     }
     notes
 }
@@ -131,9 +156,24 @@ fn is_for(entry: &Table, prefix: &str) -> bool {
     entry.get(key).and_then(Item::as_str) == Some(prefix)
 }
 
-fn has(document: &DocumentMut, prefix: &str) -> bool {
-    let entries = document.get("registry").and_then(Item::as_array_of_tables);
-    entries.is_some_and(|entries| entries.iter().any(|entry| is_for(entry, prefix)))
+fn entry_for<'a>(document: &'a DocumentMut, prefix: &str) -> Option<&'a Table> {
+    let entries = document.get("registry").and_then(Item::as_array_of_tables)?;
+    entries.iter().find(|entry| is_for(entry, prefix))
+}
+
+/// The key, if any, because of which some images are not asked of our mirror in this entry.
+fn passed_by(entry: &Table, mirror: &Mirror) -> Option<&'static str> {
+    if entry.get("mirror-by-digest-only").and_then(Item::as_bool) == Some(true) {
+        return Some("mirror-by-digest-only");
+    }
+    let mirrors = entry.get("mirror").and_then(Item::as_array_of_tables)?;
+    let ours = mirrors.iter().find(|table| is_at(table, &mirror.location))?;
+    let what = ours.get("pull-from-mirror").and_then(Item::as_str)?;
+    (what != "all").then_some("pull-from-mirror")
+}
+
+fn is_at(mirror: &Table, location: &str) -> bool {
+    mirror.get("location").and_then(Item::as_str) == Some(location)
 }
 
 /// Puts each mirror before those that an entry has.
@@ -153,17 +193,12 @@ fn with_mirrors(text: &str, mirrors: &[Mirror]) -> Result<String, String> {
         let new = || Item::ArrayOfTables(ArrayOfTables::new());
         let there = entry.entry("mirror").or_insert_with(new).as_array_of_tables_mut();
         let there = there.ok_or("`mirror` is not written as [[registry.mirror]]; write it so")?;
-        let is_ours = |table: &Table| {
-            table.get("location").and_then(Item::as_str) == Some(mirror.location.as_str())
-        };
-        let index = there.iter().position(is_ours);
-        match index {
+        let index = there.iter().position(|table| is_at(table, &mirror.location));
+        match index.and_then(|index| there.get_mut(index)) {
+            Some(ours) if mirror.insecure => table::set(ours, "insecure", true),
+            // It was needed while the same address had no certificate.
+            Some(ours) => table::unset(ours, "insecure"),
             None => put_first(there, mirror_table(mirror)),
-            Some(index) => {
-                if let Some(ours) = there.get_mut(index).filter(|_| mirror.insecure) {
-                    table::set(ours, "insecure", true);
-                }
-            }
         }
     }
     Ok(document.to_string())
@@ -246,5 +281,76 @@ mod tests {
         let root = Root::at(folder.path().to_owned());
         let problem = super::plan(&reach(TWO, "http://m"), &root).err().unwrap().to_string();
         assert!(problem.contains("registries.conf: line 1: is not TOML"), "{problem}");
+    }
+    #[test]
+    fn with_a_certificate_our_mirror_is_not_insecure() {
+        let before = "[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \
+                      \"m.corp:5000/docker.io\"\ninsecure = true\n[[registry.mirror]]\nlocation = \
+                      \"old\"\ninsecure = true\n";
+        let (plan, _folder) = with_main(before, "https://m.corp:5000");
+        let after = edited(&plan, MAIN, before);
+        assert_eq!(after.matches("insecure").count(), 1, "{after}");
+        assert!(after.ends_with("location = \"old\"\ninsecure = true\n"), "{after}");
+    }
+
+    #[test]
+    fn what_an_earlier_run_wrote_does_not_count_beside_somebody_s_entries() {
+        let before =
+            "[[registry]]\nprefix = \"docker.io\"\n[[registry]]\nprefix = \"r.corp:5000\"\n";
+        let (_, folder) = with_main(before, "https://m.corp");
+        let drop_ins = folder.path().join("etc/containers/registries.conf.d");
+        fs::create_dir_all(&drop_ins).unwrap();
+        fs::write(drop_ins.join("roadstead.conf"), "[[registry]]\nprefix = \"docker.io\"\n")
+            .unwrap();
+        let plan =
+            plan(&reach(TWO, "https://m.corp"), &Root::at(folder.path().to_owned())).unwrap();
+        assert!(!edited(&plan, OURS, "x").contains("[[registry]]"));
+        let (plan, _folder) = with_main(before, "https://m.corp");
+        assert!(plan.files.iter().all(|file| file.path != Path::new(OURS)));
+    }
+
+    #[test]
+    fn every_host_that_is_told_is_trusted() {
+        let config = "upstreams: [{ name: docker.io }, { name: \"r:5\", url: \"http://r:5\", hosts: [r.lan] }]";
+        let mut reach = reach(config, "https://m.corp:5443");
+        reach.ca = Some("PEM".to_owned());
+        reach.login = true;
+        let plan = plan(&reach, &Root::unseen()).unwrap();
+        for host in ["m.corp:5443", "r.lan:5443"] {
+            let path = format!("/etc/containers/certs.d/{host}/roadstead-ca.crt");
+            assert_eq!(edited(&plan, &path, ""), "PEM");
+            let login = format!("podman login {host}");
+            assert!(plan.notes.iter().any(|note| note.contains(&login)), "{:?}", plan.notes);
+        }
+    }
+
+    #[test]
+    fn what_keeps_images_from_our_mirror_is_told() {
+        for (key, before) in [
+            (
+                "mirror-by-digest-only",
+                "[[registry]]\nprefix = \"docker.io\"\nmirror-by-digest-only = true\n",
+            ),
+            (
+                "pull-from-mirror",
+                "[[registry]]\nprefix = \"docker.io\"\n[[registry.mirror]]\nlocation = \
+                 \"m.corp/docker.io\"\npull-from-mirror = \"digest-only\"\n",
+            ),
+        ] {
+            let (plan, _folder) = with_main(before, "https://m.corp");
+            let told = |note: &String| note.contains(key) && note.contains("docker.io");
+            assert!(plan.notes.iter().any(told), "{:?}", plan.notes);
+        }
+    }
+
+    #[test]
+    fn an_inline_list_of_registries_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("etc/containers")).unwrap();
+        let main = folder.path().join("etc/containers/registries.conf");
+        fs::write(main, "registry = [{ prefix = \"docker.io\" }]\n").unwrap();
+        let root = Root::at(folder.path().to_owned());
+        let problem = super::plan(&reach(TWO, "http://m"), &root).err().unwrap().to_string();
+        assert!(problem.contains("not written as [[registry]]"), "{problem}");
     }
 }

@@ -22,7 +22,7 @@ struct Document<'a> {
 struct FileEntry<'a> {
     path: &'a Path,
     content: &'a str,
-    /// `unchanged`, `created` or `changed`; absent where nothing was to be written.
+    /// `unchanged`, `created` or `changed`; absent where nothing was to be, or could be, written.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ pub(super) fn planned(reach: &Reach, plan: &Plan, files: &[Merged], json: bool) 
     comments(&mut out, plan.notes.iter())
 }
 
-/// What was done.
+/// What was done; `done` is shorter than `files` where one could not be written.
 pub(super) fn applied(
     reach: &Reach,
     plan: &Plan,
@@ -74,9 +74,11 @@ pub(super) fn applied(
             }
         }
     }
-    if done.iter().all(|done| *done == Done::Unchanged) {
+    let has_changed = done.iter().any(|done| *done != Done::Unchanged);
+    if !has_changed && done.len() == files.len() {
         writeln!(out, "# All of it was there already: nothing was changed.")?;
-    } else {
+    }
+    if has_changed {
         comments(&mut out, plan.then.iter().map(|then| format!("Then: {then}")))?;
     }
     comments(&mut out, plan.notes.iter())

@@ -17,7 +17,7 @@ pub(super) struct Reach {
     pub(super) ca: Option<String>,
     /// Clients must log in.
     pub(super) login: bool,
-    /// In the order of the configuration; each is told apart from the others by `registry`.
+    /// In the order of the configuration; no two have the same `registry`.
     pub(super) registries: Vec<Registry>,
     /// What was chosen, and what may be wrong with it.
     pub(super) notes: Vec<String>,
@@ -46,13 +46,12 @@ impl Reach {
         address: Option<&BaseUrl>,
         ca: Option<&Path>,
     ) -> Result<Self, Problem> {
+        let given = ca.map(given_authority).transpose()?;
         let mut reach = match address {
-            Some(address) => Self::at(address.clone()),
+            Some(address) => Self::told(address, config, given.is_some()),
             None => Self::listening(config)?,
         };
-        if let Some(path) = ca {
-            reach.ca = Some(given_authority(path)?);
-        }
+        reach.ca = given.or(reach.ca);
         if reach.ca.is_some() && reach.base.scheme == Scheme::Http {
             let what = format!(
                 "{} has no certificate, so no authority; leave --ca out, or write --address https://…",
@@ -61,9 +60,49 @@ impl Reach {
             return Err(Problem::new(what));
         }
         reach.login = config.access.htpasswd.is_some();
-        reach.registries = registries(&config.upstreams);
-        reach.keep_the_owner();
+        match reach.owner(&config.upstreams) {
+            Some(owner) => {
+                reach.notes.push(format!(
+                    "{} is among the hosts of {}: there is nothing else at that address.",
+                    reach.base.host, owner.name
+                ));
+                reach.find(std::slice::from_ref(owner));
+            }
+            None => reach.find(&config.upstreams),
+        }
         Ok(reach)
+    }
+
+    /// At an address that the operator says. Where one of our certificates is for its host, its
+    /// authority is known from there.
+    fn told(base: &BaseUrl, config: &Config, has_authority: bool) -> Self {
+        let mut reach = Self::at(base.clone());
+        if base.scheme == Scheme::Http || has_authority {
+            return reach;
+        }
+        let tls = config.listen.iter().filter_map(|listen| listen.tls.as_ref());
+        let chains = tls.filter_map(|tls| fs::read_to_string(&tls.certificate).ok());
+        match chains.into_iter().find(|chain| trust::covers(chain, &base.host)) {
+            Some(chain) => reach.trust(&chain),
+            None => reach.notes.push(format!(
+                "No listener here has a certificate for {}: if clients don't know the authority \
+                 behind the one there, give it with --ca.",
+                base.host
+            )),
+        }
+        reach
+    }
+
+    fn trust(&mut self, chain: &str) {
+        match trust::of(chain) {
+            Trust::Known => {}
+            Trust::Needed(pem) => self.ca = Some(pem),
+            Trust::Missing => self.notes.push(
+                "Its certificate's authority is neither in its file nor known to this system: give \
+                 it with --ca, or clients will refuse the certificate."
+                    .to_owned(),
+            ),
+        }
     }
 
     fn at(base: BaseUrl) -> Self {
@@ -125,32 +164,51 @@ impl Reach {
         let host = host(socket.ip(), chain.as_deref(), &mut notes);
         let scheme = if chain.is_some() { Scheme::Https } else { Scheme::Http };
         let mut reach = Self::at(BaseUrl { scheme, host, port: socket.port() });
-        match chain.as_deref().map(trust::of) {
-            None | Some(Trust::Known) => {}
-            Some(Trust::Needed(pem)) => reach.ca = Some(pem),
-            Some(Trust::Missing) => notes.push(
-                "Its certificate's authority is neither in its file nor known to this system: give \
-                 it with --ca, or clients will refuse the certificate."
-                    .to_owned(),
-            ),
-        }
         reach.notes = notes;
+        if let Some(chain) = &chain {
+            reach.trust(chain);
+        }
         Ok(reach)
     }
 
     /// A host that is one upstream's own means that upstream, whatever else a request says.
-    fn keep_the_owner(&mut self) {
+    fn owner<'a>(&self, upstreams: &'a [Upstream]) -> Option<&'a Upstream> {
         let is_ours = |own: &String| *own == self.base.authority() || *own == self.base.host;
-        let Some(owner) = self.registries.iter().position(|it| it.hosts.iter().any(is_ours)) else {
-            return;
-        };
-        let mut owner = self.registries.swap_remove(owner);
-        owner.is_default = true;
-        self.notes.push(format!(
-            "{} is among the hosts of {}: there is nothing else at that address.",
-            self.base.host, owner.registry
-        ));
-        self.registries = vec![owner];
+        upstreams.iter().find(|upstream| upstream.hosts.iter().any(is_ours))
+    }
+
+    /// Tells what clients find, the first of `upstreams` as the default one, and what they don't:
+    /// nobody can be told a mirror for an upstream that has no images' names of its own.
+    fn find(&mut self, upstreams: &[Upstream]) {
+        for (index, upstream) in upstreams.iter().enumerate() {
+            let name = &upstream.name;
+            let new = |registry: String| Registry {
+                name: name.clone(),
+                origin: origin(&registry, &upstream.url),
+                registry,
+                hosts: upstream.hosts.clone(),
+                is_default: index == 0,
+            };
+            let Some(registry) = upstream.registry() else {
+                let here = self.by_name(&new(upstream.url.authority()));
+                let here = here.unwrap_or_else(|| "no path".to_owned());
+                self.notes.push(format!(
+                    "{name} is a part of {} (`prefix`) and mirrors none of its other images, so no \
+                     client is told of it: pull {here}/….",
+                    upstream.url.authority()
+                ));
+                continue;
+            };
+            if let Some(other) = self.registries.iter().find(|other| other.registry == registry) {
+                self.notes.push(format!(
+                    "{name} is for the images of {registry}, as {} before it, which clients are \
+                     told of alone.",
+                    other.name
+                ));
+                continue;
+            }
+            self.registries.push(new(registry));
+        }
     }
 
     pub(super) fn is_plain(&self) -> bool {
@@ -160,7 +218,10 @@ impl Reach {
     /// The address as the first part of an image's name, where a client would take a bare word for
     /// a repository on Docker Hub.
     pub(super) fn as_registry(&self) -> String {
-        let authority = self.base.authority();
+        self.in_a_name(self.base.authority())
+    }
+
+    fn in_a_name(&self, authority: String) -> String {
         match authority.contains(['.', ':']) || authority == "localhost" {
             true => authority,
             false => format!("{authority}:{}", self.base.port),
@@ -173,8 +234,22 @@ impl Reach {
         match (fits, registry.is_default) {
             (true, _) => Some(format!("{}/{}", self.as_registry(), registry.name)),
             (false, true) => Some(self.as_registry()),
-            (false, false) => registry.hosts.first().map(|host| self.with_host(host)),
+            (false, false) => {
+                registry.hosts.first().map(|host| self.in_a_name(self.with_host(host)))
+            }
         }
+    }
+
+    /// The hosts of such places, each once: what a client must trust or be allowed to speak plain to.
+    pub(super) fn authorities(places: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        for place in places {
+            let host = place.split('/').next().unwrap_or_default().to_owned();
+            if !found.contains(&host) {
+                found.push(host);
+            }
+        }
+        found
     }
 
     /// `host`, at our port unless it has one.
@@ -182,24 +257,6 @@ impl Reach {
         let base = BaseUrl { host: host.to_owned(), ..self.base.clone() };
         if host.contains(':') { host.to_owned() } else { base.authority() }
     }
-}
-
-fn registries(upstreams: &[Upstream]) -> Vec<Registry> {
-    let mut found: Vec<Registry> = Vec::new();
-    for (index, upstream) in upstreams.iter().enumerate() {
-        let registry = upstream.registry();
-        if found.iter().any(|other| other.registry == registry) {
-            continue;
-        }
-        found.push(Registry {
-            name: upstream.name.clone(),
-            origin: origin(&registry, &upstream.url),
-            registry,
-            hosts: upstream.hosts.clone(),
-            is_default: index == 0,
-        });
-    }
-    found
 }
 
 /// The registry itself, which may be another than our upstream for it.
@@ -213,11 +270,32 @@ fn origin(registry: &str, url: &BaseUrl) -> String {
 
 /// A host to connect to, for the address of a listener.
 fn host(listening: IpAddr, chain: Option<&str>, notes: &mut Vec<String>) -> String {
+    let Some(chain) = chain else { return bare_host(listening, notes) };
     // A certificate says under which name it can be believed.
-    if let Some(name) = chain.and_then(|chain| trust::names(chain).into_iter().next()) {
+    let names = trust::names(chain);
+    if let Some(name) = names.iter().find(|name| listening.is_loopback() || !is_loopback(name)) {
         notes.push(format!("Clients use {name}, which its certificate names."));
-        return name;
+        return name.clone();
     }
+    let host = bare_host(listening, notes);
+    if !trust::covers(chain, &host) {
+        notes.push(format!(
+            "Its certificate is not for {host}, so clients will refuse it: say with --address under \
+             which of its names they reach it."
+        ));
+    }
+    host
+}
+
+/// Whether a name leads every machine to itself (RFC 6761 §6.3).
+fn is_loopback(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let is_address = name.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    is_address || name == "localhost" || name.ends_with(".localhost")
+}
+
+/// The same for one without a certificate.
+fn bare_host(listening: IpAddr, notes: &mut Vec<String>) -> String {
     if listening.is_loopback() {
         notes.push(format!("{listening} can be reached from this machine only."));
     }
@@ -243,13 +321,18 @@ fn host(listening: IpAddr, chain: Option<&str>, notes: &mut Vec<String>) -> Stri
     }
 }
 
-/// The address that this machine would send from. Nothing is sent: connecting a datagram socket only
-/// looks up a route (to addresses that are kept for documentation, RFC 5737 and 3849).
-fn outward(family: IpAddr) -> Option<IpAddr> {
-    let (any, target) = match family {
-        IpAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
-        IpAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
-    };
+/// The address that this machine would send from; IPv4's also where both are listened at, since more
+/// clients have it. Nothing is sent: connecting a datagram socket only looks up a route (to addresses
+/// that are kept for documentation, RFC 5737 and 3849).
+fn outward(listening: IpAddr) -> Option<IpAddr> {
+    let v4 = || route("0.0.0.0:0", "192.0.2.1:9");
+    match listening {
+        IpAddr::V4(_) => v4(),
+        IpAddr::V6(_) => v4().or_else(|| route("[::]:0", "[2001:db8::1]:9")),
+    }
+}
+
+fn route(any: &str, target: &str) -> Option<IpAddr> {
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(target).ok()?;
     let address = socket.local_addr().ok()?.ip();
@@ -303,6 +386,31 @@ mod tests {
     }
 
     #[test]
+    fn the_host_is_one_that_the_certificate_names_and_others_can_reach() {
+        for (listening, names, expected, note) in [
+            ("10.0.0.5", &["localhost", "127.0.0.1", "m.corp"][..], "m.corp", "Clients use m.corp"),
+            ("127.0.0.1", &["localhost", "m.corp"], "localhost", "Clients use localhost"),
+            ("10.0.0.5", &["localhost"], "10.0.0.5", "is not for 10.0.0.5"),
+            ("10.0.0.5", &["*.corp"], "10.0.0.5", "is not for 10.0.0.5"),
+        ] {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let chain = rcgen::generate_simple_self_signed(names).unwrap().cert.pem();
+            let mut notes = Vec::new();
+            let found = host(listening.parse().unwrap(), Some(&chain), &mut notes);
+            assert_eq!(found, expected);
+            assert!(notes.iter().any(|found| found.contains(note)), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_at_every_address_is_told_by_that_of_ipv4() {
+        let v4 = outward(IpAddr::from([0; 4]));
+        if v4.is_some() {
+            assert_eq!(outward(IpAddr::from([0; 16])), v4);
+        }
+    }
+
+    #[test]
     fn a_bare_word_gets_its_port_in_an_image_s_name() {
         for (url, name) in [
             ("https://mirror", "mirror:443"),
@@ -312,6 +420,9 @@ mod tests {
         ] {
             assert_eq!(reach("", Some(url)).unwrap().as_registry(), name);
         }
+        let config = "upstreams: [{ name: docker.io }, { name: \"r:5\", url: \"http://r:5\", hosts: [hub] }]";
+        let reach = reach(config, Some("https://m.corp")).unwrap();
+        assert_eq!(reach.by_name(&reach.registries[1]).as_deref(), Some("hub:443"));
     }
 
     #[test]
@@ -330,6 +441,25 @@ mod tests {
                 ("r:5", "http://r:5", None),
             ]
         );
+    }
+
+    #[test]
+    fn an_upstream_that_is_no_whole_registry_is_no_mirror_and_told_of() {
+        let config = "upstreams: [{ name: docker.io }, { name: hub, url: \"https://harbor.corp\", \
+                      prefix: dockerhub }, { name: twin, url: \"https://registry-1.docker.io\" }, \
+                      { name: corp, url: \"https://harbor.corp\" }]";
+        let reach = reach(config, Some("https://m.corp")).unwrap();
+        let names: Vec<_> = reach.registries.iter().map(|it| it.registry.as_str()).collect();
+        assert_eq!(names, ["docker.io", "harbor.corp"]);
+        assert_eq!(reach.by_name(&reach.registries[1]).unwrap(), "m.corp/corp");
+        for words in ["hub is a part of harbor.corp", "pull m.corp/hub/…", "twin is for the images"]
+        {
+            assert!(reach.notes.iter().any(|note| note.contains(words)), "{:?}", reach.notes);
+        }
+        let config = "upstreams: [{ name: docker.io }, { name: hub, url: \"https://harbor.corp\", \
+                      prefix: dockerhub, hosts: [hub.lan] }]";
+        let owned = super::tests::reach(config, Some("https://hub.lan")).unwrap();
+        assert!(owned.registries.is_empty(), "{:?}", owned.registries);
     }
 
     #[test]

@@ -60,6 +60,64 @@ pub(super) fn set(table: &mut Table, key: &str, value: impl Into<Value>) {
     }
 }
 
+/// The first key of a document without any; comments that it may have come before.
+pub(super) fn first(document: &mut DocumentMut, key: &str, value: impl Into<Value>) {
+    let comments = document.trailing().as_str().unwrap_or_default().to_owned();
+    let line = if comments.is_empty() || comments.ends_with('\n') { "" } else { "\n" };
+    document.insert(key, Item::Value(value.into()));
+    if let Some(mut key) = document.key_mut(key) {
+        key.leaf_decor_mut().set_prefix(format!("{comments}{line}"));
+    }
+    document.set_trailing("");
+}
+
+/// Takes away a key that is true.
+pub(super) fn unset(table: &mut Table, key: &str) {
+    if table.get(key).and_then(Item::as_bool) == Some(true) {
+        table.remove(key);
+    }
+}
+
+/// The text, in which new tables come after everything that was there, its last comments too.
+pub(super) fn print(mut document: DocumentMut) -> String {
+    let last = last_position(document.as_table());
+    let mut end = document.trailing().as_str().unwrap_or_default().to_owned();
+    let mut next = last;
+    settle(document.as_table_mut(), &mut next, &mut end);
+    if next != last {
+        document.set_trailing("");
+    }
+    document.to_string()
+}
+
+fn last_position(table: &Table) -> isize {
+    let inner = table.iter().flat_map(|(_, item)| match item {
+        Item::Table(table) => vec![last_position(table)],
+        Item::ArrayOfTables(tables) => tables.iter().map(last_position).collect(),
+        _ => Vec::new(),
+    });
+    inner.chain(table.position()).max().unwrap_or(0)
+}
+
+/// Puts tables that have no place in the text behind all others; the first of them comes after `end`.
+fn settle(table: &mut Table, next: &mut isize, end: &mut String) {
+    for (_, item) in table.iter_mut() {
+        let Item::Table(table) = item else { continue };
+        let is_shown = table.iter().any(|(_, item)| item.is_value());
+        if is_shown && table.position().is_none() {
+            *next += 1;
+            table.set_position(Some(*next));
+            let before = std::mem::take(end);
+            if !before.is_empty() {
+                let line = if before.ends_with('\n') { "" } else { "\n" };
+                let gap = if before.trim().is_empty() { "" } else { "\n" };
+                table.decor_mut().set_prefix(format!("{before}{line}{gap}"));
+            }
+        }
+        settle(table, next, end);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,20 +20,34 @@ pub(super) enum Trust {
 
 /// The leaf's host names and addresses that a client can connect to, as it writes them.
 pub(super) fn names(chain: &str) -> Vec<String> {
+    all_names(chain).into_iter().filter(|name| !name.starts_with('*')).collect()
+}
+
+/// Whether a client that connects to `host` finds it in the leaf: an asterisk stands for one label
+/// (RFC 6125 §6.4.3).
+pub(super) fn covers(chain: &str, host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    let above = host.split_once('.').map(|(_, above)| above);
+    all_names(chain).iter().any(|name| match name.strip_prefix("*.") {
+        Some(domain) => above.is_some_and(|above| above.eq_ignore_ascii_case(domain)),
+        None => name.eq_ignore_ascii_case(host),
+    })
+}
+
+fn all_names(chain: &str) -> Vec<String> {
     let Some(leaf) = certificates(chain).into_iter().next() else { return Vec::new() };
     let Ok((_, leaf)) = x509_parser::parse_x509_certificate(&leaf) else { return Vec::new() };
     let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
-    names.value.general_names.iter().filter_map(host).collect()
+    names.value.general_names.iter().filter_map(name).collect()
 }
 
-fn host(name: &GeneralName<'_>) -> Option<String> {
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    let address = |address: std::net::IpAddr| address.to_string();
     match name {
-        GeneralName::DNSName(name) => (!name.starts_with('*')).then(|| (*name).to_owned()),
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
         GeneralName::IPAddress(bytes) => {
-            let v4 =
-                <[u8; 4]>::try_from(*bytes).map(|bytes| std::net::IpAddr::from(bytes).to_string());
-            let v6 =
-                <[u8; 16]>::try_from(*bytes).map(|bytes| std::net::IpAddr::from(bytes).to_string());
+            let v4 = <[u8; 4]>::try_from(*bytes).map(|bytes| address(bytes.into()));
+            let v6 = <[u8; 16]>::try_from(*bytes).map(|bytes| address(bytes.into()));
             v4.or(v6).ok()
         }
         _ => None,
@@ -116,5 +130,15 @@ mod tests {
     #[test]
     fn names_are_hosts_that_can_be_connected_to() {
         assert_eq!(names(&leaf(&authority("ours"))), ["mirror.corp", "10.0.0.5"]);
+    }
+    #[test]
+    fn a_certificate_is_for_its_names_and_one_label_under_its_wildcards() {
+        let chain = leaf(&authority("ours"));
+        for host in ["mirror.corp", "Other.corp", "10.0.0.5"] {
+            assert!(covers(&chain, host), "{host}");
+        }
+        for host in ["corp", "a.b.corp", "10.0.0.6", "mirror.example.com"] {
+            assert!(!covers(&chain, host), "{host}");
+        }
     }
 }
