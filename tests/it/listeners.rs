@@ -110,6 +110,31 @@ async fn what_is_not_tls_is_turned_away_and_harms_nobody() {
     assert_eq!(said.status, 200);
 }
 
+#[tokio::test]
+async fn who_says_http_2_must_begin_with_it_in_time() {
+    let (signer, folder, _) = signed();
+    let listen = json!({ "tls": files(folder.path(), "tls") });
+    let stage = stage(|setup| setup.key("downstream.head", "1s"), listen).await;
+    let speaker = Speaker::trusting(&[&signer.pem()]).protocol(b"h2");
+    for start in ["", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut stream = speaker.dial(stage.at, HOST).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "`{start}` may go on for ever");
+    }
+    // Who has begun may idle for as long as `downstream.keepalive` says.
+    let stream = speaker.dial(stage.at, HOST).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    let early = tokio::time::timeout(Duration::from_millis(1500), &mut connection).await;
+    assert!(early.is_err(), "{early:?}");
+    let request = http::Request::get(format!("https://{HOST}/v2/")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+}
+
 /// Asks again and again on new connections until told to stop.
 async fn ask(speaker: Speaker, at: SocketAddr, stop: Arc<AtomicBool>, asked: Arc<AtomicUsize>) {
     while !stop.load(Ordering::Acquire) {
