@@ -203,11 +203,11 @@ fn allows(authority: &X509Certificate<'_>, host: &str) -> bool {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    use super::super::make_authority;
+    use super::super::{Limits, make_authority};
     use super::*;
 
     fn made(folder: &Path, hosts: &[&str]) -> KeyFiles {
-        let made = make_authority(folder, hosts).unwrap();
+        let made = make_authority(folder, Limits::Hosts(hosts)).unwrap();
         KeyFiles { certificate: made.certificate, key: made.key }
     }
 

@@ -545,3 +545,16 @@ fn the_command_makes_an_authority_once_and_says_where_it_belongs() {
         "{said}"
     );
 }
+
+#[test]
+fn an_authority_for_no_host_is_not_one_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses_alone = ["--upstream", "lan=http://10.0.0.1:5000"];
+    let refused = client_ca(folder.path(), &addresses_alone);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("no upstream has a host name; give --host"), "{said}");
+    assert!(!ca_files(folder.path()).0.exists());
+    let any = client_ca(folder.path(), &[&addresses_alone[..], &["--any-host"]].concat());
+    assert!(any.status.success(), "{any:?}");
+}
