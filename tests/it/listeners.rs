@@ -39,6 +39,18 @@ impl Stage {
         let says = || self.roadstead.log().contains(text);
         eventually(&format!("the log says `{text}`"), SOON, says).await;
     }
+
+    /// Waits until the certificate as it is now has been read, and found to be no good.
+    async fn tries_in_vain(&self) {
+        let failed = r#"roadstead_certificate_reads_total{outcome="failed",what="certificate"}"#;
+        let count = async || self.roadstead.metrics().await.get(failed).copied().unwrap_or(0.0);
+        // The next one may have begun before.
+        let (enough, deadline) = (count().await + 2.0, Instant::now() + PATIENCE);
+        while count().await < enough {
+            assert!(Instant::now() < deadline, "the files are not read");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 async fn stage(change: impl FnOnce(Setup) -> Setup, mut listen: Value) -> Stage {
@@ -188,12 +200,17 @@ async fn a_pair_that_does_not_fit_is_told_once_and_the_old_one_goes_on() {
     let stage = stage(|setup| setup, json!({ "tls": files(folder.path(), "tls") })).await;
     let speaker = Speaker::trusting(&[&signer.pem()]);
     let (certificate, _) = secure::paths(folder.path(), "tls");
-    replace(&certificate, &signer.issue(HOST).certificate);
     let told = || stage.roadstead.log().matches(TOLD).count();
+    replace(&certificate, &signer.issue(HOST).certificate);
+    stage.tries_in_vain().await;
     eventually("it is told", PATIENCE, || told() == 1).await;
     assert!(stage.roadstead.log().contains("tls.key can't be used with "));
+    shows(&speaker, stage.at, &old).await;
     replace(&certificate, &old.certificate[..old.certificate.len() / 2]);
+    stage.tries_in_vain().await;
+    shows(&speaker, stage.at, &old).await;
     fs::remove_file(&certificate).unwrap();
+    stage.tries_in_vain().await;
     shows(&speaker, stage.at, &old).await;
     let new = signer.issue(HOST);
     new.write(folder.path(), "tls");
