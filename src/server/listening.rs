@@ -6,7 +6,9 @@
 //! holds a receiver of the shutdown signal.
 
 use std::{
+    fs::Permissions,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -78,7 +80,14 @@ pub(super) fn endpoint(listen: &Listen, config: &Config) -> ListenerConfig {
             }
             ListenerConfig::tcp(name).tcp_socket_options(options)
         }
-        Address::Unix(_) => ListenerConfig::uds(name),
+        Address::Unix(_) => {
+            let endpoint = ListenerConfig::uds(name);
+            match listen.mode {
+                // Without them everybody may connect.
+                Some(mode) => endpoint.permissions(Permissions::from_mode(mode)),
+                None => endpoint,
+            }
+        }
     };
     endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
 }

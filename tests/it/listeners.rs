@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -419,6 +420,7 @@ async fn a_unix_socket_takes_a_header_from_whoever_may_open_it() {
     let listen = json!({ "address": format!("unix:{}", path.display()), "proxy_protocol": true });
     let allow = |setup: Setup| setup.key("access", json!({ "allow": ["192.0.2.7"] }));
     let stage = stage(allow, listen).await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     for (header, status) in
         [(v1("192.0.2.7"), 200), (v1("192.0.2.8"), 403), (b"PROXY UNKNOWN\r\n".to_vec(), 200)]
     {
