@@ -93,7 +93,7 @@ pub(super) fn endpoint(listen: &Listen, config: &Config) -> ListenerConfig {
 }
 
 /// Whether an IPv4 address has this port.
-fn has_ipv4(config: &Config, port: u16) -> bool {
+pub(super) fn has_ipv4(config: &Config, port: u16) -> bool {
     let is_it = |address: &SocketAddr| address.is_ipv4() && address.port() == port;
     let clients = config.listen.iter().any(|listen| match &listen.address {
         Address::Tcp(address) => is_it(address),
