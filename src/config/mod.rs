@@ -61,7 +61,7 @@ pub use self::proxy::{Environment, Proxy, ProxyLogin, ProxyServer};
 pub use self::secret::Secret;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
-pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode};
+pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Upstream, Writes};
 
 use self::problem::{Report, Scope};

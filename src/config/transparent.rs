@@ -15,7 +15,7 @@ use super::listen::KeyFiles;
 use super::nearest::choose;
 use super::problem::{Refusal, Scope, quoted};
 use super::raw::RawTransparent;
-use super::upstream::Upstream;
+use super::upstream::{Upstream, Writes};
 
 /// What a transparent listener does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,17 +101,16 @@ impl Transparent {
     /// from a host that is answered here.
     pub(super) fn check_beside(scope: &Scope<'_>, upstreams: &[Upstream]) {
         let intercepted = Intercepted::of(upstreams);
-        let clients = upstreams.iter().filter(|other| other.credentials.mode == Mode::Client);
-        for upstream in clients {
+        for upstream in upstreams {
             let mut services = token_services(upstream).into_iter();
             let answered = |(host, port): &(&str, u16)| intercepted.at(host, *port).is_some();
             if let Some((host, _)) = services.find(answered) {
                 scope.refuse(
                     format!(
-                        "clients of {} get their tokens from {host} themselves (credentials.mode: client), and {host} is answered here",
+                        "clients of {} get their tokens from {host} themselves (mode: client or writes: forward), and {host} is answered here",
                         upstream.name
                     ),
-                    "write mode: shared there, or remove transparent and give those clients a mirror",
+                    "write mode: shared and writes: deny there, or remove transparent and give those clients a mirror",
                 );
             }
         }
@@ -127,8 +126,12 @@ impl Transparent {
     }
 }
 
-/// Where an upstream is known to send its clients for tokens.
-fn token_services(upstream: &Upstream) -> Vec<(&str, u16)> {
+/// Where an upstream is known to send clients for tokens of their own, if it sees any: host and
+/// port.
+pub fn token_services(upstream: &Upstream) -> Vec<(&str, u16)> {
+    if upstream.credentials.mode != Mode::Client && upstream.writes != Writes::Forward {
+        return Vec::new();
+    }
     let service = |realm| Some((Url::host_str(realm)?, Url::port_or_known_default(realm)?));
     let mut services: Vec<_> = upstream.token_realms.iter().filter_map(service).collect();
     let own = &upstream.url;
@@ -294,6 +297,16 @@ mod tests {
         ] {
             parsed(&format!("{listen}\nupstreams: [{upstreams}]"));
         }
+    }
+
+    #[test]
+    fn clients_get_tokens_where_they_use_their_own_credentials() {
+        let mut hub = parsed("upstreams: [{ name: docker.io }]").upstreams.remove(0);
+        assert_eq!(token_services(&hub), []);
+        hub.writes = Writes::Forward;
+        assert_eq!(token_services(&hub), [("auth.docker.io", 443)]);
+        (hub.writes, hub.credentials.mode) = (Writes::Deny, Mode::Client);
+        assert_eq!(token_services(&hub), [("auth.docker.io", 443)]);
     }
 
     #[test]

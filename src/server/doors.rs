@@ -10,7 +10,7 @@ use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 
 use super::StartError;
 use crate::{
-    config::{self, Config, Intercepted, Listen, Mode, Upstream},
+    config::{self, Config, Intercepted, Listen},
     proxy::{Bounds, Door, TransparentDoor, Tunnels},
     tls::{Authority, Server, Watched},
 };
@@ -83,7 +83,9 @@ fn transparent_door(
     let authority = Authority::of(&transparent.ca, &common.intercepted.hosts());
     let authority = authority.map_err(|what| format!("transparent.ca: {what}"))?;
     let mut listed = transparent.tunnel_hosts.clone();
-    listed.extend(config.upstreams.iter().flat_map(token_services));
+    // Upstream sends clients with credentials of their own there.
+    let services = config.upstreams.iter().flat_map(config::token_services);
+    listed.extend(services.map(|(host, port)| format!("{host}:{port}")));
     let mut own_ports: Vec<u16> =
         config.listen.iter().filter_map(|listen| listen.address.port()).collect();
     own_ports.push(config.admin.address.port());
@@ -99,19 +101,6 @@ fn transparent_door(
         },
         allow: config.access.allow.clone(),
     })
-}
-
-/// Clients with credentials of their own get their tokens themselves, as upstream tells them.
-fn token_services(upstream: &Upstream) -> Vec<String> {
-    if upstream.credentials.mode != Mode::Client {
-        return Vec::new();
-    }
-    let realms = upstream.token_realms.iter();
-    realms
-        .filter_map(|realm| {
-            Some(format!("{}:{}", realm.host_str()?, realm.port_or_known_default()?))
-        })
-        .collect()
 }
 
 // === impl Certificates ===
