@@ -239,6 +239,15 @@ pub static TRANSPARENT: Lazy<IntCounterVec> = Lazy::new(|| {
     )
 });
 
+/// Certificates and authorities that were read again, by what came of it.
+pub static CERTIFICATE_READS: Lazy<IntCounterVec> = Lazy::new(|| {
+    counters(
+        "roadstead_certificate_reads_total",
+        "Changed files of a certificate or authority that were read: used or failed.",
+        &["what", "outcome"],
+    )
+});
+
 /// Makes every family known, so that a page shows those too that nothing has touched yet.
 pub fn register_all() {
     for family in [
@@ -246,6 +255,7 @@ pub fn register_all() {
         &RESPONSE_BYTES,
         &TRANSPARENT,
         &REQUEST_BYTES,
+        &CERTIFICATE_READS,
         &UPSTREAM_REQUESTS,
         &UPSTREAM_BYTES,
         &PULLS_SAVED,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::access::Access;
 use super::address::{Address, parse_socket};
-use super::problem::{Refusal, Scope};
+use super::problem::{Refusal, Scope, quoted};
 use super::raw::{RawAdmin, RawListen, RawListenTls, RawTls};
 use super::transparent::{Others, Transparent};
 
@@ -19,6 +19,8 @@ use super::transparent::{Others, Transparent};
 pub struct Listen {
     /// What to bind. Default: `0.0.0.0:5000`.
     pub address: Address,
+    /// Present on a Unix socket alone: its permissions; to connect is to write. Default: 0660.
+    pub mode: Option<u32>,
     /// Whether each connection begins with a PROXY header, which only `trusted_proxies` may send.
     /// Default: false.
     pub proxy_protocol: bool,
@@ -57,6 +59,9 @@ pub struct Admin {
     pub address: SocketAddr,
 }
 
+/// Of a Unix socket: whoever shares Roadstead's group may connect.
+const UNIX_MODE: u32 = 0o660;
+
 // === impl Listen ===
 
 impl Default for Listen {
@@ -68,7 +73,8 @@ impl Default for Listen {
 impl Listen {
     /// HTTP and nothing else.
     pub fn plain(address: Address) -> Self {
-        Self { address, proxy_protocol: false, tls: None, transparent: None }
+        let mode = matches!(address, Address::Unix(_)).then_some(UNIX_MODE);
+        Self { address, mode, proxy_protocol: false, tls: None, transparent: None }
     }
 
     pub(super) fn read_all(scope: &Scope<'_>, raw: Option<Vec<RawListen>>) -> Vec<Self> {
@@ -125,8 +131,16 @@ impl Listen {
             let what = "a transparent listener makes its certificates for each host";
             scope.at("tls").refuse(what, "remove tls from this entry");
         }
+        let mut listener = Self::plain(address);
+        if let Some(text) = raw.mode {
+            let scope = scope.at("mode");
+            if listener.mode.is_none() {
+                scope.refuse("only a Unix socket has permissions", "remove it from this entry");
+            }
+            listener.mode = scope.check(parse_mode(&text));
+        }
         let proxy_protocol = raw.proxy_protocol.unwrap_or(false);
-        Some(Self { address, proxy_protocol, tls, transparent })
+        Some(Self { proxy_protocol, tls, transparent, ..listener })
     }
 
     /// Refuses what goes against the rest of the configuration.
@@ -155,6 +169,7 @@ impl Listen {
     pub(super) fn to_raw(&self) -> RawListen {
         RawListen {
             address: Some(self.address.to_string()),
+            mode: self.mode.map(|mode| format!("{mode:04o}")),
             proxy_protocol: Some(self.proxy_protocol),
             tls: self.tls.as_ref().map(|tls| RawListenTls {
                 certificate: Some(tls.certificate.display().to_string()),
@@ -164,6 +179,17 @@ impl Listen {
             transparent: self.transparent.as_ref().map(Transparent::to_raw),
         }
     }
+}
+
+/// Permissions as `chmod` takes them.
+fn parse_mode(text: &str) -> Result<u32, Refusal> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| {
+        Refusal::new(
+            format!("{} are no permissions", quoted(text)),
+            "write them as chmod takes them, such as \"0660\"",
+        )
+    })
 }
 
 // === impl Tls ===
@@ -251,6 +277,26 @@ mod tests {
             parsed("listen: [{ address: 127.0.0.1:0 }, { address: 127.0.0.1:0 }]").listen.len(),
             2
         );
+    }
+
+    #[test]
+    fn a_unix_socket_has_permissions() {
+        let mode = |keys: &str| {
+            let config = parsed(&format!("listen: [{{ address: \"unix:/run/a.sock\"{keys} }}]"));
+            assert_eq!(parsed(&config.to_yaml()), config);
+            config.listen[0].mode
+        };
+        assert_eq!(mode(""), Some(0o660));
+        for text in ["\"0666\"", "0666", "666"] {
+            assert_eq!(mode(&format!(", mode: {text}")), Some(0o666), "{text}");
+        }
+        for text in ["\"0999\"", "\"4755\"", "rw", "-1"] {
+            let line = refused(&format!("listen: [{{ address: \"unix:/a\", mode: {text} }}]"));
+            assert!(line.contains("listen[0].mode: ") && line.contains("as chmod takes"), "{line}");
+        }
+        let line = refused("listen: [{ address: 127.0.0.1:80, mode: \"0600\" }]");
+        assert!(line.contains("listen[0].mode: only a Unix socket has permissions"), "{line}");
+        assert_eq!(parsed("listen: [{ address: 127.0.0.1:80 }]").listen[0].mode, None);
     }
 
     #[test]

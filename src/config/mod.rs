@@ -61,7 +61,7 @@ pub use self::proxy::{Environment, Proxy, ProxyLogin, ProxyServer};
 pub use self::secret::Secret;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
-pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode};
+pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Catalog, Upstream, Writes};
 
 use self::problem::{Report, Scope};
@@ -184,7 +184,7 @@ impl Config {
         if let Some(path) = data {
             store.directory = store::directory(&line.at("--data"), path);
         }
-        Self {
+        let config = Self {
             listen,
             admin,
             trusted_proxies,
@@ -200,7 +200,14 @@ impl Config {
                 raw.downstream.unwrap_or_default(),
             ),
             shutdown: Shutdown::read(&file.at("shutdown"), raw.shutdown.unwrap_or_default()),
+        };
+        for (index, listener) in config.listen.iter().enumerate() {
+            if listener.transparent.is_some() {
+                let scope = listen_scope.item(index).at("transparent");
+                Transparent::check_beside(&scope, &config.upstreams);
+            }
         }
+        config
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields, expecting = "a mapping such as { address: 0.0.0.0:5000 }")]
 pub(super) struct RawListen {
     pub(super) address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mode: Option<String>,
     pub(super) proxy_protocol: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<RawListenTls>,

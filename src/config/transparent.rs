@@ -7,12 +7,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use url::Url;
+
 use super::base_url::parse_authority;
+use super::credentials::Mode;
 use super::listen::KeyFiles;
 use super::nearest::choose;
 use super::problem::{Refusal, Scope, quoted};
 use super::raw::RawTransparent;
-use super::upstream::Upstream;
+use super::upstream::{Upstream, Writes};
 
 /// What a transparent listener does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,9 @@ const OTHERS: [(&str, Others); 2] = [("refuse", Others::Refuse), ("tunnel", Othe
 /// Where clients of Docker Hub go, whatever mirror of it is configured.
 const DOCKER_HUB: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
+/// Registries whose clients get their tokens from the very host that they pull from.
+const OWN_TOKENS: [&str; 4] = ["ghcr.io", "quay.io", "gcr.io", "public.ecr.aws"];
+
 /// Of a registry that is named without one.
 const HTTPS: u16 = 443;
 
@@ -91,6 +97,25 @@ impl Transparent {
         Some(Self { mode: mode?, ca: ca?, others: others?, tunnel_hosts })
     }
 
+    /// Refuses what goes against the upstreams: a client that gets its tokens itself can't get them
+    /// from a host that is answered here.
+    pub(super) fn check_beside(scope: &Scope<'_>, upstreams: &[Upstream]) {
+        let intercepted = Intercepted::of(upstreams);
+        for upstream in upstreams {
+            let mut services = token_services(upstream).into_iter();
+            let answered = |(host, port): &(&str, u16)| intercepted.at(host, *port).is_some();
+            if let Some((host, _)) = services.find(answered) {
+                scope.refuse(
+                    format!(
+                        "clients of {} get their tokens from {host} themselves (mode: client or writes: forward), and {host} is answered here",
+                        upstream.name
+                    ),
+                    "write mode: shared and writes: deny there, or remove transparent and give those clients a mirror",
+                );
+            }
+        }
+    }
+
     pub(super) fn to_raw(&self) -> RawTransparent {
         RawTransparent {
             mode: word(&MODES, self.mode),
@@ -99,6 +124,21 @@ impl Transparent {
             tunnel_hosts: Some(self.tunnel_hosts.clone()),
         }
     }
+}
+
+/// Where an upstream is known to send clients for tokens of their own, if it sees any: host and
+/// port.
+pub fn token_services(upstream: &Upstream) -> Vec<(&str, u16)> {
+    if upstream.credentials.mode != Mode::Client && upstream.writes != Writes::Forward {
+        return Vec::new();
+    }
+    let service = |realm| Some((Url::host_str(realm)?, Url::port_or_known_default(realm)?));
+    let mut services: Vec<_> = upstream.token_realms.iter().filter_map(service).collect();
+    let own = &upstream.url;
+    if services.is_empty() && OWN_TOKENS.contains(&own.host.as_str()) {
+        services.push((&own.host, own.port));
+    }
+    services
 }
 
 fn word<T: PartialEq>(words: &[(&str, T)], value: T) -> Option<String> {
@@ -223,6 +263,50 @@ mod tests {
         );
         let line = refused(&listen(&format!("mode: sni, {ca}, tunnel_hosts: [10.0.0.1]")));
         assert!(line.contains("transparent.tunnel_hosts[0]: `10.0.0.1` is an address"), "{line}");
+    }
+
+    #[test]
+    fn a_token_service_that_would_be_answered_here_is_refused() {
+        let (_kept, file) = scratch_file("pem");
+        let listen = listen(&format!("mode: connect, ca: {{ certificate: {file}, key: {file} }}"));
+        let mode = |name: &str, keys: &str| {
+            format!("{{ name: {name}, credentials: {{ mode: client }}{keys} }}")
+        };
+        let harbor = |realm: &str| {
+            let url = "url: \"https://harbor.corp\"";
+            mode("harbor", &format!(", {url}, token_realms: [\"{realm}\"]"))
+        };
+        for (upstreams, host) in [
+            (mode("ghcr.io", ""), "ghcr.io"),
+            (mode("quay.io", ""), "quay.io"),
+            (harbor("https://harbor.corp/service/token"), "harbor.corp"),
+            (format!("{}, {{ name: ghcr.io }}", mode("lscr.io", "")), "ghcr.io"),
+        ] {
+            let line = refused(&format!("{listen}\nupstreams: [{upstreams}]"));
+            let told = "listen[0].transparent: clients of ";
+            assert!(line.contains(told), "{line}");
+            assert!(line.contains(&format!("get their tokens from {host} themselves")), "{line}");
+        }
+        for upstreams in [
+            mode("docker.io", ""),
+            mode("lscr.io", ""),
+            harbor("https://sso.corp/token"),
+            "{ name: ghcr.io }".to_owned(),
+            // It asks for a password of its own, or for none.
+            mode("basic", ", url: \"https://basic.corp\""),
+        ] {
+            parsed(&format!("{listen}\nupstreams: [{upstreams}]"));
+        }
+    }
+
+    #[test]
+    fn clients_get_tokens_where_they_use_their_own_credentials() {
+        let mut hub = parsed("upstreams: [{ name: docker.io }]").upstreams.remove(0);
+        assert_eq!(token_services(&hub), []);
+        hub.writes = Writes::Forward;
+        assert_eq!(token_services(&hub), [("auth.docker.io", 443)]);
+        (hub.writes, hub.credentials.mode) = (Writes::Deny, Mode::Client);
+        assert_eq!(token_services(&hub), [("auth.docker.io", 443)]);
     }
 
     #[test]

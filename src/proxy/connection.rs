@@ -3,7 +3,8 @@
 //! Pingora's own read timeout starts anew with each byte, so that a client that
 //! dribbles its head holds a connection for ever; its write timeout is for a
 //! whole write, however large. [`Guarded`] gives each head one deadline in
-//! total, and cuts a client only once it has taken nothing for a while.
+//! total, and cuts a client only once it has taken nothing for a while. HTTP/2
+//! minds its own connections from the preface on, for which Pingora waits for ever.
 
 use std::{
     pin::Pin,
@@ -28,11 +29,14 @@ use pingora::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, Sleep},
+    time::{Sleep, sleep},
 };
 
 use super::{Drain, Proxy, drain::Counted};
 use crate::{config::Downstream, metrics};
+
+/// Each HTTP/2 connection begins with these (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// Pingora's proxy behind the connections' rules.
 pub struct Connections {
@@ -77,6 +81,10 @@ enum HeadState {
     Reading(Pin<Box<Sleep>>),
     /// A request is being served; bytes that come belong to its body.
     Serving,
+    /// It speaks HTTP/2, and so many bytes of the preface are missing.
+    Preface(usize, Pin<Box<Sleep>>),
+    /// It speaks HTTP/2, and Pingora has a time limit for all else.
+    Framed,
 }
 
 // === impl Connections ===
@@ -113,12 +121,8 @@ impl Connections {
 
     /// Serves HTTP until the client or its time is gone.
     pub(super) async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let stream = if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            stream
-        } else {
-            Box::new(Guarded::new(stream, self.limits))
-        };
-        ServerApp::process_new(&self.proxy, stream, shutdown).await
+        let guarded = Box::new(Guarded::new(stream, self.limits));
+        ServerApp::process_new(&self.proxy, guarded, shutdown).await
     }
 
     /// Runs once a listener is closed. Pingora's own cleanup closes each connection on which
@@ -149,7 +153,11 @@ pub(super) fn head_is_read(session: &Session) {
 impl Guarded {
     fn new(inner: Stream, limits: Limits) -> Self {
         let is_read = AtomicBool::new(false);
-        Self { inner, limits, state: HeadState::Idle, stalled: None, is_read }
+        let state = match inner.selected_alpn_proto() {
+            Some(ALPN::H2) => HeadState::Preface(PREFACE_BYTES, Box::pin(sleep(limits.head))),
+            _ => HeadState::Idle,
+        };
+        Self { inner, limits, state, stalled: None, is_read }
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
@@ -157,8 +165,20 @@ impl Guarded {
             self.state = HeadState::Serving;
         }
         match &mut self.state {
-            HeadState::Reading(deadline) => expired(deadline, cx),
-            HeadState::Idle | HeadState::Serving => Ok(()),
+            HeadState::Reading(deadline) | HeadState::Preface(_, deadline) => expired(deadline, cx),
+            HeadState::Idle | HeadState::Serving | HeadState::Framed => Ok(()),
+        }
+    }
+
+    /// So many bytes have come.
+    fn came(&mut self, bytes: usize) {
+        match &mut self.state {
+            HeadState::Idle if bytes > 0 => {
+                self.state = HeadState::Reading(Box::pin(sleep(self.limits.head)));
+            }
+            HeadState::Preface(missing, _) if *missing > bytes => *missing -= bytes,
+            HeadState::Preface(..) => self.state = HeadState::Framed,
+            HeadState::Idle | HeadState::Reading(_) | HeadState::Serving | HeadState::Framed => {}
         }
     }
 
@@ -180,7 +200,7 @@ impl Guarded {
             return written;
         }
         let limit = self.limits.write;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
         expired(stalled, cx)?;
         Poll::Pending
     }
@@ -203,10 +223,7 @@ impl AsyncRead for Guarded {
         this.poll_deadline(cx)?;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before && matches!(this.state, HeadState::Idle) {
-            let deadline = tokio::time::sleep_until(Instant::now() + this.limits.head);
-            this.state = HeadState::Reading(Box::pin(deadline));
-        }
+        this.came(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }

@@ -29,7 +29,7 @@ use pingora::{
 pub use connection::Connections;
 use drain::Counted;
 pub use drain::Drain;
-pub use entrance::{Door, Entrance, TransparentDoor, Tunnels};
+pub use entrance::{Bounds, Door, Entrance, TransparentDoor, Tunnels};
 
 use crate::{
     config::Downstream,

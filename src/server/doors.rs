@@ -10,8 +10,8 @@ use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 
 use super::StartError;
 use crate::{
-    config::{self, Config, Intercepted, Listen, Mode, Upstream},
-    proxy::{Door, TransparentDoor, Tunnels},
+    config::{self, Config, Intercepted, Listen},
+    proxy::{Bounds, Door, TransparentDoor, Tunnels},
     tls::{Authority, Server, Watched},
 };
 
@@ -24,6 +24,12 @@ pub(super) struct Doors {
     pub(super) certificates: Certificates,
 }
 
+/// What all transparent listeners have in common.
+struct Common {
+    intercepted: Arc<Intercepted>,
+    bounds: Arc<Bounds>,
+}
+
 /// Follows the files of certificates while the server runs.
 #[derive(Default)]
 pub(super) struct Certificates(Vec<Arc<dyn Watched>>);
@@ -32,11 +38,14 @@ pub(super) struct Certificates(Vec<Arc<dyn Watched>>);
 
 impl Doors {
     pub(super) fn prepare(config: &Config) -> Result<Self, StartError> {
-        let intercepted = Arc::new(Intercepted::of(&config.upstreams));
+        let common = Common {
+            intercepted: Arc::new(Intercepted::of(&config.upstreams)),
+            bounds: Bounds::new(config.downstream.max_connections),
+        };
         let mut certificates = Certificates::default();
         let mut doors = Vec::new();
         for (index, listen) in config.listen.iter().enumerate() {
-            let door = door(config, listen, &intercepted, &mut certificates);
+            let door = door(config, listen, &common, &mut certificates);
             doors.push(
                 door.map_err(|problem| StartError::Config(format!("listen[{index}].{problem}")))?,
             );
@@ -48,7 +57,7 @@ impl Doors {
 fn door(
     config: &Config,
     listen: &Listen,
-    intercepted: &Arc<Intercepted>,
+    common: &Common,
     certificates: &mut Certificates,
 ) -> Result<Door, String> {
     let tls = match &listen.tls {
@@ -57,7 +66,7 @@ fn door(
     };
     certificates.0.extend(tls.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>));
     let transparent = match &listen.transparent {
-        Some(transparent) => Some(transparent_door(config, transparent, intercepted)?),
+        Some(transparent) => Some(transparent_door(config, transparent, common)?),
         None => None,
     };
     let authority = transparent.iter().map(|door| Arc::clone(&door.authority) as Arc<dyn Watched>);
@@ -69,35 +78,29 @@ fn door(
 fn transparent_door(
     config: &Config,
     transparent: &config::Transparent,
-    intercepted: &Arc<Intercepted>,
+    common: &Common,
 ) -> Result<TransparentDoor, String> {
-    let authority = Authority::of(&transparent.ca, &intercepted.hosts());
+    let authority = Authority::of(&transparent.ca, &common.intercepted.hosts());
     let authority = authority.map_err(|what| format!("transparent.ca: {what}"))?;
     let mut listed = transparent.tunnel_hosts.clone();
-    listed.extend(config.upstreams.iter().flat_map(token_services));
+    // Upstream sends clients with credentials of their own there.
+    let services = config.upstreams.iter().flat_map(config::token_services);
+    listed.extend(services.map(|(host, port)| format!("{host}:{port}")));
     let mut own_ports: Vec<u16> =
         config.listen.iter().filter_map(|listen| listen.address.port()).collect();
     own_ports.push(config.admin.address.port());
     Ok(TransparentDoor {
         mode: transparent.mode,
         authority: Arc::new(authority),
-        intercepted: Arc::clone(intercepted),
-        tunnels: Tunnels { others: transparent.others, listed, own_ports },
+        intercepted: Arc::clone(&common.intercepted),
+        tunnels: Tunnels {
+            others: transparent.others,
+            listed,
+            own_ports,
+            bounds: Arc::clone(&common.bounds),
+        },
         allow: config.access.allow.clone(),
     })
-}
-
-/// Clients with credentials of their own get their tokens themselves, as upstream tells them.
-fn token_services(upstream: &Upstream) -> Vec<String> {
-    if upstream.credentials.mode != Mode::Client {
-        return Vec::new();
-    }
-    let realms = upstream.token_realms.iter();
-    realms
-        .filter_map(|realm| {
-            Some(format!("{}:{}", realm.host_str()?, realm.port_or_known_default()?))
-        })
-        .collect()
 }
 
 // === impl Certificates ===

@@ -6,7 +6,9 @@
 //! holds a receiver of the shutdown signal.
 
 use std::{
+    fs::Permissions,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -78,13 +80,20 @@ pub(super) fn endpoint(listen: &Listen, config: &Config) -> ListenerConfig {
             }
             ListenerConfig::tcp(name).tcp_socket_options(options)
         }
-        Address::Unix(_) => ListenerConfig::uds(name),
+        Address::Unix(_) => {
+            let endpoint = ListenerConfig::uds(name);
+            match listen.mode {
+                // Without them everybody may connect.
+                Some(mode) => endpoint.permissions(Permissions::from_mode(mode)),
+                None => endpoint,
+            }
+        }
     };
     endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
 }
 
 /// Whether an IPv4 address has this port.
-fn has_ipv4(config: &Config, port: u16) -> bool {
+pub(super) fn has_ipv4(config: &Config, port: u16) -> bool {
     let is_it = |address: &SocketAddr| address.is_ipv4() && address.port() == port;
     let clients = config.listen.iter().any(|listen| match &listen.address {
         Address::Tcp(address) => is_it(address),

@@ -33,6 +33,9 @@ const AFTER: Duration = Duration::from_secs(72 * 3600);
 /// From here on a client gets another one.
 const RENEW: Duration = Duration::from_secs(24 * 3600);
 
+/// For an authority that is none, or not for this.
+const REMEDY: &str = "make one with `roadstead client ca`";
+
 /// The longest common name of X.509 (RFC 5280, ub-common-name).
 const LONGEST_COMMON_NAME: usize = 64;
 
@@ -53,7 +56,7 @@ pub struct Signer {
 /// What one host's clients are shown.
 struct Leaf {
     config: Arc<ServerConfig>,
-    renew: SystemTime,
+    made: SystemTime,
 }
 
 impl Authority {
@@ -87,21 +90,45 @@ impl Signer {
         })?;
         let issuer = Issuer::from_ca_cert_der(certificate, pair)
             .map_err(|error| files::told(&ca.certificate, &format!("can't be read ({error})")))?;
-        Ok(Self { issuer, chain, expires, hosts: hosts.clone(), leaves: Mutex::default() })
+        let hosts = hosts.clone();
+        let signer = Self { issuer, chain, expires, hosts, leaves: Mutex::default() };
+        match signer.is_named_right() {
+            Ok(true) => Ok(signer),
+            Ok(false) => {
+                let what = "has a subject that what it signs can't repeat (with one attribute twice, such as DC=corp, DC=com)";
+                Err(files::told(&ca.certificate, &format!("{what}; {REMEDY}")))
+            }
+            Err(error) => Err(files::told(&ca.certificate, &format!("can't sign ({error})"))),
+        }
+    }
+
+    /// Whether clients would find the authority by the name that its certificates give it, which
+    /// must be the same to the byte (RFC 5280 §4.1.2.4). What is read of a name may be less than
+    /// the name.
+    fn is_named_right(&self) -> Result<bool, String> {
+        let said = |error: &dyn std::fmt::Display| error.to_string();
+        let leaf = self.leaf("probe.invalid", SystemTime::now()).map_err(|e| said(&e))?.0;
+        let (_, leaf) = x509_parser::parse_x509_certificate(&leaf).map_err(|e| said(&e))?;
+        let own = self.chain.first().ok_or("there is no certificate")?;
+        let (_, own) = x509_parser::parse_x509_certificate(own).map_err(|e| said(&e))?;
+        Ok(leaf.issuer().as_raw() == own.subject().as_raw())
     }
 
     /// What a client that asks for `host` is shown.
     pub fn server(&self, host: &str) -> Result<Arc<ServerConfig>, String> {
+        self.server_at(host, SystemTime::now())
+    }
+
+    fn server_at(&self, host: &str, now: SystemTime) -> Result<Arc<ServerConfig>, String> {
         if !self.hosts.contains(host) {
             return Err(format!("{host} is no host of an upstream"));
         }
-        let now = SystemTime::now();
         let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(leaf) = leaves.get(host).filter(|leaf| now < leaf.renew) {
+        if let Some(leaf) = leaves.get(host).filter(|leaf| leaf.is_fresh(now)) {
             return Ok(Arc::clone(&leaf.config));
         }
         let config = Arc::new(self.sign(host, now)?);
-        let leaf = Leaf { config: Arc::clone(&config), renew: now + RENEW };
+        let leaf = Leaf { config: Arc::clone(&config), made: now };
         leaves.insert(host.to_owned(), leaf);
         Ok(config)
     }
@@ -146,14 +173,22 @@ impl Signer {
     }
 }
 
+// === impl Leaf ===
+
+impl Leaf {
+    /// A clock that was wrong may have made it in what is the future now.
+    fn is_fresh(&self, now: SystemTime) -> bool {
+        now.duration_since(self.made).is_ok_and(|age| age < RENEW)
+    }
+}
+
 /// An authority that may sign for all of `hosts`; answers when it ends.
 fn check(
     path: &Path,
     certificate: &CertificateDer<'_>,
     hosts: &HashSet<String>,
 ) -> Result<OffsetDateTime, String> {
-    let remedy = "make one with `roadstead client ca`";
-    let refused = |what: &str| Err(files::told(path, &format!("{what}; {remedy}")));
+    let refused = |what: &str| Err(files::told(path, &format!("{what}; {REMEDY}")));
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
         return refused("holds a broken certificate");
     };
@@ -203,11 +238,13 @@ fn allows(authority: &X509Certificate<'_>, host: &str) -> bool {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    use super::super::make_authority;
+    use base64::prelude::{BASE64_STANDARD, Engine as _};
+
+    use super::super::{Limits, make_authority};
     use super::*;
 
     fn made(folder: &Path, hosts: &[&str]) -> KeyFiles {
-        let made = make_authority(folder, hosts).unwrap();
+        let made = make_authority(folder, Limits::Hosts(hosts)).unwrap();
         KeyFiles { certificate: made.certificate, key: made.key }
     }
 
@@ -226,6 +263,53 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &signer.server("registry.corp").unwrap()));
         assert!(signer.server("example.com").unwrap_err().contains("no host of an upstream"));
         assert_eq!(signer.leaves.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_gets_another_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = made(folder.path(), &["ghcr.io"]);
+        let signer = Authority::of(&ca, &["ghcr.io"]).unwrap().get();
+        let now = SystemTime::now();
+        let ahead = signer.server_at("ghcr.io", now + RENEW * 3).unwrap();
+        let right = signer.server_at("ghcr.io", now).unwrap();
+        assert!(!Arc::ptr_eq(&ahead, &right));
+        for (later, is_same) in [(RENEW - Duration::from_secs(1), true), (RENEW, false)] {
+            let then = signer.server_at("ghcr.io", now + later).unwrap();
+            assert_eq!(Arc::ptr_eq(&right, &then), is_same, "{later:?}");
+        }
+    }
+
+    #[test]
+    fn an_authority_whose_name_can_not_be_repeated_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let ca = KeyFiles { certificate: path("crt"), key: path("key") };
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "corp");
+        params.distinguished_name.push(DnType::OrganizationalUnitName, "com");
+        let mut der = params.self_signed(&key).unwrap().der().to_vec();
+        fs::write(&ca.key, key.serialize_pem()).unwrap();
+        fs::set_permissions(&ca.key, fs::Permissions::from_mode(0o600)).unwrap();
+        let write = |der: &[u8]| {
+            let text = BASE64_STANDARD.encode(der);
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            fs::write(&ca.certificate, pem).unwrap();
+        };
+        write(&der);
+        assert!(Authority::of(&ca, &["ghcr.io"]).is_ok());
+        // Two organizations, where the unit was another kind of name.
+        let (organization, unit) = ([0x55, 4, 10], [0x55, 4, 11]);
+        while let Some(at) = der.windows(3).position(|oid| oid == unit) {
+            der[at..at + 3].copy_from_slice(&organization);
+        }
+        write(&der);
+        assert!(
+            refused(&ca, &["ghcr.io"]).contains("has a subject that what it signs can't repeat")
+        );
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! A value that is read from files, and read again when they change.
 //!
-//! What can't be read is told once and changes nothing: the value before stays. Files are replaced
-//! one after the other, so what is wrong is told only once it has stayed as it is for a moment.
+//! What can't be read is told once and changes nothing: the value before stays, and it is tried
+//! again at each look, since not all that can be wrong shows on the files themselves. They are
+//! replaced one after the other, so what is wrong is told only once it has stayed as it is for a
+//! moment.
 
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::SystemTime,
 };
+
+use crate::metrics::CERTIFICATE_READS;
 
 /// Something that follows its files.
 pub trait Watched: Send + Sync {
-    /// Looks whether they have changed, and reads them if so. May block.
+    /// Looks whether they have changed, and reads them if so or if they were no good. May block.
     fn look(&self);
 }
 
@@ -34,16 +37,25 @@ pub struct Kept<T> {
 #[derive(Debug)]
 struct Seen {
     stamps: Vec<Option<Stamp>>,
-    /// What is wrong with them, if that has not been told yet.
-    untold: Option<String>,
-    /// Whether what is wrong has been told since they were last whole.
-    is_told: bool,
+    state: State,
+}
+
+/// What the last attempt to read them came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    /// Something is wrong, which may be a change that is under way.
+    Doubtful,
+    /// Something is wrong, and has been told.
+    Bad,
 }
 
 /// Tells one state of a file from another; links are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp {
-    modified: Option<SystemTime>,
+    modified: (i64, i64),
+    /// Its owner, mode or contents; no program can set it back.
+    changed: (i64, i64),
     len: u64,
     inode: u64,
     device: u64,
@@ -60,7 +72,7 @@ impl<T> Kept<T> {
     ) -> Result<Self, String> {
         let stamps = stamps(&files);
         let value = RwLock::new(Arc::new(load()?));
-        let seen = Mutex::new(Seen { stamps, untold: None, is_told: false });
+        let seen = Mutex::new(Seen { stamps, state: State::Good });
         Ok(Self { what, files, load: Box::new(load), value, seen })
     }
 
@@ -69,10 +81,15 @@ impl<T> Kept<T> {
         Arc::clone(&self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn tell(&self, seen: &mut Seen) {
-        if let Some(problem) = seen.untold.take() {
-            tracing::error!(%problem, "a changed {} can't be used; the one before stays", self.what);
-            seen.is_told = true;
+    /// The state after `before`, of files that are as they were at the last look, or not.
+    fn failed(&self, problem: &str, before: State, is_same: bool) -> State {
+        match (before, is_same) {
+            (State::Good, _) | (State::Doubtful, false) => State::Doubtful,
+            (State::Doubtful, true) => {
+                tracing::error!(%problem, "a changed {} can't be used; the one before stays", self.what);
+                State::Bad
+            }
+            (State::Bad, _) => State::Bad,
         }
     }
 }
@@ -82,21 +99,22 @@ impl<T: Send + Sync> Watched for Kept<T> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken before they are read: what changes meanwhile is a change the next time.
         let stamps = stamps(&self.files);
-        if stamps == seen.stamps {
-            self.tell(&mut seen);
+        let is_same = stamps == seen.stamps;
+        if is_same && seen.state == State::Good {
             return;
         }
         seen.stamps = stamps;
-        match (self.load)() {
+        let (state, outcome) = match (self.load)() {
             Ok(value) => {
                 *self.value.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 let files: Vec<_> = self.files.iter().map(|file| file.display()).collect();
                 tracing::info!(?files, "a changed {} is used from now on", self.what);
-                (seen.untold, seen.is_told) = (None, false);
+                (State::Good, "used")
             }
-            Err(_) if seen.is_told => {}
-            Err(problem) => seen.untold = Some(problem),
-        }
+            Err(problem) => (self.failed(&problem, seen.state, is_same), "failed"),
+        };
+        seen.state = state;
+        CERTIFICATE_READS.with_label_values(&[self.what, outcome]).inc();
     }
 }
 
@@ -110,7 +128,8 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
     let stamp = |path: &PathBuf| -> io::Result<Stamp> {
         let file = fs::metadata(path)?;
         Ok(Stamp {
-            modified: file.modified().ok(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
             len: file.len(),
             inode: file.ino(),
             device: file.dev(),
@@ -121,6 +140,11 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        os::unix::fs::PermissionsExt,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
     use super::*;
 
     fn kept(path: PathBuf) -> Kept<String> {
@@ -164,20 +188,59 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "good").unwrap();
         let kept = kept(path.clone());
-        let state = || {
-            let seen = kept.seen.lock().unwrap();
-            (seen.untold.is_some(), seen.is_told)
-        };
+        let state = || kept.seen.lock().unwrap().state;
         fs::write(&path, "bad").unwrap();
         kept.look();
-        assert_eq!(state(), (true, false));
+        assert_eq!(state(), State::Doubtful);
         kept.look();
-        assert_eq!(state(), (false, true));
+        assert_eq!(state(), State::Bad);
         fs::write(&path, "still bad").unwrap();
         kept.look();
-        assert_eq!(state(), (false, true));
+        assert_eq!(state(), State::Bad);
         fs::write(&path, "good again").unwrap();
         kept.look();
-        assert_eq!(state(), (false, false));
+        assert_eq!(state(), State::Good);
+    }
+
+    #[test]
+    fn what_was_no_good_is_tried_again_though_the_files_stay_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, is_good) = (folder.path().join("file"), Arc::new(AtomicBool::new(true)));
+        fs::write(&path, "one").unwrap();
+        let load = {
+            let (path, is_good) = (path.clone(), Arc::clone(&is_good));
+            move || match is_good.load(Ordering::Acquire) {
+                true => fs::read_to_string(&path).map_err(|error| error.to_string()),
+                false => Err("it is not the time".to_owned()),
+            }
+        };
+        let kept = Kept::open("test", vec![path.clone()], load).unwrap();
+        is_good.store(false, Ordering::Release);
+        fs::write(&path, "two").unwrap();
+        kept.look();
+        kept.look();
+        assert_eq!(*kept.get(), "one");
+        is_good.store(true, Ordering::Release);
+        kept.look();
+        assert_eq!(*kept.get(), "two");
+    }
+
+    #[test]
+    fn a_changed_mode_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "good").unwrap();
+        let kept = kept(path.clone());
+        let before = kept.get();
+        // The clock of files may take ten milliseconds for a step.
+        for _ in 0..1000 {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            kept.look();
+            if !Arc::ptr_eq(&before, &kept.get()) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        panic!("it is not seen");
     }
 }

@@ -33,10 +33,22 @@ pub struct Made {
     pub key: PathBuf,
 }
 
+/// Whom an authority may vouch for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits<'a> {
+    /// Every name there is.
+    Any,
+    /// These hosts and the names below them; at least one.
+    Hosts(&'a [&'a str]),
+}
+
 /// Makes `roadstead-ca.crt` and `roadstead-ca.key` in `directory`, which is made if it is missing.
-/// Files that are there already are never touched. With no `hosts` it may vouch for every name. The
-/// error says what is wrong.
-pub fn make_authority(directory: &Path, hosts: &[&str]) -> Result<Made, String> {
+/// Files that are there already are never touched. The error says what is wrong.
+pub fn make_authority(directory: &Path, limits: Limits<'_>) -> Result<Made, String> {
+    if limits == Limits::Hosts(&[]) {
+        // A certificate says "nobody" and "everybody" alike: by no list.
+        return Err("an authority that may vouch for no host is of no use; name one".to_owned());
+    }
     let made = Made {
         certificate: directory.join("roadstead-ca.crt"),
         key: directory.join("roadstead-ca.key"),
@@ -49,7 +61,7 @@ pub fn make_authority(directory: &Path, hosts: &[&str]) -> Result<Made, String> 
             ));
         }
     }
-    let (certificate, key) = sign(hosts).map_err(|error| format!("it can't be made: {error}"))?;
+    let (certificate, key) = sign(limits).map_err(|error| format!("it can't be made: {error}"))?;
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: io::Error| format!("{path} can't be written: {error}")
@@ -66,7 +78,7 @@ pub fn make_authority(directory: &Path, hosts: &[&str]) -> Result<Made, String> 
 }
 
 /// Certificate and key in PEM.
-fn sign(hosts: &[&str]) -> Result<(String, String), rcgen::Error> {
+fn sign(limits: Limits<'_>) -> Result<(String, String), rcgen::Error> {
     let now = SystemTime::now();
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
@@ -79,7 +91,7 @@ fn sign(hosts: &[&str]) -> Result<(String, String), rcgen::Error> {
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    if !hosts.is_empty() {
+    if let Limits::Hosts(hosts) = limits {
         let name = |host: &&str| GeneralSubtree::DnsName((*host).to_owned());
         params.name_constraints = Some(NameConstraints {
             permitted_subtrees: hosts.iter().map(name).collect(),
@@ -109,28 +121,36 @@ mod tests {
     fn the_key_is_its_owner_s_alone_and_nothing_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("deep/ca");
-        let made = make_authority(&directory, &["ghcr.io"]).unwrap();
+        let made = make_authority(&directory, Limits::Hosts(&["ghcr.io"])).unwrap();
         let mode = fs::metadata(&made.key).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let before = (fs::read(&made.key).unwrap(), fs::read(&made.certificate).unwrap());
-        let told = make_authority(&directory, &["ghcr.io"]).unwrap_err();
+        let told = make_authority(&directory, Limits::Hosts(&["ghcr.io"])).unwrap_err();
         assert!(told.contains("roadstead-ca.crt is there already"), "{told}");
         fs::remove_file(&made.certificate).unwrap();
-        let told = make_authority(&directory, &["ghcr.io"]).unwrap_err();
+        let told = make_authority(&directory, Limits::Hosts(&["ghcr.io"])).unwrap_err();
         assert!(told.contains("roadstead-ca.key is there already"), "{told}");
         assert_eq!(fs::read(&made.key).unwrap(), before.0);
     }
 
     #[test]
     fn it_is_limited_to_its_hosts() {
-        let (pem, _) = sign(&["ghcr.io", "docker.io"]).unwrap();
+        let (pem, _) = sign(Limits::Hosts(&["ghcr.io", "docker.io"])).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
         let constraints = certificate.name_constraints().unwrap().unwrap();
         assert!(constraints.critical);
         assert_eq!(constraints.value.permitted_subtrees.as_ref().unwrap().len(), 2);
-        let (pem, _) = sign(&[]).unwrap();
+        let (pem, _) = sign(Limits::Any).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
         assert!(pem.parse_x509().unwrap().name_constraints().unwrap().is_none());
+    }
+
+    #[test]
+    fn no_hosts_are_never_all_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = make_authority(folder.path(), Limits::Hosts(&[])).unwrap_err();
+        assert!(told.contains("may vouch for no host"), "{told}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -12,7 +12,7 @@ mod server;
 
 pub use authority::{Authority, Signer};
 pub use kept::{Kept, Watched};
-pub use make::{Made, make_authority};
+pub use make::{Limits, Made, make_authority};
 pub use server::Server;
 
 /// What is offered to clients, the best first.

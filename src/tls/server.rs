@@ -4,8 +4,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use tokio_rustls::rustls::{
-    ServerConfig, crypto::ring, server::WebPkiClientVerifier, sign::CertifiedKey,
-    sign::SingleCertAndKey,
+    ServerConfig,
+    crypto::ring,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use super::{files, kept::Kept, protocols};
@@ -46,6 +48,11 @@ fn read(tls: &Tls) -> Result<ServerConfig, String> {
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = protocols();
+    if tls.client_ca.is_some() {
+        // A resumed session would not show its certificate again.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(config)
 }
 
@@ -81,5 +88,20 @@ mod tests {
         let tls =
             Tls { certificate: path("a.crt"), key: path("a.key"), client_ca: Some(path("b.crt")) };
         assert_eq!(Server::of(&tls).unwrap().get().alpn_protocols.len(), 2);
+    }
+
+    #[test]
+    fn a_client_shows_its_certificate_on_each_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = rcgen::generate_simple_self_signed(["roadstead".to_owned()]).unwrap();
+        fs::write(path("crt"), made.cert.pem()).unwrap();
+        fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
+        for (client_ca, resumes) in [(None, true), (Some(path("crt")), false)] {
+            let tls = Tls { certificate: path("crt"), key: path("key"), client_ca };
+            let config = Server::of(&tls).unwrap().get();
+            assert_eq!(config.send_tls13_tickets > 0, resumes);
+            assert_eq!(config.session_storage.can_cache(), resumes);
+        }
     }
 }

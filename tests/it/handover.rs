@@ -347,10 +347,13 @@ async fn a_unix_socket_is_handed_over_too() {
     let hub = Hub::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("roadstead.sock");
-    let listen = json!([{ "address": format!("unix:{}", path.display()) }]);
+    let listen = json!([{ "address": format!("unix:{}", path.display()), "mode": "0640" }]);
     let mut dynasty = Dynasty::found(Setup::of(&hub).key("listen", listen)).await;
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o640);
     dynasty.succeed().await;
     assert!(dynasty.roadstead.ended().await.success());
+    assert_eq!(mode(), 0o640);
     let mut socket = UnixStream::connect(&path).await.unwrap();
     socket.write_all(b"GET /v2/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,6 +39,18 @@ impl Stage {
     async fn logs(&self, text: &str) {
         let says = || self.roadstead.log().contains(text);
         eventually(&format!("the log says `{text}`"), SOON, says).await;
+    }
+
+    /// Waits until the certificate as it is now has been read, and found to be no good.
+    async fn tries_in_vain(&self) {
+        let failed = r#"roadstead_certificate_reads_total{outcome="failed",what="certificate"}"#;
+        let count = async || self.roadstead.metrics().await.get(failed).copied().unwrap_or(0.0);
+        // The next one may have begun before.
+        let (enough, deadline) = (count().await + 2.0, Instant::now() + PATIENCE);
+        while count().await < enough {
+            assert!(Instant::now() < deadline, "the files are not read");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
@@ -110,6 +123,31 @@ async fn what_is_not_tls_is_turned_away_and_harms_nobody() {
     assert_eq!(said.status, 200);
 }
 
+#[tokio::test]
+async fn who_says_http_2_must_begin_with_it_in_time() {
+    let (signer, folder, _) = signed();
+    let listen = json!({ "tls": files(folder.path(), "tls") });
+    let stage = stage(|setup| setup.key("downstream.head", "1s"), listen).await;
+    let speaker = Speaker::trusting(&[&signer.pem()]).protocol(b"h2");
+    for start in ["", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut stream = speaker.dial(stage.at, HOST).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "`{start}` may go on for ever");
+    }
+    // Who has begun may idle for as long as `downstream.keepalive` says.
+    let stream = speaker.dial(stage.at, HOST).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    let early = tokio::time::timeout(Duration::from_millis(1500), &mut connection).await;
+    assert!(early.is_err(), "{early:?}");
+    let request = http::Request::get(format!("https://{HOST}/v2/")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+}
+
 /// Asks again and again on new connections until told to stop.
 async fn ask(speaker: Speaker, at: SocketAddr, stop: Arc<AtomicBool>, asked: Arc<AtomicUsize>) {
     while !stop.load(Ordering::Acquire) {
@@ -163,12 +201,17 @@ async fn a_pair_that_does_not_fit_is_told_once_and_the_old_one_goes_on() {
     let stage = stage(|setup| setup, json!({ "tls": files(folder.path(), "tls") })).await;
     let speaker = Speaker::trusting(&[&signer.pem()]);
     let (certificate, _) = secure::paths(folder.path(), "tls");
-    replace(&certificate, &signer.issue(HOST).certificate);
     let told = || stage.roadstead.log().matches(TOLD).count();
+    replace(&certificate, &signer.issue(HOST).certificate);
+    stage.tries_in_vain().await;
     eventually("it is told", PATIENCE, || told() == 1).await;
     assert!(stage.roadstead.log().contains("tls.key can't be used with "));
+    shows(&speaker, stage.at, &old).await;
     replace(&certificate, &old.certificate[..old.certificate.len() / 2]);
+    stage.tries_in_vain().await;
+    shows(&speaker, stage.at, &old).await;
     fs::remove_file(&certificate).unwrap();
+    stage.tries_in_vain().await;
     shows(&speaker, stage.at, &old).await;
     let new = signer.issue(HOST);
     new.write(folder.path(), "tls");
@@ -377,6 +420,7 @@ async fn a_unix_socket_takes_a_header_from_whoever_may_open_it() {
     let listen = json!({ "address": format!("unix:{}", path.display()), "proxy_protocol": true });
     let allow = |setup: Setup| setup.key("access", json!({ "allow": ["192.0.2.7"] }));
     let stage = stage(allow, listen).await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     for (header, status) in
         [(v1("192.0.2.7"), 200), (v1("192.0.2.8"), 403), (b"PROXY UNKNOWN\r\n".to_vec(), 200)]
     {

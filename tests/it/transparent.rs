@@ -329,6 +329,73 @@ async fn a_listed_host_that_is_ourselves_is_refused() {
     assert!(String::from_utf8_lossy(&said.body).contains("leads back to this proxy"), "{said:?}");
 }
 
+/// A router in front of `to`, whose own address nobody would take for that.
+async fn port_forward(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (at, came) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&came);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::AcqRel);
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (at, came)
+}
+
+#[tokio::test]
+async fn a_way_back_through_a_port_forward_is_gone_once() {
+    let sni = free_address();
+    let (outer, came) = port_forward(sni).await;
+    let keys = json!({ "tunnel_hosts": [format!("localhost:{}", outer.port())] });
+    let stage = stage(keys, |setup| {
+        let mut listen = setup.value("listen");
+        listen[1]["address"] = json!(sni.to_string());
+        setup.key("listen", listen).key("downstream.max_connections", 50)
+    })
+    .await;
+    let error = stage.speaker().dial(sni, "localhost").await.unwrap_err().to_string();
+    assert!(error.contains("Unrecogni"), "{error}");
+    assert_eq!(came.load(Ordering::Acquire), 1);
+    let says = || stage.roadstead.log().contains("localhost leads back to this proxy");
+    eventually("the log says so", SOON, says).await;
+    assert!(stage.speaker().get(sni, "ghcr.io", "/v2/").await.is_ok());
+}
+
+#[tokio::test]
+async fn tunnels_leave_room_for_clients_that_pull() {
+    let (far, _, _) = stranger("localhost").await;
+    let target = format!("localhost:{}", far.port());
+    let listed = json!({ "tunnel_hosts": [target] });
+    let stage = stage(listed, |setup| setup.key("downstream.max_connections", 4)).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..2 {
+        tunnels.push(connected(stage.connect, "localhost", far.port()).await);
+    }
+    let said = refused(stage.connect, &target).await;
+    assert_eq!(said.status, 503);
+    assert!(String::from_utf8_lossy(&said.body).contains("too many tunnels are open"), "{said:?}");
+    assert_eq!(stage.by_connect("ghcr.io", "/v2/").await.status, 200);
+    tunnels.pop();
+    let deadline = Instant::now() + PATIENCE;
+    while connect_status(stage.connect, &target).await != 200 {
+        assert!(Instant::now() < deadline, "a tunnel's place is not free again");
+    }
+}
+
+/// The status of the answer to a `CONNECT`.
+async fn connect_status(at: SocketAddr, target: &str) -> u16 {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut line = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut line).await.unwrap();
+    String::from_utf8_lossy(&line)["HTTP/1.1 ".len()..].parse().unwrap()
+}
+
 #[tokio::test]
 async fn a_far_end_that_is_not_there_is_a_bad_gateway() {
     let nobody = free_address().port();
@@ -544,4 +611,17 @@ fn the_command_makes_an_authority_once_and_says_where_it_belongs() {
         said.contains("listen[0].transparent.ca: ") && said.contains("is not valid PEM"),
         "{said}"
     );
+}
+
+#[test]
+fn an_authority_for_no_host_is_not_one_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses_alone = ["--upstream", "lan=http://10.0.0.1:5000"];
+    let refused = client_ca(folder.path(), &addresses_alone);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("no upstream has a host name; give --host"), "{said}");
+    assert!(!ca_files(folder.path()).0.exists());
+    let any = client_ca(folder.path(), &[&addresses_alone[..], &["--any-host"]].concat());
+    assert!(any.status.success(), "{any:?}");
 }

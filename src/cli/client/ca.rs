@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     cli::{FAILED, WRONG_USAGE, complain},
     config::{Config, ConfigError, Intercepted, Overrides},
-    tls::{Made, make_authority},
+    tls::{Limits, Made, make_authority},
 };
 
 /// Where each system wants a further authority.
@@ -65,10 +65,14 @@ impl Ca {
             let problem = format!("--host: `{bad}` is not a host name; write it as ghcr.io");
             return complain(&problem, WRONG_USAGE);
         }
-        let limits: Vec<&str> = hosts.iter().map(String::as_str).collect();
-        match make_authority(&self.directory, if self.any_host { &[] } else { &limits }) {
+        if hosts.is_empty() && !self.any_host {
+            return complain(&"no upstream has a host name; give --host HOST", WRONG_USAGE);
+        }
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let limits = if self.any_host { Limits::Any } else { Limits::Hosts(&hosts) };
+        match make_authority(&self.directory, limits) {
             Ok(made) => {
-                self.print(&made, &limits);
+                self.print(&made, &hosts);
                 ExitCode::SUCCESS
             }
             Err(problem) => complain(&problem, FAILED),

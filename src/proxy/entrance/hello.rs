@@ -14,6 +14,16 @@ const LONGEST: usize = 64 << 10;
 /// TLS alert 112, fatal: nobody of that name is here (RFC 6066 §3).
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
+/// TLS records of handshakes, and what stands before their bytes.
+const HANDSHAKE: u8 = 22;
+const RECORD_HEADER: usize = 5;
+
+/// In a ClientHello, after its type, length and version (RFC 8446 §4.1.2).
+const RANDOM_AT: usize = 6;
+
+/// What tells one ClientHello from all others.
+pub(super) type Random = [u8; 32];
+
 /// What a client said first.
 #[derive(Debug)]
 pub(super) struct Hello {
@@ -21,6 +31,26 @@ pub(super) struct Hello {
     pub(super) bytes: Vec<u8>,
     /// The server's name, in lower case, if it said one.
     pub(super) host: Option<String>,
+}
+
+// === impl Hello ===
+
+impl Hello {
+    /// Its random; `None` if it is cut short.
+    pub(super) fn random(&self) -> Option<Random> {
+        let mut records = self.bytes.as_slice();
+        let mut said = Vec::new();
+        // It may be spread over records.
+        while said.len() < RANDOM_AT + size_of::<Random>() {
+            let (&[kind, _, _, high, low], rest) = records.split_first_chunk::<RECORD_HEADER>()?;
+            let (record, rest) = rest.split_at_checked(u16::from_be_bytes([high, low]).into())?;
+            if kind == HANDSHAKE {
+                said.extend_from_slice(record);
+            }
+            records = rest;
+        }
+        said.get(RANDOM_AT..)?.first_chunk().copied()
+    }
 }
 
 /// Reads a whole ClientHello.
@@ -72,4 +102,40 @@ async fn say(socket: &mut Socket, bytes: &[u8]) -> std::io::Result<()> {
     socket.write_all(bytes).await?;
     socket.flush().await?;
     AsyncWriteExt::shutdown(socket).await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn random(bytes: Vec<u8>) -> Option<Random> {
+        Hello { bytes, host: None }.random()
+    }
+
+    /// Spread over records of so many bytes.
+    fn in_records(said: &[u8], bytes: usize) -> Vec<u8> {
+        let record = |piece: &[u8]| {
+            [&[HANDSHAKE, 3, 1], &(piece.len() as u16).to_be_bytes()[..], piece].concat()
+        };
+        said.chunks(bytes).flat_map(record).collect()
+    }
+
+    #[test]
+    fn the_random_is_found_however_the_hello_is_cut_in_records() {
+        let own: Random = std::array::from_fn(|at| at as u8);
+        let said = [&[1, 0, 0, 200, 3, 3][..], &own, &[0; 80]].concat();
+        for bytes in [1, 5, 6, 7, 37, 38, 39, 200] {
+            assert_eq!(random(in_records(&said, bytes)), Some(own), "{bytes}");
+        }
+        assert_eq!(random(in_records(&said[..37], 200)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_break_it(bytes: Vec<u8>) {
+            let _ = random(bytes);
+        }
+    }
 }

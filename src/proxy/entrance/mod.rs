@@ -4,6 +4,7 @@
 //! listener by what its files and headers say at that moment. All of it must be done within
 //! `downstream.head`; whoever is turned away is named in the log.
 
+mod bounds;
 mod connect;
 mod hello;
 mod proxy_header;
@@ -30,8 +31,8 @@ use pingora::{
 };
 use tokio_rustls::rustls::ServerConfig;
 
+pub use self::{bounds::Bounds, transparent::TransparentDoor, tunnel::Tunnels};
 use self::{proxy_header::Said, tunnel::Tunnel};
-pub use self::{transparent::TransparentDoor, tunnel::Tunnels};
 use super::Connections;
 use crate::{filter::Destination, tls};
 

@@ -14,9 +14,11 @@ use pingora::{
 
 use super::{
     Away, Inside, address,
+    bounds::Passing,
     connect::{self, No},
-    handshake, hello,
-    tunnel::{Tunnel, Tunnels},
+    handshake,
+    hello::{self, Hello},
+    tunnel::{Far, Tunnel, Tunnels},
 };
 use crate::{
     config::{Intercepted, TransparentMode},
@@ -75,7 +77,7 @@ impl TransparentDoor {
         match self.tunnels.open(host, port).await {
             Ok(far) => {
                 connect::accept(&mut socket).await?;
-                Ok(Inside::Tunnel(Box::new(Tunnel::new(socket, far, wanted.host))))
+                Ok(Inside::Tunnel(Box::new(Tunnel::new(socket, far, wanted.host, None))))
             }
             Err(no) => Err(turn_away(socket, no).await),
         }
@@ -85,19 +87,32 @@ impl TransparentDoor {
         let hello = hello::read(&mut socket).await?;
         // To be read again: by us, or by the far end.
         socket.rewind(&hello.bytes);
-        let refused = match hello.host {
+        let refused = match &hello.host {
             _ if !self.allows(&socket) => "it may not pull here (access.allow)".to_owned(),
             None => "its ClientHello names no host (SNI)".to_owned(),
-            Some(host) => match self.intercepted.named(&host) {
-                Some(upstream) => return self.serve(socket, &host, upstream).await,
-                None => match self.tunnels.open(&host, self.tunnels.port_of(&host)).await {
-                    Ok(far) => return Ok(Inside::Tunnel(Box::new(Tunnel::new(socket, far, host)))),
+            Some(host) => match self.intercepted.named(host) {
+                Some(upstream) => return self.serve(socket, host, upstream).await,
+                None => match self.pass(&hello, host).await {
+                    Ok((far, passing)) => {
+                        let tunnel = Tunnel::new(socket, far, host.clone(), Some(passing));
+                        return Ok(Inside::Tunnel(Box::new(tunnel)));
+                    }
                     Err(no) => no.why,
                 },
             },
         };
         hello::refuse(&mut socket).await;
         Err(Away::Refused(refused))
+    }
+
+    /// The far end of a tunnel for a ClientHello that has not come back through one.
+    async fn pass(&self, hello: &Hello, host: &str) -> Result<(Far, Passing), No> {
+        let passing = hello.random().and_then(|random| self.tunnels.bounds.pass(random));
+        let passing = passing.ok_or_else(|| {
+            No::new(StatusCode::FORBIDDEN, format!("{host} leads back to this proxy"))
+        })?;
+        let far = self.tunnels.open(host, self.tunnels.port_of(host)).await?;
+        Ok((far, passing))
     }
 
     /// `access.allow`; the chain asks again for each request.

@@ -20,10 +20,15 @@ use pingora::{protocols::l4::stream::Stream as Socket, server::ShutdownWatch};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::Instant,
 };
 
-use super::{address, connect::No};
+use super::{
+    address,
+    bounds::{Bounds, Busy, Passing},
+    connect::No,
+};
 use crate::{config::Others, upstream};
 
 /// The port that is meant where none is listed.
@@ -54,6 +59,15 @@ pub struct Tunnels {
     pub listed: Vec<String>,
     /// Where we listen ourselves.
     pub own_ports: Vec<u16>,
+    /// How many there may be at all listeners.
+    pub bounds: Arc<Bounds>,
+}
+
+/// A far end, which counts as a tunnel from here on.
+#[derive(Debug)]
+pub(super) struct Far {
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
 }
 
 /// Where a host may be.
@@ -66,8 +80,10 @@ enum Reach {
 /// Two ends that are there.
 pub(super) struct Tunnel {
     near: Active,
-    far: TcpStream,
+    far: Far,
     host: String,
+    /// The ClientHello that goes through it first, where that is known.
+    passing: Option<Passing>,
 }
 
 /// The client's end, which knows what has gone either way, and when.
@@ -86,38 +102,52 @@ struct Active {
 
 impl Tunnels {
     /// Connects to a host; or what to tell the client.
-    pub(super) async fn open(&self, host: &str, port: u16) -> Result<TcpStream, No> {
-        let forbidden = |why: String| No::new(StatusCode::FORBIDDEN, why);
+    pub(super) async fn open(&self, host: &str, port: u16) -> Result<Far, No> {
         let Some(reach) = self.reach(host, port) else {
-            return Err(forbidden(format!("{host}:{port} is no registry that is cached here")));
+            let why = format!("{host}:{port} is no registry that is cached here");
+            return Err(No::new(StatusCode::FORBIDDEN, why));
         };
-        let failed = |why: &str| {
-            No::new(StatusCode::BAD_GATEWAY, format!("{host}:{port} can't be reached: {why}"))
-        };
-        let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host, port))).await;
+        let place = self.bounds.tunnel().map_err(|Busy| busy("too many tunnels are open"))?;
+        let to = self.addresses(host, port, reach).await?;
+        let stream = self.connect(host, port, &to).await?;
+        let _ = stream.set_nodelay(true);
+        Ok(Far { stream, place })
+    }
+
+    /// Where a host may be connected to; never empty.
+    async fn addresses(&self, host: &str, port: u16, reach: Reach) -> Result<Vec<SocketAddr>, No> {
+        let failed = |why: &str| unreachable(host, port, why);
+        let found = tokio::time::timeout(LOOKUP, self.bounds.look_up(host, port)).await;
         let found = found.map_err(|_| failed("its name takes too long to be found"))?;
-        let found: Vec<SocketAddr> = found.map_err(|error| failed(&error.to_string()))?.collect();
-        let may = |to: &&SocketAddr| reach == Reach::Anywhere || upstream::is_public(to.ip());
-        let usable: Vec<&SocketAddr> = found.iter().filter(may).take(MOST_ADDRESSES).collect();
+        let found = found.map_err(|Busy| busy("too many names are being looked up"))?;
+        let found = found.map_err(|error| failed(&error.to_string()))?;
+        if found.is_empty() {
+            return Err(failed("it has no address"));
+        }
+        let may = |to: &SocketAddr| reach == Reach::Anywhere || upstream::is_public(to.ip());
+        let usable: Vec<_> = found.into_iter().filter(may).take(MOST_ADDRESSES).collect();
         if usable.is_empty() {
             let why = "has no public address; list it under tunnel_hosts to reach it all the same";
-            return Err(forbidden(format!("{host}:{port} {why}")));
+            return Err(No::new(StatusCode::FORBIDDEN, format!("{host}:{port} {why}")));
         }
-        let mut last = "it has no address".to_owned();
-        for to in usable {
+        Ok(usable)
+    }
+
+    /// A connection to the first of these addresses that answers.
+    async fn connect(&self, host: &str, port: u16, to: &[SocketAddr]) -> Result<TcpStream, No> {
+        let mut last = String::new();
+        for to in to {
             match tokio::time::timeout(CONNECT, TcpStream::connect(to)).await {
                 Ok(Ok(far)) if self.is_ourselves(&far) => {
-                    return Err(forbidden(format!("{host}:{port} leads back to this proxy")));
+                    let why = format!("{host}:{port} leads back to this proxy");
+                    return Err(No::new(StatusCode::FORBIDDEN, why));
                 }
-                Ok(Ok(far)) => {
-                    let _ = far.set_nodelay(true);
-                    return Ok(far);
-                }
+                Ok(Ok(far)) => return Ok(far),
                 Ok(Err(error)) => last = error.to_string(),
-                Err(_) => last = "it does not answer".to_owned(),
+                Err(_) => "it does not answer".clone_into(&mut last),
             }
         }
-        Err(failed(&last))
+        Err(unreachable(host, port, &last))
     }
 
     /// The port of a host whose client did not say it: the one listed, or that of HTTPS.
@@ -145,18 +175,27 @@ impl Tunnels {
     }
 }
 
+fn unreachable(host: &str, port: u16, why: &str) -> No {
+    No::new(StatusCode::BAD_GATEWAY, format!("{host}:{port} can't be reached: {why}"))
+}
+
+fn busy(why: &str) -> No {
+    No::new(StatusCode::SERVICE_UNAVAILABLE, format!("{why}; try again later"))
+}
+
 // === impl Tunnel ===
 
 impl Tunnel {
-    pub(super) fn new(near: Socket, far: TcpStream, host: String) -> Self {
+    pub(super) fn new(near: Socket, far: Far, host: String, passing: Option<Passing>) -> Self {
         let (begun, last) = (Instant::now(), Arc::default());
         let near = Active { inner: near, begun, last, sent: 0, received: 0 };
-        Self { near, far, host }
+        Self { near, far, host, passing }
     }
 
     /// Passes bytes on until both ends have closed, or nothing goes through any more.
     pub(super) async fn relay(self, shutdown: &ShutdownWatch) {
-        let Self { mut near, mut far, host } = self;
+        let Self { mut near, far, host, passing: _passing } = self;
+        let Far { stream: mut far, place: _place } = far;
         let client = address(&near.inner).map_or_else(|| "-".to_owned(), |ip| ip.to_string());
         let (begun, last) = (near.begun, Arc::clone(&near.last));
         let idle = async {
@@ -231,7 +270,7 @@ mod tests {
 
     fn tunnels(others: Others) -> Tunnels {
         let listed = vec!["git.corp".to_owned(), "build.corp:8443".to_owned()];
-        Tunnels { others, listed, own_ports: Vec::new() }
+        Tunnels { others, listed, own_ports: Vec::new(), bounds: Bounds::new(10) }
     }
 
     #[test]

@@ -53,9 +53,9 @@ impl Heir {
         Ok(Some(Self { folder, names: names.into_iter().collect() }))
     }
 
-    /// Whether the socket of this name comes from the old process.
-    pub(in crate::server) fn inherits(&self, name: &str) -> bool {
-        self.names.contains(name)
+    /// The names of the sockets that come from the old process.
+    pub(in crate::server) fn names(&self) -> &HashSet<String> {
+        &self.names
     }
 
     /// Opens the store as soon as the old process has let it go. Blocks.
