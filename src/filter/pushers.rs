@@ -47,7 +47,9 @@ pub(super) async fn ask(
     if request.method != Method::HEAD || !takes_pushes(target) {
         return Ok(None);
     }
-    let own = own_credentials(request, context);
+    // What must not be sent in plain text is left out, and we ask for ourselves.
+    let own = own_credentials(request, context)
+        .filter(|_| target.upstream.may_see_clients_credentials().is_ok());
     if let Route::Manifest { reference: Reference::Tag(_), .. } = target.route
         && own.is_none()
     {

@@ -41,12 +41,8 @@ impl Upstream {
         route: &Route,
         authorization: Option<HeaderValue>,
     ) -> Result<Forward, Error> {
-        let url = &self.config.url;
-        if authorization.is_some() && url.scheme == Scheme::Http && !url.is_loopback() {
-            let problem = format!(
-                "the client's credentials would go to {url} in plain text; use https as its url"
-            );
-            return Err(Failure::Untrusted { problem }.into());
+        if authorization.is_some() {
+            self.may_see_clients_credentials()?;
         }
         let path = match route {
             Route::Upload { repository, session } if uploads::is_own(session) => {
@@ -58,6 +54,19 @@ impl Upstream {
         Ok(self.talk().exchange.forward_write(path, authorization).await?)
     }
 
+    /// Whether a client's own credentials may be sent to the registry: in plain text only to one on
+    /// this machine (P5).
+    pub fn may_see_clients_credentials(&self) -> Result<(), Failure> {
+        let url = &self.config.url;
+        if url.scheme == Scheme::Http && !url.is_loopback() {
+            let problem = format!(
+                "the client's credentials would go to {url} in plain text; use https as its url"
+            );
+            return Err(Failure::Untrusted { problem });
+        }
+        Ok(())
+    }
+
     /// The name of a repository as the registry knows it.
     pub fn name_there(&self, repository: &Repository) -> Repository {
         self.talk().prefixed(repository)
@@ -66,6 +75,9 @@ impl Upstream {
     /// What the registry says to `GET /v2/` with the client's own credentials: without any, as of
     /// the last minute.
     pub async fn greet(&self, authorization: Option<&HeaderValue>) -> Result<(), Error> {
+        if authorization.is_some() {
+            self.may_see_clients_credentials()?;
+        }
         let known = authorization.is_none().then(|| self.greeting.0.get(&())).flatten();
         if let Some(known) = known {
             return known;

@@ -46,7 +46,7 @@ fn length(head: &str) -> u64 {
 }
 
 /// A registry that gives these answers, one after the other, and then hangs up on every request.
-async fn scripted(answers: Vec<String>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn scripted(answers: Vec<String>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (heads, answers) =

@@ -12,6 +12,7 @@ use crate::conformance::{
 };
 use crate::pull::{accepting, get_manifest};
 use crate::roadstead::{Roadstead, Setup};
+use crate::uploads::scripted;
 
 const NAME: &str = "acme/app";
 const PASSWORD: &str = "correct-horse-battery";
@@ -149,6 +150,30 @@ async fn credentials_do_not_go_over_the_network_in_plain_text() {
     let reply = post.header("Authorization", basic()).body("").send().await;
     assert_eq!(reply.status, 502);
     assert!(reply.text().contains("plain text"), "{}", reply.text());
+}
+
+/// A proxy on this machine sees what would go over the network.
+#[tokio::test]
+async fn no_question_before_a_push_takes_them_along_in_plain_text() {
+    let unknown = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let (proxy, heads) = scripted(vec![unknown; 12]).await;
+    let setup = Setup::upstream("http://registry.test:5000", "https://registry.test/token");
+    let setup = setup.with("writes", "forward").with("proxy", format!("http://{proxy}"));
+    let roadstead = setup.impatient().start().await;
+    let digest = hub::sha256(b"x");
+    for (method, path) in [
+        ("GET", "/v2/".to_owned()),
+        ("HEAD", manifest_path(NAME, &digest)),
+        ("HEAD", manifest_path(NAME, "latest")),
+        ("HEAD", blob_path(NAME, &digest)),
+    ] {
+        let ask = request(roadstead.at(), method, path).header("Authorization", basic());
+        accepting(ask).send().await;
+    }
+    let heads = heads.lock().unwrap().clone();
+    assert!(heads.len() >= 3, "{heads:#?}");
+    let told = heads.iter().find(|head| head.to_ascii_lowercase().contains("\nauthorization"));
+    assert_eq!(told, None);
 }
 
 // === names ===
