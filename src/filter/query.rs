@@ -1,5 +1,7 @@
 //! Queries and links on their way up and back: `ns` is for us alone, `from` is named as upstream does.
 
+use std::borrow::Cow;
+
 use super::{Mount, Target};
 
 /// The query of a request as upstream is to get it; all that is not for us passes byte by byte, for
@@ -7,8 +9,7 @@ use super::{Mount, Target};
 pub fn query_there(query: Option<&str>, target: &Target) -> Option<String> {
     let mut kept = Vec::new();
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-        let name = pair.split('=').next().unwrap_or_default();
-        match (name, &target.mount) {
+        match (&*name_of(pair), &target.mount) {
             ("ns", _) => {}
             ("from", Mount::Named(from)) => {
                 kept.push(format!("from={}", target.upstream.name_there(from)));
@@ -19,6 +20,18 @@ pub fn query_there(query: Option<&str>, target: &Target) -> Option<String> {
         }
     }
     (!kept.is_empty()).then(|| kept.join("&"))
+}
+
+/// The name of a parameter as upstream reads it.
+fn name_of(pair: &str) -> Cow<'_, str> {
+    let mut pairs = url::form_urlencoded::parse(pair.as_bytes());
+    pairs.next().map(|(name, _)| name).unwrap_or_default()
+}
+
+/// Whether a query has more than one of a parameter: which of them upstream takes, nobody knows.
+pub(super) fn is_given_twice(query: Option<&str>, name: &str) -> bool {
+    let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.filter(|(key, _)| key == name).count() > 1
 }
 
 /// The first value of a query's parameter, decoded.
@@ -49,5 +62,14 @@ mod tests {
             "</v2/ghcr.io/org/app/tags/list?n=2&last=b&ns=ghcr.io>; rel=\"next\""
         );
         assert_eq!(own_link("nonsense", &asked), None);
+    }
+
+    #[test]
+    fn a_parameter_is_known_however_it_is_written() {
+        assert_eq!(name_of("%66rom=a"), "from");
+        assert_eq!(name_of("mount"), "mount");
+        assert_eq!(name_of("=a"), "");
+        assert!(is_given_twice(Some("from=a&fro%6d=b"), "from"));
+        assert!(!is_given_twice(Some("from=a&mount=b"), "from"));
     }
 }

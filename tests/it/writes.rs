@@ -224,6 +224,20 @@ async fn a_mount_names_its_source_as_upstream_knows_it() {
     for from in ["other.example/base", "docker.io/secret", "docker.io/absent", "NoName"] {
         assert_eq!(mount(&format!("&from={from}")).await, 202, "{from}");
     }
+    // A name is read as upstream reads it, and of two nobody knows which counts.
+    for query in [
+        "&%66rom=team/library/secret",
+        "&%66rom=docker.io/secret",
+        "&from=docker.io/base&%66rom=team/library/secret",
+        "&from=docker.io/base&from=docker.io/base",
+        "&from=docker.io/base&%6dount=sha256:00",
+    ] {
+        assert_eq!(mount(query).await, 202, "{query}");
+    }
+    assert_eq!(mount("&fro%6D=docker.io/base").await, 201);
+    let told = hub.requests().into_iter().filter_map(|one| one.query);
+    let secret: Vec<_> = told.filter(|query| query.contains("rom=team/library/secret")).collect();
+    assert!(secret.is_empty(), "{secret:?}");
 }
 
 // === policy ===
