@@ -84,8 +84,13 @@ impl Upstream {
 
     /// `before`: how many writes the registry had taken when it was asked.
     fn remember_absent(&self, question: Question, error: &Error, before: u64) {
-        if matches!(error, Error::NotFound { .. }) && self.writes() == before {
-            self.absent.insert(question, error.clone());
+        if !matches!(error, Error::NotFound { .. }) {
+            return;
+        }
+        self.absent.insert(question.clone(), error.clone());
+        // Afterwards: a write is counted first, and then what was said is forgotten.
+        if self.writes() != before {
+            self.absent.invalidate(&question);
         }
     }
 }

@@ -42,3 +42,4 @@ mod trouble;
 mod uploads;
 mod upstreams;
 mod writes;
+mod writes_races;

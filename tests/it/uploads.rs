@@ -19,7 +19,7 @@ use crate::roadstead::{Roadstead, Setup};
 
 const NAME: &str = "acme/app";
 const UPLOADS: &str = "/v2/acme/app/blobs/uploads/";
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 fn forwarding(hub: &Hub) -> Setup {
     Setup::of(hub).with("writes", "forward")
@@ -31,7 +31,7 @@ async fn before(at: SocketAddr) -> Roadstead {
 }
 
 /// The head of a request.
-async fn head(socket: &mut TcpStream) -> Option<String> {
+pub(crate) async fn head(socket: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(socket.read_u8().await.ok()?);
@@ -39,7 +39,7 @@ async fn head(socket: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-fn length(head: &str) -> u64 {
+pub(crate) fn length(head: &str) -> u64 {
     let mut lines = head.lines().filter_map(|line| line.split_once(": "));
     let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     length.map_or(0, |(_, length)| length.parse().unwrap())
