@@ -95,7 +95,7 @@ impl Upstream {
     }
 }
 
-async fn head_blob(talk: Arc<Conversation>, mut ask: Ask) -> Result<BlobHead, Error> {
+pub(super) async fn head_blob(talk: Arc<Conversation>, mut ask: Ask) -> Result<BlobHead, Error> {
     let answer = match talk.ask(&ask).await {
         Ok(reply) => expect_ok(reply).await,
         Err(error) => Err(error),

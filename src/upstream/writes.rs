@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use moka::sync::Cache;
 
-use super::{Caller, Error, Failure, Forward, Upstream, ask::Ask, reply::expect_ok, uploads};
+use super::{
+    BlobHead, Caller, Error, Failure, Forward, ManifestHead, Upstream, ask::Ask, blobs::head_blob,
+    registry::head_manifest, reply::expect_ok, uploads,
+};
 use crate::{
     config::Scheme,
-    protocol::{Digest, Repository, Route},
+    protocol::{Digest, Reference, Repository, Route},
 };
 
 /// How long the registry's word to those without credentials holds.
@@ -95,6 +98,31 @@ impl Upstream {
             self.greeting.0.insert((), said.clone());
         }
         said
+    }
+
+    /// What the registry itself says to a HEAD of a manifest, in the time that a check has; `None`
+    /// where it can't do HEAD.
+    pub async fn has_manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        caller: &Caller,
+    ) -> Result<Option<ManifestHead>, Error> {
+        let ask = Ask::manifest(Method::HEAD, repository, reference, caller);
+        let work = head_manifest(Arc::clone(self.talk()), ask, self.writes());
+        self.talk().detached(self.config.timeouts.validate, work).await
+    }
+
+    /// The same of a blob.
+    pub async fn has_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        caller: &Caller,
+    ) -> Result<BlobHead, Error> {
+        let ask = Ask::blob(Method::HEAD, repository, digest, caller);
+        let work = head_blob(Arc::clone(self.talk()), ask);
+        self.talk().detached(self.config.timeouts.validate, work).await
     }
 
     /// How many writes the registry has taken through us. What was asked before one and answered

@@ -1,6 +1,8 @@
 //! Pushes and deletions through us: with whose credentials, under which name, and what is known
 //! afterwards.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hub::{Account, Action, Fault, Hub, ImageSpec, Options, Target};
@@ -383,4 +385,51 @@ async fn a_pusher_learns_what_its_own_credentials_may_see() {
             assert!(challenge.contains(&hub.token_realm()), "{challenge}");
         }
     }
+}
+
+/// Nor does what has yet to cool, or may not move, get past that by a HEAD.
+#[tokio::test]
+async fn who_sends_credentials_is_told_of_a_tag_what_others_are() {
+    let hub = guarded().await;
+    let first = hub.push(&ImageSpec::new(NAME).tag("latest").tag("v1")).digest;
+    let second = hub.push(&ImageSpec::new(NAME).tag("other").seed(2)).digest;
+    assert_ne!(first, second);
+    let setup = forwarding(&hub).with("tags.fresh_for", "0s").with("tags.cooldown", "1h");
+    let roadstead = setup.with("tags.immutable", json!(["v*"])).start().await;
+    let token = token(&hub, "repository:acme/app:pull,push").await;
+    for name in ["latest", "v1"] {
+        assert_eq!(digest(&tag(&roadstead, name).await), Some(&*first));
+        hub.tag(NAME, name, &second);
+        let head = accepting(request(roadstead.at(), "HEAD", manifest_path(NAME, name)));
+        let reply = head.header("Authorization", &*token).send().await;
+        assert_eq!((reply.status, digest(&reply)), (200, Some(&*first)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_does_not_say_what_upstream_has() {
+    let (hub, mirror) = (writable().await, Hub::start().await);
+    let image = mirror.push(&ImageSpec::new(NAME).tag("latest"));
+    let mirrors = json!([{
+        "url": mirror.registry_url(), "order": "before", "token_realms": [mirror.token_realm()],
+    }]);
+    let roadstead = forwarding(&hub).with("mirrors", mirrors).start().await;
+    for path in [manifest_path(NAME, &image.digest), blob_path(NAME, &image.layers[0].digest)] {
+        let ask = |method| accepting(request(roadstead.at(), method, &path));
+        assert_eq!(ask("HEAD").send().await.status, 404, "{path}");
+        assert_eq!(ask("GET").send().await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_what_is_cached_does_not_wait_long_for_upstream() {
+    let hub = writable().await;
+    let image = hub.push(&ImageSpec::new(NAME).tag("latest"));
+    let roadstead = forwarding(&hub).with("timeouts.validate", "500ms").start().await;
+    let path = blob_path(NAME, &image.layers[0].digest);
+    assert_eq!(get(roadstead.at(), &path).send().await.status, 200);
+    hub.fault(Fault::new(Target::any(), Action::Hang));
+    let begun = Instant::now();
+    assert_eq!(request(roadstead.at(), "HEAD", &path).send().await.status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
