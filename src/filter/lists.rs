@@ -75,9 +75,8 @@ impl Lists {
         match target.upstream.list(&target.route, query, &target.caller, patience).await {
             Ok(Some(list)) => {
                 context.cache = "miss";
-                if let Some(repository) = target.route.repository() {
-                    target.upstream.authorise(&target.caller, repository);
-                }
+                // Who may list need not be who may pull.
+                self.kept.admit(target);
                 let status = CacheStatus::fwd(Forward::Miss).fwd_status(StatusCode::OK);
                 if target.upstream.writes() == writes {
                     self.kept.keep(key, Ok(list.clone()));
@@ -120,7 +119,7 @@ impl Lists {
         word: &str,
     ) -> Option<Answer> {
         let (upstream, repository) = (&target.upstream, target.route.repository()?);
-        if !upstream.is_authorised(&target.caller, repository) {
+        if !upstream.is_authorised(&target.caller, repository) && !self.kept.is_admitted(target) {
             return None;
         }
         let most = upstream.config().tags.serve_stale_for;
