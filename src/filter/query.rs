@@ -45,8 +45,13 @@ pub fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 pub fn own_link(link: &str, asked: &http::Uri) -> Option<String> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let (_, query) = target.split_once('?')?;
-    let namespace = parameter(asked.query(), "ns").map(|name| format!("&ns={name}"));
+    let namespace = parameter(asked.query(), "ns").map(|name| format!("&ns={}", encoded(&name)));
     Some(format!("<{}?{query}{}>{parameters}", asked.path(), namespace.unwrap_or_default()))
+}
+
+/// A value as it stands in a query.
+pub fn encoded(value: &str) -> String {
+    url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }
 
 #[cfg(test)]
@@ -62,6 +67,9 @@ mod tests {
             "</v2/ghcr.io/org/app/tags/list?n=2&last=b&ns=ghcr.io>; rel=\"next\""
         );
         assert_eq!(own_link("nonsense", &asked), None);
+        let asked = "/v2/app/tags/list?ns=a%26last=%3E%0A".parse().unwrap();
+        let own = own_link("</v2/app/tags/list?last=b>", &asked).unwrap();
+        assert_eq!(own, "</v2/app/tags/list?last=b&ns=a%26last%3D%3E%0A>");
     }
 
     #[test]
