@@ -307,10 +307,13 @@ impl Manifests {
         head: Option<&ManifestHead>,
     ) -> Option<Manifest> {
         let body = self.store.read(digest, self.max_manifest).await.ok().flatten()?;
+        // What was deleted through us since does not come back.
+        if head.is_some_and(|head| head.writes == ask.upstream.writes()) {
+            self.store.relink(&ask.link_key(digest));
+        }
         let content_type = head.and_then(|head| head.media_type.as_deref());
         let media_type = inspect(content_type, &body).ok()?.media_type;
         let link = Link { media_type: Some(media_type.clone()) };
-        self.store.relink(&ask.link_key(digest));
         if let Err(error) = self.store.link(ask.link_key(digest), link).await {
             tracing::warn!(%error, %digest, "a manifest could not be linked");
         }

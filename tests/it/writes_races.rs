@@ -53,12 +53,14 @@ impl Registry {
             let mut body = vec![0; length(&head) as usize];
             socket.read_exact(&mut body).await.unwrap();
             let answer = self.answer(&head, body);
-            let is_held = !head.starts_with("PUT") && head.contains("/manifests/") && {
-                let mut held = self.held.lock().unwrap();
-                let is_held = *held > 0;
-                *held = held.saturating_sub(1);
-                is_held
-            };
+            let is_held = (head.starts_with("GET") || head.starts_with("HEAD"))
+                && head.contains("/manifests/")
+                && {
+                    let mut held = self.held.lock().unwrap();
+                    let is_held = *held > 0;
+                    *held = held.saturating_sub(1);
+                    is_held
+                };
             if is_held {
                 self.asked.add_permits(1);
                 self.released.acquire().await.unwrap().forget();
@@ -79,6 +81,10 @@ impl Registry {
             return format!(
                 "HTTP/1.1 201 Created\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\n\r\n"
             );
+        }
+        if head.starts_with("DELETE") {
+            *manifest = None;
+            return "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n".to_owned();
         }
         let Some(manifest) = &*manifest else {
             return "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned();
@@ -135,6 +141,24 @@ async fn a_no_is_not_remembered_that_a_push_has_overtaken() {
     registry.released.add_permits(1);
     assert_eq!(timeout(SOON, pull).await.unwrap().unwrap().status, 404);
     assert_eq!(get_manifest(roadstead.at(), NAME, &digest).send().await.status, 200);
+}
+
+#[tokio::test]
+async fn what_was_deleted_while_upstream_was_asked_does_not_come_back() {
+    let (at, registry) = Registry::start(Some(image("one").to_string()), 0).await;
+    let roadstead = before(at).await;
+    let digest = digest_of(&image("one"));
+    // It is known from elsewhere, so that a HEAD will do.
+    assert_eq!(get_manifest(roadstead.at(), "acme/other", &digest).send().await.status, 200);
+    *registry.held.lock().unwrap() = 1;
+    let get = get_manifest(roadstead.at(), NAME, &digest);
+    let pull = tokio::spawn(async move { get.send().await });
+    registry.is_asked().await;
+    let delete = request(roadstead.at(), "DELETE", manifest_path(NAME, &digest));
+    assert_eq!(delete.send().await.status, 202);
+    registry.released.add_permits(1);
+    assert_eq!(timeout(SOON, pull).await.unwrap().unwrap().status, 200);
+    assert_eq!(get_manifest(roadstead.at(), NAME, &digest).send().await.status, 404);
 }
 
 /// An immutable tag is never asked for again, but for this.
