@@ -114,7 +114,8 @@ async fn what_one_caller_was_told_no_other_is() {
 /// P6: who may list need not be who may pull.
 #[tokio::test]
 async fn a_list_lets_nobody_pull() {
-    let hub = hub().await;
+    let hub = Hub::start().await;
+    let digest = hub.push(&ImageSpec::new(NAME).tag("t0").single()).digest;
     let setup = Setup::of(&hub).with("credentials.mode", "client");
     let roadstead = setup.impatient().start().await;
     let bearer = async || {
@@ -125,11 +126,8 @@ async fn a_list_lets_nobody_pull() {
     let (first, second) = (bearer().await, bearer().await);
     assert_ne!(first, second);
     let pull = async |token: &str| {
-        accepting(get(roadstead.at(), manifest_path(NAME, "t0")))
-            .header("Authorization", token)
-            .send()
-            .await
-            .status
+        let get = accepting(get(roadstead.at(), manifest_path(NAME, &digest)));
+        get.header("Authorization", token).send().await.status
     };
     assert_eq!(pull(&first).await, 200);
     hub.fault(Fault::new(Target::manifests().authorized(), Action::Status(403)));
