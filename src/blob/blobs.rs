@@ -179,9 +179,13 @@ impl Blobs {
         }
         let known = filling.is_some() || self.store.contains(ask.digest).await.unwrap_or_default();
         if known || !authorised {
+            let before = ask.upstream.writes();
             self.head_upstream(ask).await?;
             ask.upstream.authorise(&ask.caller, &ask.repository);
-            self.store.relink(&ask.link_key());
+            // What was deleted through us since does not come back.
+            if ask.upstream.writes() == before {
+                self.store.relink(&ask.link_key());
+            }
             self.link(ask, Link { media_type: None }).await;
         }
         Ok(())

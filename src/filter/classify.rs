@@ -9,7 +9,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{header, request::Parts};
 
-use super::{Context, Destination, Flow, Mount, Refusal, RequestFilter, Target, query::parameter};
+use super::{
+    Context, Destination, Flow, Mount, Refusal, RequestFilter, Target,
+    query::{is_given_twice, parameter},
+};
 use crate::{
     config::Mode,
     protocol::{Repository, Route},
@@ -133,6 +136,9 @@ impl Classify {
         upstream: &Arc<Upstream>,
     ) -> Mount {
         let Some(from) = parameter(query, "from") else { return Mount::None };
+        if is_given_twice(query, "from") || is_given_twice(query, "mount") {
+            return Mount::Elsewhere;
+        }
         let from = Repository::parse(&from).ok();
         match from.map(|from| self.locate(chosen, &from)) {
             Some(Ok((other, from))) if Arc::ptr_eq(&other, upstream) => Mount::Named(from),

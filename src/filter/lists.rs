@@ -4,6 +4,7 @@
 //! caller; while upstream is in trouble the last answer is given again, to the
 //! caller that had it (P6), or for tags what is known of them here.
 
+mod catalog;
 mod kept;
 mod page;
 
@@ -75,9 +76,8 @@ impl Lists {
         match target.upstream.list(&target.route, query, &target.caller, patience).await {
             Ok(Some(list)) => {
                 context.cache = "miss";
-                if let Some(repository) = target.route.repository() {
-                    target.upstream.authorise(&target.caller, repository);
-                }
+                // Who may list need not be who may pull.
+                self.kept.admit(target);
                 let status = CacheStatus::fwd(Forward::Miss).fwd_status(StatusCode::OK);
                 if target.upstream.writes() == writes {
                     self.kept.keep(key, Ok(list.clone()));
@@ -120,7 +120,7 @@ impl Lists {
         word: &str,
     ) -> Option<Answer> {
         let (upstream, repository) = (&target.upstream, target.route.repository()?);
-        if !upstream.is_authorised(&target.caller, repository) {
+        if !upstream.is_authorised(&target.caller, repository) && !self.kept.is_admitted(target) {
             return None;
         }
         let most = upstream.config().tags.serve_stale_for;
@@ -158,11 +158,18 @@ impl Lists {
     ) -> Result<Option<Answer>, Refusal> {
         let query = query_there(request.uri.query(), target);
         let patience = target.upstream.config().timeouts.validate;
-        match target.upstream.list(&Route::Catalog, query, &Caller::Shared, patience).await {
+        let said = target.upstream.list(&Route::Catalog, query, &Caller::Shared, patience).await;
+        let ours = |list| {
+            let list = catalog::for_clients(list, target.upstream.config());
+            list.ok_or_else(|| Failure::invalid("a catalog that is none").into())
+        };
+        // One that is too long to be held would pass with all its names.
+        let said = said.and_then(|list| list.ok_or_else(too_long)).and_then(ours);
+        match said {
             Ok(list) => {
                 context.cache = "miss";
                 let status = CacheStatus::fwd(Forward::Miss).fwd_status(StatusCode::OK);
-                Ok(list.map(|list| answer(request, list, &status)))
+                Ok(Some(answer(request, list, &status)))
             }
             Err(error) => {
                 tracing::debug!(upstream = %target.upstream.name(), %error, "no catalog");
@@ -215,6 +222,10 @@ impl RequestFilter for Lists {
             self.kept.forget(target.upstream.name(), repository);
         }
     }
+}
+
+fn too_long() -> Error {
+    Failure::invalid("a catalog that is too long to be held").into()
 }
 
 fn answer(request: &Parts, list: List, status: &CacheStatus) -> Answer {

@@ -11,7 +11,7 @@ use super::{Context, Target};
 use crate::{
     config::Writes,
     manifest::Error,
-    protocol::{Digest, Reference, Route},
+    protocol::{Digest, Reference, Route, Tag},
     upstream::{BlobHead, Caller, ManifestHead},
 };
 
@@ -47,11 +47,14 @@ pub(super) async fn ask(
     if request.method != Method::HEAD || !takes_pushes(target) {
         return Ok(None);
     }
-    let own = own_credentials(request, context);
-    if let Route::Manifest { reference: Reference::Tag(_), .. } = target.route
-        && own.is_none()
+    // What must not be sent in plain text is left out, and we ask for ourselves.
+    let own = own_credentials(request, context)
+        .filter(|_| target.upstream.may_see_clients_credentials().is_ok());
+    if let Route::Manifest { reference: Reference::Tag(tag), .. } = &target.route
+        && (own.is_none() || is_held(target, tag))
     {
-        // So begins a pull: tags are fresh for a while, and a push through us is seen at once.
+        // So begins a pull: tags are fresh for a while, and a push through us is seen at once. What
+        // has yet to cool, or may not move, is not told by another way either.
         return Ok(None);
     }
     let caller = match own {
@@ -73,16 +76,22 @@ pub(super) async fn ask(
     }
 }
 
+/// Whether a tag may name something else here than upstream says.
+fn is_held(target: &Target, tag: &Tag) -> bool {
+    let policy = &target.upstream.config().tags;
+    policy.immutable.matches(tag.as_str()) || !policy.cooldown_of(tag.as_str()).is_zero()
+}
+
+/// Mirrors are not asked: what they have, upstream may lack. Nor for long, for the cache can answer.
 async fn look(target: &Target, caller: &Caller) -> Result<Option<There>, Error> {
     let upstream = &target.upstream;
     match &target.route {
         Route::Manifest { repository, reference } => {
-            let patience = upstream.config().timeouts.validate;
-            let head = upstream.head_manifest(repository, reference, caller, patience).await?;
+            let head = upstream.has_manifest(repository, reference, caller).await?;
             Ok(head.and_then(|head| described(reference, head)))
         }
         Route::Blob { repository, digest } => {
-            let BlobHead { size } = upstream.head_blob(repository, digest, caller).await?;
+            let BlobHead { size } = upstream.has_blob(repository, digest, caller).await?;
             Ok(size.map(|size| There::Blob(*digest, size)))
         }
         _ => Ok(None),

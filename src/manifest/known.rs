@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use super::{Manifests, obtain::logged};
-use crate::{protocol::Repository, upstream::Upstream};
+use crate::{
+    protocol::Repository,
+    store::{LinkKey, TagRecord},
+    upstream::Upstream,
+};
 
 /// Names looked at in one go.
 const PAGE: usize = 1000;
@@ -12,7 +16,8 @@ const PAGE: usize = 1000;
 
 impl Manifests {
     /// Up to `count` tags of a repository, in order, behind `after`; none where the store can't be
-    /// read.
+    /// read. A tag counts if the repository is known to have what it names by more than a push: that
+    /// may have been one with credentials of its own.
     pub async fn known_tags(
         &self,
         upstream: &Upstream,
@@ -20,9 +25,38 @@ impl Manifests {
         after: &str,
         count: usize,
     ) -> Vec<String> {
-        let (name, repository) = (Arc::clone(upstream.name()), repository.clone());
-        let tags = self.store.tags_of(name, repository, after.to_owned(), count).await;
-        logged(tags).unwrap_or_default().into_iter().map(|(tag, _)| tag.to_string()).collect()
+        let mut found = Vec::new();
+        let mut after = after.to_owned();
+        while found.len() < count {
+            let (name, repository) = (Arc::clone(upstream.name()), repository.clone());
+            let page = self.store.tags_of(name, repository.clone(), after.clone(), PAGE).await;
+            let page = logged(page).unwrap_or_default();
+            let Some((last, _)) = page.last() else { break };
+            after = last.to_string();
+            for (tag, record) in page {
+                if !record.is_gone() && self.was_pulled(upstream, &repository, &record).await {
+                    found.push(tag.to_string());
+                }
+            }
+        }
+        found.truncate(count);
+        found
+    }
+
+    async fn was_pulled(
+        &self,
+        upstream: &Upstream,
+        repository: &Repository,
+        record: &TagRecord,
+    ) -> bool {
+        for digest in [Some(record.digest), record.previous].into_iter().flatten() {
+            let (upstream, repository) = (Arc::clone(upstream.name()), repository.clone());
+            let linked = self.store.linked(LinkKey { upstream, repository, digest }).await;
+            if logged(linked).flatten().is_some() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Up to `count` names of repositories of which something is cached, in order, behind `after`,

@@ -223,7 +223,7 @@ impl Manifests {
                 return Some(Served {
                     found: Found::Whole(manifest),
                     outcome: Outcome::Stale { why },
-                    validated: Some(record.validated),
+                    validated: Some(record.validated).filter(|_| !record.is_doubted()),
                     cooling: choice.cooling.is_some(),
                 });
             }

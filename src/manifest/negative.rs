@@ -60,6 +60,11 @@ impl Negatives {
         }
     }
 
+    /// Forgets one answer.
+    pub(super) fn drop(&self, question: &Question) {
+        self.answers.invalidate(question);
+    }
+
     /// Keeps 404s, and bodies that were wrong: asking for those again at once costs budget and
     /// gives the same.
     pub(super) fn remember(&self, question: &Question, error: &upstream::Error) {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     manifests::Manifests,
+    negative::Question,
     types::{Ask, Error, Found, Manifest, Outcome, Served, Want},
 };
 use crate::{
@@ -35,6 +36,9 @@ pub(super) struct Checked {
     pub(super) head: Option<ManifestHead>,
 }
 
+/// How often a tag is asked for that is written meanwhile.
+const CHECKS: usize = 3;
+
 pub(super) type Checks = Collapse<(TagKey, Option<Digest>), Result<Checked, Error>>;
 pub(super) type Fetches = Collapse<(LinkKey, Option<Digest>), Result<Manifest, Error>>;
 
@@ -54,45 +58,69 @@ impl Manifests {
         }
         let (this, ask, key) = (Arc::clone(self), ask.clone(), key.clone());
         together(&self.checks, (key.clone(), ask.caller.identity()), async move {
-            let host = Arc::clone(ask.upstream.name());
-            let checking = this.check_unwritten(&ask, &key, patience);
-            let result = match tokio::time::timeout(patience + GRACE, checking).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure::Timeout { host, waiting_for: "a tag check" }.into()),
-            };
-            match result {
-                Ok((digest, head)) => {
-                    let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());
-                    let record = this.tags.confirmed(&key, digest, cooldown, now).await;
-                    Ok(Checked { record, head })
-                }
-                Err(error) => {
-                    this.negatives.remember(&question, &error);
-                    // A stranger's 404 says only that it is not for the stranger.
-                    if matches!(error, Error::NotFound { .. }) && ask.is_authorised() {
-                        let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());
-                        this.tags.gone(&key, cooldown, now).await;
-                    }
-                    Err(error)
+            let deadline = Instant::now() + patience + GRACE;
+            let mut last = None;
+            for _ in 0..CHECKS {
+                match this.check_once(&ask, &key, deadline).await {
+                    Ok(checked) => return checked,
+                    Err(outdated) => last = Some(outdated),
                 }
             }
+            // It is written all the time. This is what upstream said in between, and is not kept.
+            last.unwrap_or_else(|| Err(Failure::GivenUp.into()))
         })
         .await
     }
 
-    /// What [`Self::check_now`] says; once more, if something was written through us meanwhile.
-    async fn check_unwritten(
+    /// Asks what the tag names and records it; an error with the answer that is not recorded, if the
+    /// tag was written through us meanwhile.
+    async fn check_once(
         &self,
         ask: &Ask,
         key: &TagKey,
-        patience: Duration,
-    ) -> Result<(Digest, Option<ManifestHead>), Error> {
-        let before = ask.upstream.writes();
-        let said = self.check_now(ask, key, patience).await;
-        if ask.upstream.writes() == before {
-            return said;
+        deadline: Instant,
+    ) -> Result<Result<Checked, Error>, Result<Checked, Error>> {
+        let question = ask.question(Reference::Tag(key.tag.clone()));
+        let (written, writes) = (ask.upstream.writes(), self.tags.writes(key).await);
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let checking = self.check_now(ask, key, patience.saturating_sub(GRACE));
+        let result = match tokio::time::timeout_at(deadline, checking).await {
+            Ok(result) => result,
+            Err(_) => {
+                let host = Arc::clone(ask.upstream.name());
+                Err(Failure::Timeout { host, waiting_for: "a tag check" }.into())
+            }
+        };
+        let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());
+        match result {
+            Ok((digest, head)) => {
+                match self.tags.confirmed(key, digest, cooldown, now, writes).await {
+                    Ok(record) => Ok(Ok(Checked { record, head })),
+                    Err(record) => Err(Ok(Checked { record, head })),
+                }
+            }
+            Err(error) => {
+                // A stranger's 404 says only that it is not for the stranger.
+                let is_gone = matches!(error, Error::NotFound { .. });
+                if is_gone
+                    && ask.is_authorised()
+                    && !self.tags.gone(key, cooldown, now, writes).await
+                {
+                    return Err(Err(error));
+                }
+                self.remember(ask, &question, &error, written);
+                Ok(Err(error))
+            }
         }
-        self.check_now(ask, key, patience).await
+    }
+
+    /// Keeps a no that upstream said when it had taken `written` writes, unless it took more since.
+    fn remember(&self, ask: &Ask, question: &Question, error: &Error, written: u64) {
+        self.negatives.remember(question, error);
+        // Afterwards: a write is counted first, and then what was said is forgotten.
+        if ask.upstream.writes() != written {
+            self.negatives.drop(question);
+        }
     }
 
     /// The digest of a tag, and what a HEAD said of it. P1: a GET only where HEAD can't tell the
@@ -223,8 +251,9 @@ impl Manifests {
         }
         let patience = deadline.saturating_duration_since(Instant::now());
         let (upstream, repository) = (&ask.upstream, &ask.repository);
+        let written = upstream.writes();
         let head = upstream.head_manifest(repository, reference, &ask.caller, patience).await;
-        head.inspect_err(|error| self.negatives.remember(&question, error))
+        head.inspect_err(|error| self.remember(ask, &question, error, written))
     }
 
     /// GETs a manifest by digest, together with all who want it for the same caller. Counted.
@@ -242,11 +271,12 @@ impl Manifests {
             }
             let reference = Reference::Digest(digest);
             let (upstream, repository) = (&ask.upstream, &ask.repository);
+            let written = upstream.writes();
             let fetched = upstream.get_manifest(repository, &reference, &ask.caller, ask.client);
             match fetched.await {
                 Ok(body) => Ok(this.keep(&ask, body).await),
                 Err(error) => {
-                    this.negatives.remember(&question, &error);
+                    this.remember(&ask, &question, &error, written);
                     Err(error)
                 }
             }
@@ -277,10 +307,13 @@ impl Manifests {
         head: Option<&ManifestHead>,
     ) -> Option<Manifest> {
         let body = self.store.read(digest, self.max_manifest).await.ok().flatten()?;
+        // What was deleted through us since does not come back.
+        if head.is_some_and(|head| head.writes == ask.upstream.writes()) {
+            self.store.relink(&ask.link_key(digest));
+        }
         let content_type = head.and_then(|head| head.media_type.as_deref());
         let media_type = inspect(content_type, &body).ok()?.media_type;
         let link = Link { media_type: Some(media_type.clone()) };
-        self.store.relink(&ask.link_key(digest));
         if let Err(error) = self.store.link(ask.link_key(digest), link).await {
             tracing::warn!(%error, %digest, "a manifest could not be linked");
         }

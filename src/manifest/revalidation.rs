@@ -62,7 +62,12 @@ pub fn plan(
         return Plan::Fetch;
     };
     if policy.immutable.matches(tag) {
-        return Plan::ServeFresh { left: None };
+        // What never moves is never too old, but may have been pushed anew.
+        return match health {
+            _ if !record.is_doubted() => Plan::ServeFresh { left: None },
+            Health::Down => Plan::ServeStale,
+            Health::Up => Plan::Revalidate { may_serve_stale: true },
+        };
     }
     // A record from the future was written under a wrong clock; its age is not known.
     let Ok(age) = now.duration_since(record.validated) else {
@@ -160,6 +165,14 @@ mod tests {
     fn an_immutable_tag_is_never_asked_for_again() {
         let plan = plan("v1.2", Some(&record()), &policy(), 1, at(1_000_000), Health::Up);
         assert_eq!(plan, Plan::ServeFresh { left: None });
+    }
+
+    #[test]
+    fn an_immutable_tag_in_doubt_is_checked_and_stands_in_while_upstream_is_down() {
+        let plan =
+            |health| plan("v1.2", Some(&record().doubted()), &policy(), 1, at(1_000_000), health);
+        assert_eq!(plan(Health::Up), Plan::Revalidate { may_serve_stale: true });
+        assert_eq!(plan(Health::Down), Plan::ServeStale);
     }
 
     #[test]

@@ -54,8 +54,11 @@ impl Manifests {
     ) {
         self.negatives.forget(upstream.name(), repository, reference);
         let Reference::Tag(tag) = reference else { return };
-        let fresh_for = upstream.config().tags.fresh_for.of(tag.as_str());
-        let fresh_for = fresh_for.saturating_mul(upstream.stretch());
+        let policy = &upstream.config().tags;
+        let fresh_for = match policy.immutable.matches(tag.as_str()) {
+            true => None,
+            false => Some(policy.fresh_for.of(tag.as_str()).saturating_mul(upstream.stretch())),
+        };
         let (upstream, repository) = (Arc::clone(upstream.name()), repository.clone());
         let key = TagKey { upstream, repository, tag: tag.clone() };
         self.tags.outdate(&key, fresh_for, SystemTime::now()).await;
@@ -81,6 +84,7 @@ impl Manifests {
                     digest: *digest,
                 };
                 logged(self.store.unlink(key).await);
+                self.tags.doubt_all().await;
                 self.forget_tags_of(upstream, repository, digest).await;
             }
         }
@@ -88,7 +92,7 @@ impl Manifests {
 
     async fn forget_tag(&self, upstream: &Upstream, key: TagKey) {
         let cooldown = upstream.config().tags.cooldown_of(key.tag.as_str());
-        self.tags.gone(&key, cooldown, SystemTime::now()).await;
+        self.tags.deleted(&key, cooldown, SystemTime::now()).await;
     }
 
     async fn forget_tags_of(&self, upstream: &Upstream, repository: &Repository, digest: &Digest) {

@@ -9,7 +9,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::name;
 use crate::{
-    filter::{Context, Refusal, Target, blob_digest, own_link, query_there},
+    filter::{Context, Refusal, Target, blob_digest, encoded, own_link, query_there},
     metrics,
     protocol::{ErrorCode, Repository, Route},
     upstream::{Asked, Caller, Forward},
@@ -95,7 +95,10 @@ pub(super) fn to_client(
         // The challenge is ours to meet, and no client's.
         head.remove_header(&header::WWW_AUTHENTICATE);
     }
-    if let Some(namespace) = &context.namespace {
+    // One that no header can hold is left out: what was asked for is done by now.
+    if let Some(namespace) = &context.namespace
+        && let Ok(namespace) = HeaderValue::from_str(namespace)
+    {
         head.insert_header(name("oci-namespace"), namespace)?;
     }
     Ok(())
@@ -123,7 +126,7 @@ pub(super) fn location(
     if head.status == StatusCode::CREATED {
         let place = created(request, target, name, head);
         let place = match namespace {
-            Some(namespace) => format!("{place}?ns={namespace}"),
+            Some(namespace) => format!("{place}?ns={}", encoded(namespace)),
             None => place,
         };
         return Ok(HeaderValue::from_str(&place).ok());

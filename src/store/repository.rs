@@ -8,7 +8,7 @@ use crate::protocol::{Repository, Tag};
 // === impl Store ===
 
 impl Store {
-    /// Up to `count` names of an upstream's repositories of which something is known, in order,
+    /// Up to `count` names of an upstream's repositories of which something was pulled, in order,
     /// behind `after`. Reads the index.
     pub async fn repositories(
         self: &Arc<Self>,
@@ -91,7 +91,17 @@ mod tests {
                 let record = TagRecord { digest, previous: None, validated: now, moved: now };
                 store.move_tag(key, record).await.unwrap();
             }
+            let key = LinkKey { upstream: owner.into(), repository: name(repository), digest };
+            store.link(key, Link { media_type: None }).await.unwrap();
         }
+        // A tag of which nothing was ever pulled, as after a push.
+        let key = TagKey {
+            upstream: Arc::clone(&upstream),
+            repository: name("a/pushed"),
+            tag: Tag::parse("1").unwrap(),
+        };
+        let record = TagRecord { digest, previous: None, validated: now, moved: now };
+        store.move_tag(key, record).await.unwrap();
         let link =
             LinkKey { upstream: Arc::clone(&upstream), repository: name("by/digest"), digest };
         store.link(link.clone(), Link { media_type: None }).await.unwrap();

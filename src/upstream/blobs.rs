@@ -84,13 +84,18 @@ impl Upstream {
 
     /// `before`: how many writes the registry had taken when it was asked.
     fn remember_absent(&self, question: Question, error: &Error, before: u64) {
-        if matches!(error, Error::NotFound { .. }) && self.writes() == before {
-            self.absent.insert(question, error.clone());
+        if !matches!(error, Error::NotFound { .. }) {
+            return;
+        }
+        self.absent.insert(question.clone(), error.clone());
+        // Afterwards: a write is counted first, and then what was said is forgotten.
+        if self.writes() != before {
+            self.absent.invalidate(&question);
         }
     }
 }
 
-async fn head_blob(talk: Arc<Conversation>, mut ask: Ask) -> Result<BlobHead, Error> {
+pub(super) async fn head_blob(talk: Arc<Conversation>, mut ask: Ask) -> Result<BlobHead, Error> {
     let answer = match talk.ask(&ask).await {
         Ok(reply) => expect_ok(reply).await,
         Err(error) => Err(error),

@@ -74,6 +74,8 @@ pub struct ManifestHead {
     pub media_type: Option<String>,
     /// `Content-Length`.
     pub size: Option<u64>,
+    /// How many writes the registry had taken through us when it was asked.
+    pub writes: u64,
 }
 
 /// A manifest that is what its digest says.
@@ -187,32 +189,8 @@ impl Upstream {
         patience: Duration,
     ) -> Result<Option<ManifestHead>, Error> {
         let ask = Ask::manifest(Method::HEAD, repository, reference, caller);
-        let work = |talk: Arc<Conversation>| {
-            let ask = ask.clone();
-            async move {
-                let reply = talk.ask(&ask).await?;
-                let no_head = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
-                let can_tell = !no_head.contains(&reply.status);
-                let has_digest = reply.headers.contains_key("docker-content-digest");
-                // The one that is asked next can tell, and a GET there may be counted.
-                if talk.mirror == Some(Order::Before) && !(can_tell && has_digest) {
-                    let reply = expect_ok(reply).await?;
-                    reply.body.dismiss().await;
-                    return Err(Failure::invalid("its HEAD does not tell the digest").into());
-                }
-                if !can_tell {
-                    return Ok(None);
-                }
-                let reply = expect_ok(reply).await?;
-                let head = ManifestHead {
-                    digest: content_digest(&reply.headers),
-                    media_type: text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned),
-                    size: number(&reply.headers, &header::CONTENT_LENGTH),
-                };
-                reply.body.dismiss().await;
-                Ok(Some(head))
-            }
-        };
+        let writes = self.writes();
+        let work = |talk: Arc<Conversation>| head_manifest(talk, ask.clone(), writes);
         self.registries.ask(caller, patience, work).await
     }
 
@@ -260,6 +238,35 @@ impl Upstream {
         let work = async move { talk.forward(&route, &caller).await };
         self.talk().detached(self.config.timeouts.fetch, work).await
     }
+}
+
+pub(super) async fn head_manifest(
+    talk: Arc<Conversation>,
+    ask: Ask,
+    writes: u64,
+) -> Result<Option<ManifestHead>, Error> {
+    let reply = talk.ask(&ask).await?;
+    let no_head = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
+    let can_tell = !no_head.contains(&reply.status);
+    let has_digest = reply.headers.contains_key("docker-content-digest");
+    // The one that is asked next can tell, and a GET there may be counted.
+    if talk.mirror == Some(Order::Before) && !(can_tell && has_digest) {
+        let reply = expect_ok(reply).await?;
+        reply.body.dismiss().await;
+        return Err(Failure::invalid("its HEAD does not tell the digest").into());
+    }
+    if !can_tell {
+        return Ok(None);
+    }
+    let reply = expect_ok(reply).await?;
+    let head = ManifestHead {
+        digest: content_digest(&reply.headers),
+        media_type: text(&reply.headers, &header::CONTENT_TYPE).map(str::to_owned),
+        size: number(&reply.headers, &header::CONTENT_LENGTH),
+        writes,
+    };
+    reply.body.dismiss().await;
+    Ok(Some(head))
 }
 
 fn too_large(limit: u64) -> Error {

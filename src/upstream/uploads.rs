@@ -13,7 +13,10 @@ use moka::sync::Cache;
 use url::Url;
 
 use super::{Failure, Upstream};
-use crate::protocol::{Repository, Route};
+use crate::{
+    config::Scheme,
+    protocol::{Repository, Route},
+};
 
 /// What a session of our making begins with; RFC 3986 lets it stand in a path as it is.
 const OWN: char = '~';
@@ -86,6 +89,12 @@ impl Upstream {
         let wire = self.talk().on_the_wire(asked.route);
         let mut from = self.talk().place().clone();
         from.set_path(&wire.to_string());
+        if let Route::Upload { repository, session } = asked.route
+            && let Some(place) = self.uploads.path(repository, session)
+        {
+            // The registry knows nothing of a session of ours.
+            from = from.join(&place).unwrap_or(from);
+        }
         let to = from.join(location).map_err(|_| {
             Failure::invalid("an upload that goes on at no URL (Location)".to_owned())
         })?;
@@ -161,13 +170,19 @@ impl Upstream {
     }
 
     fn abroad(&self, to: &Url) -> Result<String, Failure> {
-        if self.talk().exchange.trust().is_listed(to) {
+        // The client would send its credentials along, so not in plain text (P5).
+        let is_allowed = match to.scheme() {
+            "https" => true,
+            "http" => self.config.url.scheme == Scheme::Http,
+            _ => false,
+        };
+        if is_allowed && self.talk().exchange.trust().is_listed(to) {
             return Ok(to.to_string());
         }
         let host = &to[url::Position::BeforeHost..url::Position::AfterPort];
         Err(Failure::Untrusted {
             problem: format!(
-                "the upload goes on at {host}, which is not the registry; if it is right, list it under upstreams[].redirect_hosts"
+                "the upload goes on at {host}, which is not the registry; if it is right, list it under upstreams[].redirect_hosts, and it must be https"
             ),
         })
     }
@@ -237,6 +252,14 @@ mod tests {
         let path = upstream.uploads.path(&app, &session);
         assert_eq!(path.as_deref(), Some("/v2/team/app/blobs/upload/1/2"));
         assert_eq!(upstream.uploads.path(&Repository::parse("b").unwrap(), &session), None);
+        // What the registry says next is said of its own path.
+        let route = Route::Upload { repository: app.clone(), session: session.clone() };
+        let name = Repository::parse("r/app").unwrap();
+        let asked = Asked { route: &route, name: &name, namespace: None };
+        let next = upstream.own_location("3", asked).unwrap();
+        let next = next.strip_prefix("/v2/r/app/blobs/uploads/").unwrap();
+        let path = upstream.uploads.path(&app, next);
+        assert_eq!(path.as_deref(), Some("/v2/team/app/blobs/upload/1/3"));
         // What a client may have taught the registry to say.
         let own = located(&upstream, &format!("/v2/team/app/blobs/uploads/{session}"));
         assert!(own.is_err(), "{own:?}");
@@ -258,6 +281,8 @@ mod tests {
         let upstream = upstream();
         let listed = "https://store.example/x?sig=1";
         assert_eq!(located(&upstream, listed).unwrap(), listed);
+        assert!(located(&upstream, "http://store.example/x?sig=1").is_err());
+        assert!(located(&upstream, "ftp://store.example/x?sig=1").is_err());
         let foreign = located(&upstream, "https://evil.example/x").unwrap_err();
         assert!(
             foreign.contains("evil.example") && foreign.contains("redirect_hosts"),

@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use moka::sync::Cache;
 
-use super::{Caller, Error, Failure, Forward, Upstream, ask::Ask, reply::expect_ok, uploads};
+use super::{
+    BlobHead, Caller, Error, Failure, Forward, ManifestHead, Upstream, ask::Ask, blobs::head_blob,
+    registry::head_manifest, reply::expect_ok, uploads,
+};
 use crate::{
     config::Scheme,
-    protocol::{Digest, Repository, Route},
+    protocol::{Digest, Reference, Repository, Route},
 };
 
 /// How long the registry's word to those without credentials holds.
@@ -41,12 +44,8 @@ impl Upstream {
         route: &Route,
         authorization: Option<HeaderValue>,
     ) -> Result<Forward, Error> {
-        let url = &self.config.url;
-        if authorization.is_some() && url.scheme == Scheme::Http && !url.is_loopback() {
-            let problem = format!(
-                "the client's credentials would go to {url} in plain text; use https as its url"
-            );
-            return Err(Failure::Untrusted { problem }.into());
+        if authorization.is_some() {
+            self.may_see_clients_credentials()?;
         }
         let path = match route {
             Route::Upload { repository, session } if uploads::is_own(session) => {
@@ -58,6 +57,19 @@ impl Upstream {
         Ok(self.talk().exchange.forward_write(path, authorization).await?)
     }
 
+    /// Whether a client's own credentials may be sent to the registry: in plain text only to one on
+    /// this machine (P5).
+    pub fn may_see_clients_credentials(&self) -> Result<(), Failure> {
+        let url = &self.config.url;
+        if url.scheme == Scheme::Http && !url.is_loopback() {
+            let problem = format!(
+                "the client's credentials would go to {url} in plain text; use https as its url"
+            );
+            return Err(Failure::Untrusted { problem });
+        }
+        Ok(())
+    }
+
     /// The name of a repository as the registry knows it.
     pub fn name_there(&self, repository: &Repository) -> Repository {
         self.talk().prefixed(repository)
@@ -66,6 +78,9 @@ impl Upstream {
     /// What the registry says to `GET /v2/` with the client's own credentials: without any, as of
     /// the last minute.
     pub async fn greet(&self, authorization: Option<&HeaderValue>) -> Result<(), Error> {
+        if authorization.is_some() {
+            self.may_see_clients_credentials()?;
+        }
         let known = authorization.is_none().then(|| self.greeting.0.get(&())).flatten();
         if let Some(known) = known {
             return known;
@@ -83,6 +98,31 @@ impl Upstream {
             self.greeting.0.insert((), said.clone());
         }
         said
+    }
+
+    /// What the registry itself says to a HEAD of a manifest, in the time that a check has; `None`
+    /// where it can't do HEAD.
+    pub async fn has_manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        caller: &Caller,
+    ) -> Result<Option<ManifestHead>, Error> {
+        let ask = Ask::manifest(Method::HEAD, repository, reference, caller);
+        let work = head_manifest(Arc::clone(self.talk()), ask, self.writes());
+        self.talk().detached(self.config.timeouts.validate, work).await
+    }
+
+    /// The same of a blob.
+    pub async fn has_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        caller: &Caller,
+    ) -> Result<BlobHead, Error> {
+        let ask = Ask::blob(Method::HEAD, repository, digest, caller);
+        let work = head_blob(Arc::clone(self.talk()), ask);
+        self.talk().detached(self.config.timeouts.validate, work).await
     }
 
     /// How many writes the registry has taken through us. What was asked before one and answered

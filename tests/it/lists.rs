@@ -3,9 +3,11 @@
 use hub::{Account, Action, Fault, Hub, ImageSpec, Options, Target};
 use serde_json::json;
 
-use crate::client::{Reply, get};
-use crate::conformance::{INDEX, MANIFEST, Registry, descriptor, digest_of, writable};
-use crate::pull::pull;
+use crate::client::{Reply, get, request};
+use crate::conformance::{
+    INDEX, MANIFEST, Registry, descriptor, digest_of, manifest_path, writable,
+};
+use crate::pull::{accepting, get_manifest, pull};
 use crate::roadstead::{Roadstead, Setup};
 
 const NAME: &str = "acme/app";
@@ -107,6 +109,53 @@ async fn what_one_caller_was_told_no_other_is() {
             assert!(reply.status >= 500, "{path}: {reply:?}");
         }
     }
+}
+
+/// P6: who may list need not be who may pull.
+#[tokio::test]
+async fn a_list_lets_nobody_pull() {
+    let hub = Hub::start().await;
+    let digest = hub.push(&ImageSpec::new(NAME).tag("t0").single()).digest;
+    let setup = Setup::of(&hub).with("credentials.mode", "client");
+    let roadstead = setup.impatient().start().await;
+    let bearer = async || {
+        let path = format!("/token?service=x&scope=repository:{NAME}:pull");
+        let reply = get(hub.token(), path).send().await;
+        format!("Bearer {}", reply.json()["token"].as_str().unwrap())
+    };
+    let (first, second) = (bearer().await, bearer().await);
+    assert_ne!(first, second);
+    let pull = async |token: &str| {
+        let get = accepting(get(roadstead.at(), manifest_path(NAME, &digest)));
+        get.header("Authorization", token).send().await.status
+    };
+    assert_eq!(pull(&first).await, 200);
+    hub.fault(Fault::new(Target::manifests().authorized(), Action::Status(403)));
+    let list = get(roadstead.at(), TAGS).header("Authorization", &*second);
+    assert_eq!(list.send().await.status, 200);
+    assert_eq!(pull(&first).await, 200, "it was served a moment ago");
+    assert_eq!(pull(&second).await, 403);
+}
+
+#[tokio::test]
+async fn what_was_only_pushed_or_is_gone_is_no_known_tag() {
+    let hub = writable().await;
+    let setup = Setup::of(&hub).with("writes", "forward").with("tags.cooldown", "1h");
+    let roadstead = setup.with("catalog", "cached").impatient().start().await;
+    let mut registry = Registry::at(roadstead.at());
+    for tag in ["gone", "pulled", "pushed"] {
+        registry.push_image(NAME, tag).await;
+    }
+    let other = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
+    registry.push_manifest(NAME, "pushed", INDEX, &other).await;
+    registry.push_manifest("acme/pushed", "latest", INDEX, &other).await;
+    assert_eq!(get_manifest(roadstead.at(), NAME, "pulled").send().await.status, 200);
+    let delete = request(roadstead.at(), "DELETE", manifest_path(NAME, "gone"));
+    assert_eq!(delete.send().await.status, 202);
+    down(&hub);
+    assert_eq!(list(&roadstead, TAGS).await.json()["tags"], json!(["pulled"]));
+    let catalog = list(&roadstead, "/v2/_catalog").await;
+    assert_eq!(catalog.json(), json!({ "repositories": [NAME] }));
 }
 
 // === referrers ===

@@ -42,3 +42,5 @@ mod trouble;
 mod uploads;
 mod upstreams;
 mod writes;
+mod writes_http2;
+mod writes_races;

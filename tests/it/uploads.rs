@@ -13,13 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::client::{Connection, raw, request};
+use crate::client::{Connection, get, raw, request};
 use crate::conformance::{Registry, blob_path, with_digest, writable};
 use crate::roadstead::{Roadstead, Setup};
 
 const NAME: &str = "acme/app";
 const UPLOADS: &str = "/v2/acme/app/blobs/uploads/";
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 fn forwarding(hub: &Hub) -> Setup {
     Setup::of(hub).with("writes", "forward")
@@ -31,7 +31,7 @@ async fn before(at: SocketAddr) -> Roadstead {
 }
 
 /// The head of a request.
-async fn head(socket: &mut TcpStream) -> Option<String> {
+pub(crate) async fn head(socket: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(socket.read_u8().await.ok()?);
@@ -39,14 +39,14 @@ async fn head(socket: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-fn length(head: &str) -> u64 {
+pub(crate) fn length(head: &str) -> u64 {
     let mut lines = head.lines().filter_map(|line| line.split_once(": "));
     let length = lines.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     length.map_or(0, |(_, length)| length.parse().unwrap())
 }
 
 /// A registry that gives these answers, one after the other, and then hangs up on every request.
-async fn scripted(answers: Vec<String>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn scripted(answers: Vec<String>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let (heads, answers) =
@@ -284,4 +284,53 @@ async fn what_a_client_cut_short_is_not_passed_on_as_the_whole() {
     let (head, body) = timeout(SOON, registry).await.unwrap().unwrap();
     assert!(head.to_lowercase().contains("transfer-encoding: chunked"), "{head}");
     assert!(!body.contains("\r\n0\r\n") && !body.starts_with("0\r\n"), "{body:?}");
+}
+
+#[tokio::test]
+async fn a_namespace_is_given_back_as_a_query_has_it() {
+    let hub = writable().await;
+    let roadstead = forwarding(&hub).with("hosts", json!(["registry.lan"])).start().await;
+    let digest = hub::sha256(b"a blob");
+    for (namespace, echoed) in [("%C3%A9", Some("é")), ("a%26b", Some("a&b"))] {
+        let begin = format!("{UPLOADS}?ns={namespace}");
+        let post = || request(roadstead.at(), "POST", &begin).header("Host", "registry.lan");
+        let reply = post().body("").send().await;
+        assert_eq!((reply.status, reply.header("oci-namespace")), (202, echoed));
+        let location = reply.header("location").unwrap();
+        assert!(location.ends_with(&format!("ns={namespace}")), "{location}");
+        let put = request(roadstead.at(), "PUT", with_digest(location, &digest));
+        let reply = put.header("Host", "registry.lan").body("a blob").send().await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        let place = format!("{}?ns={namespace}", blob_path(NAME, &digest));
+        assert_eq!(reply.header("location"), Some(&*place));
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_has_begun_is_finished_before_the_end() {
+    let hub = writable().await;
+    let mut roadstead = forwarding(&hub).start().await;
+    let location = Registry::at(roadstead.at()).begin(NAME).await;
+    let mut client = TcpStream::connect(roadstead.at()).await.unwrap();
+    let text = format!(
+        "PATCH {location} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n"
+    );
+    client.write_all(text.as_bytes()).await.unwrap();
+    let interim = timeout(SOON, head(&mut client)).await.unwrap().unwrap();
+    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    client.write_all(b"a b").await.unwrap();
+    roadstead.signal_term();
+    let drains = async {
+        while let Ok(reply) = get(roadstead.admin(), "/readyz").try_send().await
+            && reply.status == 200
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, drains).await.unwrap();
+    client.write_all(b"lob").await.unwrap();
+    let last = timeout(SOON, head(&mut client)).await.unwrap().unwrap();
+    assert!(last.starts_with("HTTP/1.1 202 "), "{last}");
+    assert!(last.to_lowercase().contains("range: 0-5"), "{last}");
+    assert!(roadstead.ended().await.success());
 }

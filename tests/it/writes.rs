@@ -1,6 +1,8 @@
 //! Pushes and deletions through us: with whose credentials, under which name, and what is known
 //! afterwards.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hub::{Account, Action, Fault, Hub, ImageSpec, Options, Target};
@@ -12,6 +14,7 @@ use crate::conformance::{
 };
 use crate::pull::{accepting, get_manifest};
 use crate::roadstead::{Roadstead, Setup};
+use crate::uploads::scripted;
 
 const NAME: &str = "acme/app";
 const PASSWORD: &str = "correct-horse-battery";
@@ -151,6 +154,30 @@ async fn credentials_do_not_go_over_the_network_in_plain_text() {
     assert!(reply.text().contains("plain text"), "{}", reply.text());
 }
 
+/// A proxy on this machine sees what would go over the network.
+#[tokio::test]
+async fn no_question_before_a_push_takes_them_along_in_plain_text() {
+    let unknown = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let (proxy, heads) = scripted(vec![unknown; 12]).await;
+    let setup = Setup::upstream("http://registry.test:5000", "https://registry.test/token");
+    let setup = setup.with("writes", "forward").with("proxy", format!("http://{proxy}"));
+    let roadstead = setup.impatient().start().await;
+    let digest = hub::sha256(b"x");
+    for (method, path) in [
+        ("GET", "/v2/".to_owned()),
+        ("HEAD", manifest_path(NAME, &digest)),
+        ("HEAD", manifest_path(NAME, "latest")),
+        ("HEAD", blob_path(NAME, &digest)),
+    ] {
+        let ask = request(roadstead.at(), method, path).header("Authorization", basic());
+        accepting(ask).send().await;
+    }
+    let heads = heads.lock().unwrap().clone();
+    assert!(heads.len() >= 3, "{heads:#?}");
+    let told = heads.iter().find(|head| head.to_ascii_lowercase().contains("\nauthorization"));
+    assert_eq!(told, None);
+}
+
 // === names ===
 
 #[tokio::test]
@@ -199,6 +226,20 @@ async fn a_mount_names_its_source_as_upstream_knows_it() {
     for from in ["other.example/base", "docker.io/secret", "docker.io/absent", "NoName"] {
         assert_eq!(mount(&format!("&from={from}")).await, 202, "{from}");
     }
+    // A name is read as upstream reads it, and of two nobody knows which counts.
+    for query in [
+        "&%66rom=team/library/secret",
+        "&%66rom=docker.io/secret",
+        "&from=docker.io/base&%66rom=team/library/secret",
+        "&from=docker.io/base&from=docker.io/base",
+        "&from=docker.io/base&%6dount=sha256:00",
+    ] {
+        assert_eq!(mount(query).await, 202, "{query}");
+    }
+    assert_eq!(mount("&fro%6D=docker.io/base").await, 201);
+    let told = hub.requests().into_iter().filter_map(|one| one.query);
+    let secret: Vec<_> = told.filter(|query| query.contains("rom=team/library/secret")).collect();
+    assert!(secret.is_empty(), "{secret:?}");
 }
 
 // === policy ===
@@ -344,4 +385,51 @@ async fn a_pusher_learns_what_its_own_credentials_may_see() {
             assert!(challenge.contains(&hub.token_realm()), "{challenge}");
         }
     }
+}
+
+/// Nor does what has yet to cool, or may not move, get past that by a HEAD.
+#[tokio::test]
+async fn who_sends_credentials_is_told_of_a_tag_what_others_are() {
+    let hub = guarded().await;
+    let first = hub.push(&ImageSpec::new(NAME).tag("latest").tag("v1")).digest;
+    let second = hub.push(&ImageSpec::new(NAME).tag("other").seed(2)).digest;
+    assert_ne!(first, second);
+    let setup = forwarding(&hub).with("tags.fresh_for", "0s").with("tags.cooldown", "1h");
+    let roadstead = setup.with("tags.immutable", json!(["v*"])).start().await;
+    let token = token(&hub, "repository:acme/app:pull,push").await;
+    for name in ["latest", "v1"] {
+        assert_eq!(digest(&tag(&roadstead, name).await), Some(&*first));
+        hub.tag(NAME, name, &second);
+        let head = accepting(request(roadstead.at(), "HEAD", manifest_path(NAME, name)));
+        let reply = head.header("Authorization", &*token).send().await;
+        assert_eq!((reply.status, digest(&reply)), (200, Some(&*first)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_does_not_say_what_upstream_has() {
+    let (hub, mirror) = (writable().await, Hub::start().await);
+    let image = mirror.push(&ImageSpec::new(NAME).tag("latest"));
+    let mirrors = json!([{
+        "url": mirror.registry_url(), "order": "before", "token_realms": [mirror.token_realm()],
+    }]);
+    let roadstead = forwarding(&hub).with("mirrors", mirrors).start().await;
+    for path in [manifest_path(NAME, &image.digest), blob_path(NAME, &image.layers[0].digest)] {
+        let ask = |method| accepting(request(roadstead.at(), method, &path));
+        assert_eq!(ask("HEAD").send().await.status, 404, "{path}");
+        assert_eq!(ask("GET").send().await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_what_is_cached_does_not_wait_long_for_upstream() {
+    let hub = writable().await;
+    let image = hub.push(&ImageSpec::new(NAME).tag("latest"));
+    let roadstead = forwarding(&hub).with("timeouts.validate", "500ms").start().await;
+    let path = blob_path(NAME, &image.layers[0].digest);
+    assert_eq!(get(roadstead.at(), &path).send().await.status, 200);
+    hub.fault(Fault::new(Target::any(), Action::Hang));
+    let begun = Instant::now();
+    assert_eq!(request(roadstead.at(), "HEAD", &path).send().await.status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

@@ -16,7 +16,9 @@ const BEHIND: &str = "\u{1}";
 // === impl Index ===
 
 impl Index {
-    /// Up to `count` names of an upstream's repositories, in order, behind `after`.
+    /// Up to `count` names of an upstream's repositories that are known to have something, in order,
+    /// behind `after`. A tag alone does not count: it may have been pushed by one who sees more than
+    /// others.
     pub(in crate::store) fn repositories(
         &self,
         upstream: &str,
@@ -24,10 +26,8 @@ impl Index {
         count: usize,
     ) -> Result<Vec<String>, Error> {
         let transaction: ReadTransaction = self.database.begin_read()?;
-        let mut names = names_in(&transaction.open_table(TAGS)?, upstream, after, count)?;
-        // What was only ever pulled by digest.
-        names.append(&mut names_in(&transaction.open_table(LINKS)?, upstream, after, count)?);
-        Ok(names.into_iter().take(count).collect())
+        let names = names_in(&transaction.open_table(LINKS)?, upstream, after, count)?;
+        Ok(names.into_iter().collect())
     }
 
     /// Up to `count` tags of a repository, in order, behind `after`.

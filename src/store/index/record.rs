@@ -89,6 +89,9 @@ pub struct TagKey {
 /// When a tag was confirmed that upstream has no more.
 const GONE: SystemTime = SystemTime::UNIX_EPOCH;
 
+/// How long after that a tag was confirmed that is in doubt, whatever its policy.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// What a tag named when upstream was last asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagRecord {
@@ -253,6 +256,17 @@ impl TagRecord {
     /// The same tag, gone since `now`, when it named `digest`.
     pub fn gone(digest: Digest, now: SystemTime) -> Self {
         Self { digest, previous: None, validated: GONE, moved: now }
+    }
+
+    /// Upstream may have moved it although it is not to move: it is checked before it is served.
+    pub fn is_doubted(&self) -> bool {
+        self.validated == GONE + DOUBT
+    }
+
+    /// The same record, in doubt.
+    #[must_use]
+    pub fn doubted(self) -> Self {
+        Self { validated: GONE + DOUBT, ..self }
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
