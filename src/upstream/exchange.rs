@@ -212,12 +212,13 @@ impl Exchange {
             reply.body.place = Some(place);
         }
         match &result {
-            Err(failure @ (Failure::Timeout { .. } | Failure::Unreachable { .. })) => {
-                attempt.failed(failure);
-            }
-            // Several answers to one request are one failure.
+            // However often one request is sent, it is one failure.
+            Err(Failure::Unreachable { .. }) if request.is_retry => attempt.says_nothing(),
             Ok(reply) if is_gateway_trouble(reply.status) && request.is_retry => {
                 attempt.says_nothing();
+            }
+            Err(failure @ (Failure::Timeout { .. } | Failure::Unreachable { .. })) => {
+                attempt.failed(failure);
             }
             Ok(reply) if is_gateway_trouble(reply.status) => {
                 attempt.failed(&Failure::Status { status: reply.status, retry_after: None });

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{Reply, get, head};
 use crate::pull::{accepting, blob_path, digest, get_manifest, manifest_path};
-use crate::roadstead::{Roadstead, Setup, eventually};
+use crate::roadstead::{Roadstead, Setup, eventually, free_address};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const HOUR: u64 = 3600;
@@ -168,6 +168,34 @@ async fn the_budget_is_known_before_anybody_has_pulled() {
     }
     assert_eq!(roadstead.metric(&["roadstead_ratelimit_remaining", "alice"]).await, 77.0);
     assert_eq!(hub.stats().counted, 0, "it cost a pull");
+}
+
+/// A machine that starts everything at once: the registry comes a moment later.
+#[tokio::test]
+async fn a_registry_that_is_not_up_yet_when_its_budget_is_asked_is_not_held_against_it() {
+    let hub = hub_with(Vec::new(), 100).await;
+    push(&hub, "library/a");
+    let at = free_address();
+    let setup = Setup::upstream(&format!("http://{at}"), &hub.token_realm());
+    let roadstead = setup.with("budget", json!({})).start().await;
+    let deadline = Instant::now() + PATIENCE;
+    // One HEAD and its retries.
+    while roadstead.metric(&["roadstead_upstream_requests_total", "status=\"none\""]).await < 3.0 {
+        assert!(Instant::now() < deadline, "its budget is not asked for");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let listener = tokio::net::TcpListener::bind(at).await.unwrap();
+    let registry = hub.registry();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut plain = tokio::net::TcpStream::connect(registry).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut plain).await;
+            });
+        }
+    });
+    let reply = get_tag(&roadstead, "library/a").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
 }
 
 #[tokio::test]
