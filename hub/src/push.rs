@@ -170,11 +170,18 @@ fn delete_manifest(content: &mut Content, repository: &str, reference: &str) -> 
     }
 }
 
-/// Digests of the config and the layers.
+/// Digests of the config and the layers, but for those that lie elsewhere.
 fn blobs_of(document: &Value) -> impl Iterator<Item = &str> {
     let layers = document.get("layers").and_then(Value::as_array).into_iter().flatten();
     let all = document.get("config").into_iter().chain(layers);
-    all.filter_map(|descriptor| descriptor.get("digest")?.as_str())
+    let here = all.filter(|descriptor| !lies_elsewhere(descriptor));
+    here.filter_map(|descriptor| descriptor.get("digest")?.as_str())
+}
+
+/// Layers that may not be distributed are no registry's to have; they say where they are.
+fn lies_elsewhere(descriptor: &Value) -> bool {
+    let media_type = descriptor.get("mediaType").and_then(Value::as_str).unwrap_or_default();
+    ["nondistributable", "foreign"].iter().any(|word| media_type.contains(word))
 }
 
 fn is_of(digest: &str, body: &[u8]) -> bool {

@@ -267,6 +267,26 @@ mod pushing_manifests_with_subject {
     use super::*;
 
     #[tokio::test]
+    async fn a_layer_that_lies_elsewhere_need_not_be_there() {
+        conforms(async |registry| {
+            let config = descriptor("application/vnd.oci.image.config.v1+json", b"{}");
+            registry.push_blob(NAME, b"{}").await;
+            let media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+            let mut layer = descriptor(media_type, b"elsewhere");
+            layer["urls"] = json!(["https://store.example/layer"]);
+            let manifest = json!({
+                "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer],
+            });
+            let digest = digest_of(&manifest);
+            let reply = registry.push_manifest(NAME, &digest, MANIFEST, &manifest).await;
+            assert_eq!(reply.status, 201);
+            let reply = registry.get(&manifest_path(NAME, &digest)).await;
+            assert_eq!((reply.status, reply.text()), (200, manifest.to_string()));
+        })
+        .await;
+    }
+
+    #[tokio::test]
     async fn the_subject_is_said_even_where_it_is_missing() {
         conforms(async |registry| {
             let mut manifest = registry.push_image(NAME, "one").await;
