@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     negative::Negatives,
-    obtain::{Checked, Checks, Fetches, logged},
+    obtain::{Checked, Checks, Fetches, logged, together},
     revalidation::{Health, Plan, plan},
     tag_table::TagTable,
     types::{Ask, Error, Found, Manifest, Outcome, Served, Want},
@@ -41,6 +41,8 @@ pub struct Manifests {
     pub(super) negatives: Negatives,
     pub(super) checks: Checks,
     pub(super) fetches: Fetches,
+    /// What goes on beside answers that did not wait for it.
+    beside: Collapse<(TagKey, Option<Digest>), Result<(), Error>>,
     pub(super) max_manifest: u64,
 }
 
@@ -55,6 +57,7 @@ impl Manifests {
             negatives: Negatives::default(),
             checks: Collapse::default(),
             fetches: Collapse::default(),
+            beside: Collapse::default(),
             max_manifest,
         }
     }
@@ -124,6 +127,11 @@ impl Manifests {
                 }
             }
             (Plan::Revalidate { may_serve_stale: true }, Some(record)) if ask.is_authorised() => {
+                if ask.upstream.is_slow()
+                    && let Some(served) = Box::pin(self.beside_check(ask, &key, &record)).await
+                {
+                    return Ok(served);
+                }
                 Box::pin(self.revalidate(ask, key, Some(record))).await
             }
             _ => Box::pin(self.revalidate(ask, key, None)).await,
@@ -152,6 +160,25 @@ impl Manifests {
             }
             Err(error) => self.stale_or(ask, key, Some(record), error).await,
         }
+    }
+
+    /// Of an upstream that is slow: serves the last known manifest, and checks the tag without this
+    /// request. `None` where the manifest is not cached.
+    async fn beside_check(
+        self: &Arc<Self>,
+        ask: &Ask,
+        key: &TagKey,
+        record: &TagRecord,
+    ) -> Option<Served> {
+        let served = self.stale(ask, key, record, "upstream-slow").await?;
+        let (this, asked, tag) = (Arc::clone(self), ask.clone(), key.clone());
+        let known = Some(record.clone());
+        // All of it: a manifest that the tag moved to would be fetched by nobody else.
+        let work = async move { this.revalidate(&asked, tag, known).await.map(|_| ()) };
+        let begun = together(&self.beside, (key.clone(), ask.caller.identity()), work);
+        // It is begun, and not waited for.
+        let _ = tokio::time::timeout(Duration::ZERO, begun).await;
+        Some(served)
     }
 
     /// Checks the tag; falls back on `known` if upstream is in trouble.

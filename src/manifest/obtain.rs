@@ -84,6 +84,7 @@ impl Manifests {
         let (written, writes) = (ask.upstream.writes(), self.tags.writes(key).await);
         let patience = deadline.saturating_duration_since(Instant::now());
         let checking = self.check_now(ask, key, patience.saturating_sub(GRACE));
+        let began = Instant::now();
         let result = match tokio::time::timeout_at(deadline, checking).await {
             Ok(result) => result,
             Err(_) => {
@@ -91,6 +92,7 @@ impl Manifests {
                 Err(Failure::Timeout { host, waiting_for: "a tag check" }.into())
             }
         };
+        ask.upstream.tag_check_took(began.elapsed());
         let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());
         match result {
             Ok((digest, head)) => {
@@ -335,7 +337,7 @@ impl Manifests {
 
 /// Runs `work` in a task of its own, once for all who join with an equal key. The flag says
 /// whether this caller joined another's.
-async fn together<K, T>(
+pub(super) async fn together<K, T>(
     collapse: &Collapse<K, Result<T, Error>>,
     key: K,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,

@@ -5,10 +5,10 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -47,6 +47,12 @@ const ABSENT_FOR: Duration = Duration::from_secs(10);
 /// Absent blobs remembered.
 const ABSENT: u64 = 10_000;
 
+/// A check of a tag that takes longer keeps clients waiting.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// How long an upstream counts as slow after such a check, unless a faster one follows.
+const SLOW_FOR: Duration = Duration::from_secs(60);
+
 /// The client of one registry.
 #[derive(Debug)]
 pub struct Upstream {
@@ -59,6 +65,8 @@ pub struct Upstream {
     /// Blobs that upstream did not have a moment ago, by repository and caller.
     pub(super) absent: Cache<(Repository, Digest, Option<Digest>), Error>,
     max_manifest: u64,
+    /// When the last check of a tag ended, if it was slow.
+    slow: Mutex<Option<Instant>>,
     /// Writes that the registry took; what was asked before one may be outdated.
     pub(super) writes: AtomicU64,
     pub(super) uploads: Uploads,
@@ -109,6 +117,7 @@ impl Upstream {
             authorised,
             absent,
             max_manifest,
+            slow: Mutex::default(),
             writes: AtomicU64::new(0),
             uploads: Uploads::default(),
             greeting: Greeting::default(),
@@ -149,6 +158,18 @@ impl Upstream {
     /// Why upstream is not asked now, if it isn't.
     pub fn held_back(&self) -> Option<Failure> {
         self.registries.held_back()
+    }
+
+    /// True if it has kept those waiting who checked a tag last. What is known is served first then.
+    pub fn is_slow(&self) -> bool {
+        let slow = *self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        slow.is_some_and(|since| since.elapsed() < SLOW_FOR)
+    }
+
+    /// A check of a tag has ended.
+    pub fn tag_check_took(&self, time: Duration) {
+        let slow = (time >= SLOW).then(Instant::now);
+        *self.slow.lock().unwrap_or_else(PoisonError::into_inner) = slow;
     }
 
     /// True while nothing is asked of it.

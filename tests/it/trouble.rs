@@ -15,6 +15,9 @@ const KNOWN: &str = "library/alpine";
 /// Nothing of it is.
 const UNSEEN: &str = "library/busybox";
 
+/// For a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// One row: what upstream does, and what clients are told.
 struct Row {
     /// What upstream does; `None`: it is gone.
@@ -290,6 +293,34 @@ async fn a_known_tag_waits_for_a_hanging_upstream_once_and_briefly() {
         stage.assert_stale(&reply, "upstream-held-back");
         // 100 ms is promised; the rest is for a loaded machine.
         assert!(reply.took <= Duration::from_millis(500), "{:?}", reply.took);
+    }
+}
+
+/// Slower than anybody should wait, and yet in time: the first to ask finds out, and from then on
+/// what is known is served first, and checked beside that.
+#[tokio::test]
+async fn a_known_tag_waits_for_a_slow_upstream_once() {
+    let mut stage = Stage::with(|setup| setup).await;
+    stage.break_it(Action::Delay(Duration::from_millis(1500)));
+    let reply = stage.get_known().await;
+    assert_eq!((reply.status, reply.cache_status()), (200, "roadstead; fwd=stale; fwd-status=200"));
+    for _ in 0..3 {
+        let begun = Instant::now();
+        stage.assert_stale(&stage.get_known().await, "upstream-slow");
+        stage.assert_stale(&stage.head_known().await, "upstream-slow");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    // A tag that moved is noticed all the same.
+    stage.known = stage.hub.push(&spec(KNOWN).seed(2));
+    let deadline = Instant::now() + PATIENCE;
+    while stage.get_known().await.header("docker-content-digest") != Some(&*stage.known.digest) {
+        assert!(Instant::now() < deadline, "it is not noticed that the tag moved");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stage.hub.clear_faults();
+    while stage.get_known().await.cache_status().contains("detail") {
+        assert!(Instant::now() < deadline, "it is slow for ever");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
