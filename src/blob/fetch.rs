@@ -93,7 +93,7 @@ impl Claim {
         self.end.load(Ordering::Acquire)
     }
 
-    fn advance(&self, at: u64) {
+    pub(super) fn advance(&self, at: u64) {
         self.at.fetch_max(at, Ordering::AcqRel);
     }
 }

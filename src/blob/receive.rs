@@ -17,7 +17,7 @@ use super::{
     Ask, Blobs, Error,
     begin::{Beginning, begin},
     fetch::{Claim, Fetched, Job},
-    fill::Fill,
+    fill::{Fill, Progress},
     lane::Lane,
     plan::{self, Situation, Step},
 };
@@ -185,6 +185,13 @@ fn link(blobs: &Arc<Blobs>, ask: &Ask) -> JoinHandle<()> {
     tokio::spawn(async move { blobs.link(&ask, Link { media_type: None }).await })
 }
 
+/// What is under way, and then what is there. In this order: what a request brought is there before
+/// its claim moves on, so that the two together miss nothing.
+fn look(claims: &[Arc<Claim>], fill: &Fill) -> (Vec<plan::Claim>, Progress) {
+    let claims = claims.iter().map(|claim| claim.describe()).collect();
+    (claims, fill.progress())
+}
+
 // === impl Driver ===
 
 impl<'a> Driver<'a> {
@@ -224,13 +231,12 @@ impl<'a> Driver<'a> {
     /// Asks for what is wanted, and waits until something changes.
     async fn turn(&mut self) -> Result<Turn, Error> {
         self.leave_if_asked().await?;
-        let progress = self.fill.progress();
+        let (claims, progress) = look(&self.claims, self.fill);
         if let Some(total) = progress.total {
             if progress.received.len() == total && self.jobs.is_empty() {
                 return Ok(Turn::Complete(total));
             }
-            let nearly = progress.is_nearly_complete();
-            self.ask_for_more(total, &progress.received, nearly)?;
+            self.ask_for_more(total, claims, progress)?;
         }
         if !self.fill.has_readers() && self.is_to_stop() {
             return Ok(Turn::Abandoned);
@@ -253,25 +259,25 @@ impl<'a> Driver<'a> {
     fn ask_for_more(
         &mut self,
         total: u64,
-        received: &Coverage,
-        is_nearly_complete: bool,
+        mut claims: Vec<plan::Claim>,
+        mut progress: Progress,
     ) -> Result<(), Error> {
+        let finish = progress.is_nearly_complete();
         let readers: Vec<_> = self.fill.window().readers().copied().collect();
         self.is_whole |= readers.iter().any(|reader| reader.is_whole);
         let is_stored = self.fill.window().is_stored();
-        if !is_stored && !self.is_plain_stream(received) {
+        if !is_stored && !self.is_plain_stream(&progress.received) {
             // What is on disk can't be hashed any more: its readers begin anew.
             return Err(Error::Moved);
         }
         loop {
-            let claims: Vec<_> = self.claims.iter().map(|claim| claim.describe()).collect();
             let situation = Situation {
                 total,
-                received,
+                received: &progress.received,
                 claims: &claims,
                 readers: &readers,
                 chunk: self.blobs.settings().chunk,
-                finish: is_nearly_complete || (self.is_whole && readers.is_empty()),
+                finish: finish || (self.is_whole && readers.is_empty()),
                 whole_only: self.whole_only || !is_stored,
             };
             match plan::next(&situation) {
@@ -285,6 +291,7 @@ impl<'a> Driver<'a> {
                 }
                 None => return Ok(()),
             }
+            (claims, progress) = look(&self.claims, self.fill);
         }
     }
 
@@ -353,5 +360,46 @@ impl<'a> Driver<'a> {
             self.blobs.fetch_only_whole(self.fill.digest());
         }
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        blob::fill::Origin,
+        protocol::{Algorithm, Digest, Repository},
+    };
+
+    /// What a look misses is asked for a second time.
+    #[test]
+    fn a_look_misses_nothing_that_comes_meanwhile() {
+        let whole = ByteRange::new(0, 8_000);
+        let digest = Digest::of(Algorithm::Sha256, b"never read");
+        let repository = Repository::parse("library/a").unwrap();
+        let origin = Origin { upstream: "docker.io".into(), repository, identity: None };
+        let fill = Fill::new(digest, origin);
+        let claims = [Claim::new(plan::Claim { range: whole, is_whole: true })];
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for at in 0..whole.end {
+                    fill.receive(at, Bytes::from_static(b"x"), None);
+                    claims[0].advance(at + 1);
+                }
+            });
+            loop {
+                let (under_way, progress) = look(&claims, &fill);
+                let mut known = progress.received;
+                under_way.iter().for_each(|claim| known.add(claim.range));
+                assert_eq!(known.gap(whole), None);
+                if under_way[0].range.start == whole.end {
+                    break;
+                }
+            }
+        });
     }
 }
