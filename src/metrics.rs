@@ -117,7 +117,7 @@ pub static PULLS_SAVED: Lazy<IntCounterVec> = Lazy::new(|| {
 pub static STALE_ANSWERS: Lazy<IntCounterVec> = Lazy::new(|| {
     counters(
         "roadstead_stale_answers_total",
-        "Tags answered with the last known manifest because upstream did not answer.",
+        "Tags answered with the last known manifest because upstream did not answer, or was slow.",
         &["upstream"],
     )
 });
@@ -239,11 +239,11 @@ pub static TRANSPARENT: Lazy<IntCounterVec> = Lazy::new(|| {
     )
 });
 
-/// Certificates and authorities that were read again, by what came of it.
+/// Readings of certificates and authorities that have changed, or were no good, by what came of it.
 pub static CERTIFICATE_READS: Lazy<IntCounterVec> = Lazy::new(|| {
     counters(
         "roadstead_certificate_reads_total",
-        "Changed files of a certificate or authority that were read: used or failed.",
+        "Readings of the files of a certificate or authority that changed, or were no good: used or failed.",
         &["what", "outcome"],
     )
 });

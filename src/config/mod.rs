@@ -29,6 +29,7 @@ mod quantity;
 mod raw;
 mod realm;
 mod secret;
+mod stamp;
 mod store;
 mod tags;
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub use self::patterns::Patterns;
 pub use self::problem::{ConfigError, Problem, Refusal};
 pub use self::proxy::{Environment, Proxy, ProxyLogin, ProxyServer};
 pub use self::secret::Secret;
+pub use self::stamp::Stamp;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};

@@ -84,7 +84,7 @@ impl Inventory {
             objects: amount.objects,
             bytes: amount.bytes,
             missing: tree.missing(),
-            checked_at: seconds(record.validated),
+            checked_at: (!record.is_doubted()).then(|| seconds(record.validated)),
             moved_at: seconds(record.moved),
             used_at: root.map(|root| seconds(root.used)),
             platforms: tree.platforms,

@@ -78,8 +78,8 @@ pub struct Image {
     pub missing: u64,
     /// Its platforms, in its own order, without attestations.
     pub platforms: Vec<Platform>,
-    /// When upstream last confirmed it.
-    pub checked_at: u64,
+    /// When upstream last confirmed it; `null` if it is to be asked before the tag is served again.
+    pub checked_at: Option<u64>,
     /// When it was first seen to name this digest.
     pub moved_at: u64,
     /// When its manifest was last read; `null` if that is not stored.

@@ -42,7 +42,7 @@ pub struct Manifests {
     pub(super) checks: Checks,
     pub(super) fetches: Fetches,
     /// What goes on beside answers that did not wait for it.
-    beside: Collapse<(TagKey, Option<Digest>), Result<(), Error>>,
+    beside: Collapse<(TagKey, Option<Digest>, Want), Result<(), Error>>,
     pub(super) max_manifest: u64,
 }
 
@@ -172,10 +172,10 @@ impl Manifests {
     ) -> Option<Served> {
         let served = self.stale(ask, key, record, "upstream-slow").await?;
         let (this, asked, tag) = (Arc::clone(self), ask.clone(), key.clone());
-        let known = Some(record.clone());
-        // All of it: a manifest that the tag moved to would be fetched by nobody else.
-        let work = async move { this.revalidate(&asked, tag, known).await.map(|_| ()) };
-        let begun = together(&self.beside, (key.clone(), ask.caller.identity()), work);
+        let patience = ask.upstream.config().timeouts.validate;
+        // With the manifest that the tag may have moved to, if it is a GET that would wait for it.
+        let work = async move { this.validated(&asked, &tag, patience).await.map(|_| ()) };
+        let begun = together(&self.beside, (key.clone(), ask.caller.identity(), ask.want), work);
         // It is begun, and not waited for.
         let _ = tokio::time::timeout(Duration::ZERO, begun).await;
         Some(served)
@@ -190,28 +190,31 @@ impl Manifests {
     ) -> Result<Served, Error> {
         let timeouts = &ask.upstream.config().timeouts;
         let patience = if known.is_some() { timeouts.validate } else { timeouts.fetch };
-        let deadline = Instant::now() + patience;
-        let (checked, collapsed) = self.check(ask, &key, patience).await;
-        let served = match checked {
-            Ok(Checked { record, head }) => {
-                ask.upstream.authorise(&ask.caller, &ask.repository);
-                let asked_by_get = head.is_none();
-                let served = self.answer(ask, &key, &record, head, deadline).await;
-                served.map(|served| {
-                    let outcome = match served.outcome {
-                        Outcome::Hit { .. } if asked_by_get => Outcome::Fetched { collapsed },
-                        Outcome::Hit { .. } => Outcome::Validated { collapsed },
-                        other => other,
-                    };
-                    Served { outcome, ..served }
-                })
-            }
-            Err(error) => Err(error),
-        };
-        match served {
+        match self.validated(ask, &key, patience).await {
             Ok(served) => Ok(served),
             Err(error) => self.stale_or(ask, &key, known.as_ref(), error).await,
         }
+    }
+
+    /// Checks the tag, and has what it names.
+    async fn validated(
+        self: &Arc<Self>,
+        ask: &Ask,
+        key: &TagKey,
+        patience: Duration,
+    ) -> Result<Served, Error> {
+        let deadline = Instant::now() + patience;
+        let (checked, collapsed) = self.check(ask, key, patience).await;
+        let Checked { record, head } = checked?;
+        ask.upstream.authorise(&ask.caller, &ask.repository);
+        let asked_by_get = head.is_none();
+        let served = self.answer(ask, key, &record, head, deadline).await?;
+        let outcome = match served.outcome {
+            Outcome::Hit { .. } if asked_by_get => Outcome::Fetched { collapsed },
+            Outcome::Hit { .. } => Outcome::Validated { collapsed },
+            other => other,
+        };
+        Ok(Served { outcome, ..served })
     }
 
     /// The last known manifest if `error` is trouble rather than an answer.

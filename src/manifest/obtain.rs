@@ -84,7 +84,6 @@ impl Manifests {
         let (written, writes) = (ask.upstream.writes(), self.tags.writes(key).await);
         let patience = deadline.saturating_duration_since(Instant::now());
         let checking = self.check_now(ask, key, patience.saturating_sub(GRACE));
-        let began = Instant::now();
         let result = match tokio::time::timeout_at(deadline, checking).await {
             Ok(result) => result,
             Err(_) => {
@@ -92,7 +91,6 @@ impl Manifests {
                 Err(Failure::Timeout { host, waiting_for: "a tag check" }.into())
             }
         };
-        ask.upstream.tag_check_took(began.elapsed());
         let (cooldown, now) = (ask.cooldown(&key.tag), SystemTime::now());
         match result {
             Ok((digest, head)) => {
@@ -135,8 +133,10 @@ impl Manifests {
     ) -> Result<(Digest, Option<ManifestHead>), Error> {
         let reference = Reference::Tag(key.tag.clone());
         let (upstream, repository) = (&ask.upstream, &ask.repository);
-        let head = upstream.head_manifest(repository, &reference, &ask.caller, patience).await?;
-        if let Some(head) = head
+        let began = Instant::now();
+        let head = upstream.head_manifest(repository, &reference, &ask.caller, patience).await;
+        upstream.tag_check_took(began.elapsed(), head.as_ref().err());
+        if let Some(head) = head?
             && let Some(digest) = head.digest
         {
             return Ok((digest, Some(head)));

@@ -22,7 +22,7 @@ use crate::{
 pub type Error = upstream::Error;
 
 /// Whether the body is wanted, or only its description (a client's HEAD).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Want {
     /// A HEAD: nothing that is counted is spent on it.
     Head,

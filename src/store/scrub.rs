@@ -14,7 +14,12 @@ use std::{
 
 use rustix::fs::{Advice, fadvise};
 
-use super::{Error, Store, index::Index, keeper::Signal, recovery};
+use super::{
+    Error, Store,
+    index::{Index, TagRecord},
+    keeper::Signal,
+    recovery,
+};
 use crate::{
     metrics,
     protocol::{Digest, Hasher},
@@ -34,6 +39,9 @@ const PAGE: usize = 256;
 
 /// A tag that leads nowhere is forgotten once it was not asked for this long.
 const TAG_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One that upstream has no more is remembered so long for what it named: longer than tags cool.
+const GONE_IDLE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// The note of the digest up to which a pass has come.
 const NOTE: &str = "scrub";
@@ -204,8 +212,7 @@ fn sweep_tags(store: &Store, signal: &Signal) -> Result<(), Ended> {
         let Some((last, _)) = tags.last() else { return Ok(()) };
         after = Some(last.clone());
         for (key, record) in tags {
-            let idle = SystemTime::now().duration_since(record.validated).unwrap_or_default();
-            if idle > TAG_IDLE
+            if is_idle(&record, SystemTime::now())
                 && is_gone(&index, Some(&record.digest))?
                 && is_gone(&index, record.previous.as_ref())?
             {
@@ -216,6 +223,12 @@ fn sweep_tags(store: &Store, signal: &Signal) -> Result<(), Ended> {
             return Err(Ended::Stopped);
         }
     }
+}
+
+/// Whether nobody has asked for the tag lately.
+fn is_idle(record: &TagRecord, now: SystemTime) -> bool {
+    let idle = now.duration_since(record.last_heard()).unwrap_or_default();
+    idle > if record.is_gone() { GONE_IDLE } else { TAG_IDLE }
 }
 
 fn is_gone(index: &Index, digest: Option<&Digest>) -> Result<bool, Error> {
@@ -248,5 +261,32 @@ impl Slowly<'_> {
                 return Err(Ended::Stopped);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Algorithm;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    #[test]
+    fn what_is_known_of_a_tag_outlives_its_manifests_for_a_while() {
+        let now = SystemTime::now();
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let named = |ago: Duration| TagRecord {
+            digest,
+            previous: None,
+            validated: now - ago,
+            moved: now - 1000 * HOUR,
+        };
+        assert!(!is_idle(&named(23 * HOUR), now));
+        assert!(is_idle(&named(25 * HOUR), now));
+        // They have no time at which upstream confirmed them.
+        let moved = now - HOUR;
+        assert!(!is_idle(&TagRecord { moved, ..named(HOUR) }.doubted(), now));
+        assert!(!is_idle(&TagRecord::gone(digest, now - 80 * 24 * HOUR), now));
+        assert!(is_idle(&TagRecord::gone(digest, now - 91 * 24 * HOUR), now));
     }
 }

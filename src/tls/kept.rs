@@ -6,13 +6,11 @@
 //! moment.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use crate::metrics::CERTIFICATE_READS;
+use crate::{config::Stamp, metrics::CERTIFICATE_READS};
 
 /// Something that follows its files.
 pub trait Watched: Send + Sync {
@@ -48,17 +46,6 @@ enum State {
     Doubtful,
     /// Something is wrong, and has been told.
     Bad,
-}
-
-/// Tells one state of a file from another; links are followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    modified: (i64, i64),
-    /// Its owner, mode or contents; no program can set it back.
-    changed: (i64, i64),
-    len: u64,
-    inode: u64,
-    device: u64,
 }
 
 // === impl Kept ===
@@ -125,22 +112,13 @@ impl<T> std::fmt::Debug for Kept<T> {
 }
 
 fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
-    let stamp = |path: &PathBuf| -> io::Result<Stamp> {
-        let file = fs::metadata(path)?;
-        Ok(Stamp {
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-            len: file.len(),
-            inode: file.ino(),
-            device: file.dev(),
-        })
-    };
-    files.iter().map(|path| stamp(path).ok()).collect()
+    files.iter().map(|path| Stamp::of(path)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
         os::unix::fs::PermissionsExt,
         sync::atomic::{AtomicBool, Ordering},
     };

@@ -368,3 +368,23 @@ impl Drop for Turn {
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn an_answer_to_an_older_token_does_not_bring_a_refused_account_back() {
+        let (username, password) = ("alice".to_owned(), Secret::new("a"));
+        let config = config::Account::Password { username, password };
+        let (scheme, settled) = (Arc::default(), Arc::default());
+        let account = Account::new(&"docker.io".into(), None, Some(config), &scheme, &settled);
+        let asked = Instant::now();
+        account.refuse_login(None, "its password was changed");
+        account.accepted(asked);
+        assert!(account.is_aside());
+        account.accepted(Instant::now());
+        assert!(!account.is_aside());
+    }
+}

@@ -102,6 +102,11 @@ impl Accounts {
         self.outlook.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether the budget is to be spared, as of the last answer.
+    pub(super) fn spares(&self) -> bool {
+        self.outlook.lock().unwrap_or_else(PoisonError::into_inner).is_sparing
+    }
+
     /// Looks at what was said since.
     pub(super) fn look_ahead(&self, now: SystemTime) {
         let left = self.left(now);

@@ -9,17 +9,15 @@ mod docker_config;
 mod helper;
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
 use self::docker_config::Found;
-use crate::config::{Account, Secret};
+use crate::config::{Account, Secret, Stamp};
 
 /// How often a file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -84,15 +82,6 @@ enum Due {
     Old,
     /// What is known, if anything is, is not the one any more.
     Changed,
-}
-
-/// Tells one state of a file from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    len: u64,
-    inode: u64,
-    device: u64,
 }
 
 // === impl Credential ===
@@ -315,24 +304,12 @@ fn told(path: &Path, problem: &str) -> String {
     format!("{} {problem}", path.display())
 }
 
-// === impl Stamp ===
-
-impl Stamp {
-    /// Of the file that a path leads to, symbolic links followed.
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        Some(Self {
-            modified: found.modified().ok(),
-            len: found.len(),
-            inode: found.ino(),
-            device: found.dev(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::{
+        fs,
+        sync::atomic::{AtomicU64, Ordering},
+    };
 
     use tokio::task::JoinSet;
 
@@ -370,6 +347,27 @@ mod tests {
         let second = credential.login().await.unwrap();
         assert_eq!(second.password.expose(), "two");
         assert_ne!(second.version, first.version);
+    }
+
+    /// It may name a helper, which may hang: nobody waits for what only may have changed.
+    #[tokio::test]
+    async fn docker_s_configuration_is_read_again_beside_the_requests_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        // alice:a
+        let login = r#"{"auths": {"ghcr.io": {"auth": "YWxpY2U6YQ=="}}}"#;
+        fs::write(&path, login).unwrap();
+        let servers = vec!["ghcr.io".to_owned()];
+        let account = Account::DockerConfig { path: path.clone(), servers };
+        let credential = Credential::new(account);
+        assert_eq!(credential.0.due(), Some(Due::Changed), "nothing is known yet");
+        credential.login().await.unwrap();
+        assert_eq!(credential.0.due(), None);
+        age(&credential, HELPER_HOLDS);
+        assert_eq!(credential.0.due(), Some(Due::Old));
+        fs::write(&path, format!("{login} ")).unwrap();
+        age(&credential, LOOK_EVERY);
+        assert_eq!(credential.0.due(), Some(Due::Changed));
     }
 
     #[tokio::test]

@@ -152,7 +152,7 @@ impl Upstream {
     /// By how much the freshness of tags is multiplied now: a tag that is checked less often moves
     /// less often, and each move costs a pull.
     pub fn stretch(&self) -> u32 {
-        if self.outlook().is_sparing { self.config.budget.stretch } else { 1 }
+        if self.talk().accounts.spares() { self.config.budget.stretch } else { 1 }
     }
 
     /// Why upstream is not asked now, if it isn't.
@@ -166,8 +166,12 @@ impl Upstream {
         slow.is_some_and(|since| since.elapsed() < SLOW_FOR)
     }
 
-    /// A check of a tag has ended.
-    pub fn tag_check_took(&self, time: Duration) {
+    /// A check of a tag has ended, with `error` if it failed. What is no answer, and no lack of one,
+    /// says nothing about how fast upstream is.
+    pub fn tag_check_took(&self, time: Duration, error: Option<&Error>) {
+        if error.and_then(Error::trouble).is_some_and(|failure| !failure.is_timeout()) {
+            return;
+        }
         let slow = (time >= SLOW).then(Instant::now);
         *self.slow.lock().unwrap_or_else(PoisonError::into_inner) = slow;
     }

@@ -27,7 +27,7 @@ impl Upstream {
         accounts().for_each(|account| account.prepare());
         let mut asked: Option<Instant> = None;
         loop {
-            let every = if self.outlook().is_sparing { ASK_SPARING_EVERY } else { ASK_EVERY };
+            let every = if self.talk().accounts.spares() { ASK_SPARING_EVERY } else { ASK_EVERY };
             if asked.is_none_or(|asked| asked.elapsed() >= every) && self.held_back().is_none() {
                 asked = Some(Instant::now());
                 self.learn_budget().await;

@@ -154,6 +154,21 @@ async fn who_spent_and_who_saved_is_told() {
     .await;
 }
 
+/// The accounts are the clients' own then, and what they spend is told all the same.
+#[tokio::test]
+async fn who_spent_is_told_where_clients_bring_their_own_credentials() {
+    let options = Options { require_token: false, ..Options::default() };
+    let hub = Hub::start_with(options).await.unwrap();
+    push(&hub, "library/a");
+    let roadstead = Setup::of(&hub).with("credentials.mode", "client").start().await;
+    for _ in 0..3 {
+        assert_eq!(get_tag(&roadstead, "library/a").await.status, 200);
+    }
+    assert_eq!(hub.stats().counted, 1);
+    let budget = budget(&roadstead).await;
+    assert_eq!((&budget["spent"], &budget["saved"]), (&json!(1), &json!(2)), "{budget}");
+}
+
 #[tokio::test]
 async fn the_budget_is_known_before_anybody_has_pulled() {
     let hub = hub_with(vec![Account::new("alice", "a")], 100).await;

@@ -173,6 +173,9 @@ async fn a_mirror_before_the_upstream_spares_it() {
     let reply = get_tag(&roadstead, "library/rare").await;
     assert_eq!(digest(&only_here.digest, &reply.body), only_here.digest);
     assert_eq!(hub.stats().counted, 1);
+    // What the mirror counts is none of the upstream's budget.
+    let budget = get(roadstead.admin(), "/api/v1/budget").send().await.json();
+    assert_eq!(budget["upstreams"][0]["spent"], json!(1), "{budget}");
 }
 
 #[tokio::test]

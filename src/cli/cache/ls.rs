@@ -67,13 +67,14 @@ fn print_images(images: &[Image], output: &mut Output) -> Result<(), Trouble> {
         ("PINNED", Align::Left),
     ]);
     let now = now();
+    let age_if = |time: Option<u64>| time.map_or("-".to_owned(), |time| age(time, now));
     for image in images {
         table.row([
             image.reference.clone(),
             size(image.bytes),
             platforms(image),
-            age(image.checked_at, now),
-            image.used_at.map_or("-".to_owned(), |used| age(used, now)),
+            age_if(image.checked_at),
+            age_if(image.used_at),
             if image.pinned { "yes" } else { "" }.to_owned(),
         ]);
     }

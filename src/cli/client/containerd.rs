@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut, Item, Table};
 
 use super::plan::{File, Plan, Problem};
-use super::reach::{Reach, Registry};
+use super::reach::{AUTHORITY, Reach, Registry};
 use super::root::Root;
 use super::table;
 
@@ -16,9 +16,6 @@ pub(super) const CONFIG: &str = "/etc/containerd/config.toml";
 
 /// Where hosts.toml files are unless `config_path` names another directory.
 const HOSTS: &str = "/etc/containerd/certs.d";
-
-/// Beside each hosts.toml, which names it by a relative path.
-const AUTHORITY: &str = "roadstead-ca.crt";
 
 pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
     let config = Path::new(CONFIG);

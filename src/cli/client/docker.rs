@@ -12,9 +12,6 @@ use super::root::Root;
 
 const DAEMON: &str = "/etc/docker/daemon.json";
 
-/// Read as every *.crt there is; others may have put theirs beside it.
-const AUTHORITY: &str = "roadstead-ca.crt";
-
 pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
     let mut plan = Plan::default();
     let mirror = mirror(reach, &mut plan.notes);
@@ -42,10 +39,7 @@ pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
         }));
         plan.then.push("systemctl reload docker".to_owned());
     }
-    for host in reach.ca.iter().flat_map(|_| &hosts) {
-        let path = format!("/etc/docker/certs.d/{host}/{AUTHORITY}");
-        plan.files.extend(reach.ca.clone().map(|ca| File::whole(path, ca)));
-    }
+    plan.files.extend(reach.authority_files("/etc/docker/certs.d", &hosts));
     plan.notes.extend(notes(reach, &others));
     Ok(plan)
 }

@@ -17,9 +17,6 @@ const MAIN: &str = "/etc/containers/registries.conf";
 const DROP_INS: &str = "/etc/containers/registries.conf.d";
 const OURS: &str = "/etc/containers/registries.conf.d/roadstead.conf";
 
-/// Read as every *.crt there is; others may have put theirs beside it.
-const AUTHORITY: &str = "roadstead-ca.crt";
-
 const HEAD: &str = "# Written by `roadstead client podman --apply`, which writes all of it anew.\n";
 
 /// One registry and its mirror.
@@ -77,10 +74,7 @@ pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
         plan.files.push(File::whole(OURS, whole(&ours)));
     }
     let hosts = Reach::authorities(reach.registries.iter().filter_map(|it| reach.by_name(it)));
-    for host in reach.ca.iter().flat_map(|_| &hosts) {
-        let path = format!("/etc/containers/certs.d/{host}/{AUTHORITY}");
-        plan.files.extend(reach.ca.clone().map(|ca| File::whole(path, ca)));
-    }
+    plan.files.extend(reach.authority_files("/etc/containers/certs.d", &hosts));
     plan.then
         .push("systemctl reload crio, where CRI-O runs; the others read it each time".to_owned());
     plan.notes.extend(notes(reach, &hosts));

@@ -4,10 +4,13 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 
-use super::plan::Problem;
+use super::plan::{File, Problem};
 use super::trust::{self, Trust};
 use crate::config::{Address, BaseUrl, Config, Listen, Scheme, Upstream};
 use crate::protocol::Repository;
+
+/// Our authority's file in a folder of a host's authorities, where others may have put theirs too.
+pub(super) const AUTHORITY: &str = "roadstead-ca.crt";
 
 /// Where Roadstead is, as a client sees it.
 #[derive(Debug)]
@@ -41,6 +44,13 @@ pub(super) struct Registry {
 // === impl Reach ===
 
 impl Reach {
+    /// The authority in the folder of each host below `folder`, if clients must be given one.
+    pub(super) fn authority_files(&self, folder: &str, hosts: &[String]) -> Vec<File> {
+        let Some(ca) = &self.ca else { return Vec::new() };
+        let file = |host| File::whole(format!("{folder}/{host}/{AUTHORITY}"), ca.clone());
+        hosts.iter().map(file).collect()
+    }
+
     pub(super) fn of(
         config: &Config,
         address: Option<&BaseUrl>,

@@ -100,7 +100,7 @@ pub struct TagRecord {
     /// What it named before: the answer while the new one can't be had, if this one is cached, or
     /// is too young (`tags.cooldown`), cached or not.
     pub previous: Option<Digest>,
-    /// When upstream last confirmed it.
+    /// When upstream last confirmed it; no time of ours where it is gone or in doubt.
     pub validated: SystemTime,
     /// When it was first seen to name this digest.
     pub moved: SystemTime,
@@ -256,6 +256,11 @@ impl TagRecord {
     /// The same tag, gone since `now`, when it named `digest`.
     pub fn gone(digest: Digest, now: SystemTime) -> Self {
         Self { digest, previous: None, validated: GONE, moved: now }
+    }
+
+    /// When upstream last said something of it: also where `validated` is no such time.
+    pub fn last_heard(&self) -> SystemTime {
+        self.validated.max(self.moved)
     }
 
     /// Upstream may have moved it although it is not to move: it is checked before it is served.
