@@ -309,8 +309,9 @@ async fn nobody_waits_for_a_turn_at_an_upstream_that_is_held_back() {
     let begun = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..60 {
-        let digest = format!("sha256:{number:064x}");
-        let request = get(stage.roadstead.at(), blob_path(UNSEEN, &digest));
+        // Each wants a token of its own.
+        let (name, digest) = (format!("library/i{number}"), format!("sha256:{number:064x}"));
+        let request = get(stage.roadstead.at(), blob_path(&name, &digest));
         clients.spawn(async move { request.send().await });
     }
     for reply in clients.join_all().await {
