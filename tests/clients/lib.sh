@@ -30,6 +30,12 @@ die() {
   exit 2
 }
 
+# need TOOL...: ends the script if one is missing, with what to install (each tool is a Debian package of its name).
+need() {
+  local tool
+  for tool in "$@"; do command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install $*)"; done
+}
+
 # --- processes -------------------------------------------------------------------------------------------------------
 
 declare -A pids=()

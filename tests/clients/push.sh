@@ -12,9 +12,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 read -ra clients <<<"${CLIENTS:-skopeo podman docker}"
-for tool in python3 curl jq skopeo docker-registry; do
-  command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install python3 curl jq skopeo docker-registry)"
-done
+need python3 curl jq skopeo docker-registry
 read -r origin_port mirror_port admin_port < <(free_ports 3)
 origin=127.0.0.1:$origin_port
 mirror=127.0.0.1:$mirror_port

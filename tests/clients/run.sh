@@ -16,9 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 mirror_kind=${MIRROR_KIND:-roadstead}
 read -ra clients <<<"${CLIENTS:-skopeo podman buildah docker containerd}"
-for tool in python3 curl jq skopeo docker-registry; do
-  command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install python3 curl jq skopeo docker-registry)"
-done
+need python3 curl jq skopeo docker-registry
 roadstead_bin >/dev/null
 read -r origin_port mirror_port admin_port < <(free_ports 3)
 origin=http://127.0.0.1:$origin_port

@@ -14,9 +14,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 read -ra terminators <<<"${TERMINATORS:-nginx haproxy caddy traefik}"
-for tool in python3 curl jq openssl skopeo docker-registry; do
-  command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install python3 curl jq openssl skopeo docker-registry)"
-done
+need python3 curl jq openssl skopeo docker-registry
 PATH=$PATH:/usr/sbin
 site=mirror.example.com
 blob_mib=${BLOB_MIB:-256}

@@ -12,9 +12,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 read -ra clients <<<"${CLIENTS:-skopeo podman docker}"
-for tool in python3 curl jq skopeo docker-registry; do
-  command -v "$tool" >/dev/null || die "$tool is missing (Debian: apt-get install python3 curl jq skopeo docker-registry)"
-done
+need python3 curl jq skopeo docker-registry
 bin=$(roadstead_bin)
 read -r hub_port ghcr_port connect_port admin_port plain_port < <(free_ports 5)
 export DOCKER_CONFIG=$work/docker-cli HOME=$work/home XDG_RUNTIME_DIR=$work/runtime
