@@ -158,7 +158,7 @@ impl ProxyHttp for Proxy {
             session.set_keepalive(Some(self.downstream.keepalive.as_secs().max(1)));
         }
         if session.is_http2() {
-            // Not guarded as HTTP/1 connections are.
+            // The guard sees the connection, and not the one stream that its client does not read.
             session.set_write_timeout(Some(self.downstream.write));
         }
         session.set_read_timeout(Some(self.downstream.write));
