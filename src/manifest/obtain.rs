@@ -196,6 +196,9 @@ impl Manifests {
         deadline: Instant,
     ) -> Result<(Found, Outcome), Error> {
         if let Some(manifest) = self.cached(ask, digest).await {
+            if self.negatives.is_doubted(|| ask.link_key(digest)) {
+                return Box::pin(self.settle(ask, manifest, head, deadline)).await;
+            }
             return Ok((Found::Whole(manifest), Outcome::Hit { left: None }));
         }
         // Boxed, so that a hit does not carry the weight of a miss.
