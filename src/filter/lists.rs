@@ -79,16 +79,13 @@ impl Lists {
                 // Who may list need not be who may pull.
                 self.kept.admit(target);
                 let status = CacheStatus::fwd(Forward::Miss).fwd_status(StatusCode::OK);
-                if target.upstream.writes() == writes {
-                    self.kept.keep(key, Ok(list.clone()));
-                }
+                self.keep(target, key, Ok(list.clone()), writes);
                 Ok(Some(answer(request, list, &status)))
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                let is_absent = matches!(error, Error::NotFound { .. });
-                if is_absent && target.upstream.writes() == writes {
-                    self.kept.keep(key.clone(), Err(error.clone()));
+                if matches!(error, Error::NotFound { .. }) {
+                    self.keep(target, key.clone(), Err(error.clone()), writes);
                 }
                 match error.trouble().map(Failure::word) {
                     None => Err(error.into()),
@@ -98,6 +95,15 @@ impl Lists {
                     }
                 }
             }
+        }
+    }
+
+    /// Keeps what upstream said when it had taken `writes` writes, unless it took more since.
+    fn keep(&self, target: &Target, key: Key, list: Result<List, Error>, writes: u64) {
+        self.kept.keep(key.clone(), list);
+        // Afterwards: a write is counted first, and then what was said is forgotten.
+        if target.upstream.writes() != writes {
+            self.kept.drop(&key);
         }
     }
 
@@ -216,8 +222,9 @@ impl RequestFilter for Lists {
 
     async fn answered(&self, request: &Parts, context: &Context, answer: &response::Parts) {
         if let Some((target, written)) = Written::of(request, context, answer)
-            && let Written::Manifest(repository, ..) | Written::ManifestGone(repository, _) =
-                written
+            && let Written::Manifest(repository, ..)
+            | Written::ManifestGone(repository, _)
+            | Written::Unsure(repository, _) = written
         {
             self.kept.forget(target.upstream.name(), repository);
         }

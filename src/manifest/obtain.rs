@@ -313,8 +313,9 @@ impl Manifests {
     ) -> Option<Manifest> {
         let body = self.store.read(digest, self.max_manifest).await.ok().flatten()?;
         // What was deleted through us since does not come back.
-        if head.is_some_and(|head| head.writes == ask.upstream.writes()) {
-            self.store.relink(&ask.link_key(digest));
+        if let Some(head) = head {
+            let is_current = || ask.upstream.writes() == head.writes;
+            self.store.relink_if(&ask.link_key(digest), is_current);
         }
         let content_type = head.and_then(|head| head.media_type.as_deref());
         let media_type = inspect(content_type, &body).ok()?.media_type;

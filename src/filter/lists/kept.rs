@@ -89,6 +89,11 @@ impl Kept {
         self.said.insert(key, Said { at: Instant::now(), list });
     }
 
+    /// Forgets what it said.
+    pub(super) fn drop(&self, key: &Key) {
+        self.said.invalidate(key);
+    }
+
     /// What it said not longer than `most` ago, and how long that holds; a no is kept for a moment.
     pub(super) fn fresh(
         &self,
