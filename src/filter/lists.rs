@@ -76,8 +76,6 @@ impl Lists {
         match target.upstream.list(&target.route, query, &target.caller, patience).await {
             Ok(Some(list)) => {
                 context.cache = "miss";
-                // Who may list need not be who may pull.
-                self.kept.admit(target);
                 let status = CacheStatus::fwd(Forward::Miss).fwd_status(StatusCode::OK);
                 self.keep(target, key, Ok(list.clone()), writes);
                 Ok(Some(answer(request, list, &status)))
@@ -126,7 +124,7 @@ impl Lists {
         word: &str,
     ) -> Option<Answer> {
         let (upstream, repository) = (&target.upstream, target.route.repository()?);
-        if !upstream.is_authorised(&target.caller, repository) && !self.kept.is_admitted(target) {
+        if !upstream.may_list(&target.caller, repository) {
             return None;
         }
         let most = upstream.config().tags.serve_stale_for;
