@@ -197,18 +197,13 @@ impl RequestFilter for Lists {
     }
 
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
-        let Some(target) = context.target.clone() else { return Ok(Flow::Continue) };
-        if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Ok(Flow::Continue);
-        }
-        let answer = match &target.route {
-            Route::Tags { .. } | Route::Referrers { .. } => {
-                self.list(request, context, &target).await?
-            }
-            Route::Catalog if target.upstream.config().catalog == Catalog::Cached => {
-                self.catalog(request, context, &target).await?
-            }
-            _ => return Ok(Flow::Continue),
+        let target = match context.target.as_ref().filter(|target| is_ours(request, target)) {
+            Some(target) => target.clone(),
+            None => return Ok(Flow::Continue),
+        };
+        let answer = match target.route {
+            Route::Catalog => self.catalog(request, context, &target).await?,
+            _ => self.list(request, context, &target).await?,
         };
         // One that is too long to be held is streamed by Pingora.
         let Some(answer) = answer else { return Ok(Flow::Forward) };
@@ -227,6 +222,15 @@ impl RequestFilter for Lists {
             self.kept.forget(target.upstream.name(), repository);
         }
     }
+}
+
+fn is_ours(request: &Parts, target: &Target) -> bool {
+    let is_list = match target.route {
+        Route::Tags { .. } | Route::Referrers { .. } => true,
+        Route::Catalog => target.upstream.config().catalog == Catalog::Cached,
+        _ => false,
+    };
+    is_list && matches!(request.method, Method::GET | Method::HEAD)
 }
 
 fn too_long() -> Error {
