@@ -15,7 +15,7 @@ use url::Url;
 use super::{Failure, Upstream};
 use crate::{
     config::{BaseUrl, Scheme},
-    protocol::{Repository, Route},
+    protocol::{Repository, Route, encoded},
 };
 
 /// What a session of our making begins with; RFC 3986 lets it stand in a path as it is.
@@ -120,9 +120,7 @@ impl Upstream {
             separator = '&';
         }
         if let Some(namespace) = asked.namespace {
-            let namespace: String =
-                url::form_urlencoded::byte_serialize(namespace.as_bytes()).collect();
-            path.push_str(&format!("{separator}ns={namespace}"));
+            path.push_str(&format!("{separator}ns={}", encoded(namespace)));
         }
         Ok(path)
     }
