@@ -1,8 +1,9 @@
 //! Which registry a request is for, and what of it: path, `ns` and `Host`.
 //!
 //! The world is closed: only configured upstreams are reached. In order:
-//! whom the client of a transparent listener wanted, `Host` among an upstream's `hosts`, `?ns=`, the first part of the path that
-//! is an upstream's name, the first upstream.
+//! whom the client of a transparent listener wanted, the host that a trusted
+//! proxy was asked for among an upstream's `hosts`, `Host` among them, `?ns=`,
+//! the first part of the path that is an upstream's name, the first upstream.
 
 use std::sync::Arc;
 

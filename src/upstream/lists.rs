@@ -29,8 +29,8 @@ pub struct List {
 // === impl Upstream ===
 
 impl Upstream {
-    /// The list that `route` names, with this query, within `patience`; `None` if it is too long to be held. Mirrors
-    /// are not asked: none of them need know all.
+    /// The list that `route` names, with this query, within `patience`; `None` if it is too long to
+    /// be held. Mirrors are not asked: none of them need know all.
     pub async fn list(
         &self,
         route: &Route,

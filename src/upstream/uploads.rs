@@ -3,9 +3,9 @@
 //! A client goes on through us, on the path that it knows the repository by.
 //! Most registries name a path of the API, and that is rewritten; some name
 //! another path of their own, or a query that our front would refuse, which is
-//! remembered here under a session of our making. A client can't make one up, so nothing but what the registry named
-//! is ever reached by it. They are in memory: after a restart such an upload
-//! begins again.
+//! remembered here under a session of our making. A client can't make one up,
+//! so nothing but what the registry named is ever reached by it. They are in
+//! memory: after a restart such an upload begins again.
 
 use std::{sync::Arc, time::Duration};
 
