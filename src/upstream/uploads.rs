@@ -282,12 +282,12 @@ mod tests {
     /// P5: the client would send its credentials along.
     #[test]
     fn an_upload_goes_on_in_plain_text_on_this_machine_only() {
-        let hosts = "[store.example, 127.0.0.1, localhost, '::1']";
+        let hosts = "[store.example, 127.0.0.1, localhost]";
         for (url, here) in [("http://127.0.0.1:5000", true), ("http://r.example", false)] {
             let text = format!("upstreams: [{{name: r, url: '{url}', redirect_hosts: {hosts}}}]");
             let mut config = Config::parse(&text, "test").unwrap();
             let upstream = Upstream::new(config.upstreams.remove(0), 1 << 22).unwrap();
-            for host in ["127.0.0.1:9000", "localhost", "[::1]:9000"] {
+            for host in ["127.0.0.1:9000", "localhost"] {
                 let said = located(&upstream, &format!("http://{host}/x"));
                 assert_eq!(said.is_ok(), here, "{url}: {said:?}");
             }
