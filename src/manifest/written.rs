@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{Ask, Found, Manifest, Manifests, Outcome, obtain::logged};
 use crate::{
+    metrics,
     protocol::{Digest, Reference, Repository, Tag},
     store::{LinkKey, TagKey, TagRecord},
     upstream::{Error, Failure, ManifestHead, Upstream},
@@ -91,8 +92,8 @@ impl Manifests {
         }
     }
 
-    /// A cached manifest that may have been deleted: upstream is asked, and while it can't be, the
-    /// manifest is served. One that can't do HEAD is not: a GET is counted.
+    /// A cached manifest that may have been deleted: upstream is asked by HEAD, and while it can't
+    /// be, or can't do HEAD, the manifest is served: a GET is counted.
     pub(super) async fn settle(
         &self,
         ask: &Ask,
@@ -121,7 +122,9 @@ impl Manifests {
                     self.negatives.settle(&key);
                     logged(self.store.unlink(key).await);
                 }
-                Outcome::Stale { why: error.trouble().map(Failure::word).ok_or(error.clone())? }
+                let why = error.trouble().map(Failure::word).ok_or(error.clone())?;
+                metrics::STALE_ANSWERS.with_label_values(&[ask.upstream.name()]).inc();
+                Outcome::Stale { why }
             }
         };
         Ok((Found::Whole(manifest), outcome))
