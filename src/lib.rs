@@ -18,7 +18,7 @@
 //!
 //! | floor | who | may use |
 //! |---|---|---|
-//! | 0 | [`protocol`], [`collapse`] | std, http, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
+//! | 0 | [`protocol`], [`collapse`] | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
 //! | 1 | [`config`], [`metrics`] | 0 |
 //! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`] | 0–2 |

@@ -183,9 +183,7 @@ impl Blobs {
             self.head_upstream(ask).await?;
             ask.upstream.authorise(&ask.caller, &ask.repository);
             // What was deleted through us since does not come back.
-            if ask.upstream.writes() == before {
-                self.store.relink(&ask.link_key());
-            }
+            self.store.relink_if(&ask.link_key(), || ask.upstream.writes() == before);
             self.link(ask, Link { media_type: None }).await;
         }
         Ok(())

@@ -92,7 +92,8 @@ impl FromStr for BaseUrl {
 }
 
 impl BaseUrl {
-    fn from_url(url: &Url) -> Option<Self> {
+    /// Where a URL leads that is one of http or https.
+    pub(crate) fn from_url(url: &Url) -> Option<Self> {
         let scheme = match url.scheme() {
             "http" => Scheme::Http,
             _ => Scheme::Https,

@@ -1,8 +1,9 @@
 //! Which registry a request is for, and what of it: path, `ns` and `Host`.
 //!
 //! The world is closed: only configured upstreams are reached. In order:
-//! whom the client of a transparent listener wanted, `Host` among an upstream's `hosts`, `?ns=`, the first part of the path that
-//! is an upstream's name, the first upstream.
+//! whom the client of a transparent listener wanted, the host that a trusted
+//! proxy was asked for among an upstream's `hosts`, `Host` among them, `?ns=`,
+//! the first part of the path that is an upstream's name, the first upstream.
 
 use std::sync::Arc;
 
@@ -45,10 +46,10 @@ impl Classify {
 
     fn choose(
         &self,
-        hosts: &[&str],
+        hosts: [Option<&str>; 2],
         namespace: Option<&str>,
     ) -> Result<(&Arc<Upstream>, Chosen), Refusal> {
-        let by_host = hosts.iter().find_map(|host| self.by_host(host));
+        let by_host = hosts.into_iter().flatten().find_map(|host| self.by_host(host));
         if let Some(upstream) = by_host {
             return Ok((upstream, Chosen::ByName));
         }
@@ -158,7 +159,7 @@ impl RequestFilter for Classify {
         let namespace = parameter(request.uri.query(), "ns");
         let chosen = match &context.destination {
             Some(destination) => self.arrived_for(destination, host(request))?,
-            None => self.choose(&asked_for(request, context), namespace.as_deref())?,
+            None => self.choose(asked_for(request, context), namespace.as_deref())?,
         };
         context.namespace = namespace;
         let (upstream, route) = match route.repository() {
@@ -185,9 +186,8 @@ impl RequestFilter for Classify {
 
 /// The host that the client asked a trusted proxy for, then the one that this asks for: either may
 /// be the one that selects.
-fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> Vec<&'a str> {
-    let told = context.client.host.as_ref().map(http::uri::Authority::as_str);
-    told.into_iter().chain(host(request)).collect()
+fn asked_for<'a>(request: &'a Parts, context: &'a Context) -> [Option<&'a str>; 2] {
+    [context.client.host.as_ref().map(http::uri::Authority::as_str), host(request)]
 }
 
 fn host(request: &Parts) -> Option<&str> {

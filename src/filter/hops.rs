@@ -30,7 +30,7 @@ pub(super) fn elements(headers: &HeaderMap) -> Option<Vec<Element<'_>>> {
     for line in headers.get_all(header::FORWARDED) {
         elements.extend(split(line.as_bytes(), b',')?.into_iter().map(Element::read));
     }
-    elements.into_iter().collect()
+    Some(elements)
 }
 
 /// The parts between `end`s, which count outside of quotes only (RFC 9110 §5.6.4); empty ones are
@@ -54,14 +54,15 @@ fn split(text: &[u8], end: u8) -> Option<Vec<&[u8]>> {
 // === impl Element ===
 
 impl<'a> Element<'a> {
-    fn read(text: &'a [u8]) -> Option<Self> {
-        let pairs = split(text, b';')?.into_iter().filter_map(|pair| {
+    /// No quote is open in `text`.
+    fn read(text: &'a [u8]) -> Self {
+        let pairs = split(text, b';').unwrap_or_default().into_iter().filter_map(|pair| {
             let equals = pair.iter().position(|byte| *byte == b'=')?;
             let (name, value) = (pair.get(..equals)?, pair.get(equals + 1..)?);
             let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
             Some((name, bare.unwrap_or(value)))
         });
-        Some(Self { pairs: pairs.collect(), is_garbled: !text.is_ascii() })
+        Self { pairs: pairs.collect(), is_garbled: !text.is_ascii() }
     }
 
     /// The value of a parameter, which may stand once (RFC 7239 §4); the error is one that stands

@@ -76,19 +76,14 @@ impl Lists {
         match target.upstream.list(&target.route, query, &target.caller, patience).await {
             Ok(Some(list)) => {
                 context.cache = "miss";
-                // Who may list need not be who may pull.
-                self.kept.admit(target);
                 let status = CacheStatus::fwd(Forward::Miss).fwd_status(StatusCode::OK);
-                if target.upstream.writes() == writes {
-                    self.kept.keep(key, Ok(list.clone()));
-                }
+                self.keep(target, key, Ok(list.clone()), writes);
                 Ok(Some(answer(request, list, &status)))
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                let is_absent = matches!(error, Error::NotFound { .. });
-                if is_absent && target.upstream.writes() == writes {
-                    self.kept.keep(key.clone(), Err(error.clone()));
+                if matches!(error, Error::NotFound { .. }) {
+                    self.keep(target, key.clone(), Err(error.clone()), writes);
                 }
                 match error.trouble().map(Failure::word) {
                     None => Err(error.into()),
@@ -98,6 +93,15 @@ impl Lists {
                     }
                 }
             }
+        }
+    }
+
+    /// Keeps what upstream said when it had taken `writes` writes, unless it took more since.
+    fn keep(&self, target: &Target, key: Key, list: Result<List, Error>, writes: u64) {
+        self.kept.keep(key.clone(), list);
+        // Afterwards: a write is counted first, and then what was said is forgotten.
+        if target.upstream.writes() != writes {
+            self.kept.drop(&key);
         }
     }
 
@@ -120,7 +124,7 @@ impl Lists {
         word: &str,
     ) -> Option<Answer> {
         let (upstream, repository) = (&target.upstream, target.route.repository()?);
-        if !upstream.is_authorised(&target.caller, repository) && !self.kept.is_admitted(target) {
+        if !upstream.may_list(&target.caller, repository) {
             return None;
         }
         let most = upstream.config().tags.serve_stale_for;
@@ -193,18 +197,13 @@ impl RequestFilter for Lists {
     }
 
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
-        let Some(target) = context.target.clone() else { return Ok(Flow::Continue) };
-        if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Ok(Flow::Continue);
-        }
-        let answer = match &target.route {
-            Route::Tags { .. } | Route::Referrers { .. } => {
-                self.list(request, context, &target).await?
-            }
-            Route::Catalog if target.upstream.config().catalog == Catalog::Cached => {
-                self.catalog(request, context, &target).await?
-            }
-            _ => return Ok(Flow::Continue),
+        let target = match context.target.as_ref().filter(|target| is_ours(request, target)) {
+            Some(target) => target.clone(),
+            None => return Ok(Flow::Continue),
+        };
+        let answer = match target.route {
+            Route::Catalog => self.catalog(request, context, &target).await?,
+            _ => self.list(request, context, &target).await?,
         };
         // One that is too long to be held is streamed by Pingora.
         let Some(answer) = answer else { return Ok(Flow::Forward) };
@@ -216,12 +215,22 @@ impl RequestFilter for Lists {
 
     async fn answered(&self, request: &Parts, context: &Context, answer: &response::Parts) {
         if let Some((target, written)) = Written::of(request, context, answer)
-            && let Written::Manifest(repository, ..) | Written::ManifestGone(repository, _) =
-                written
+            && let Written::Manifest(repository, ..)
+            | Written::ManifestGone(repository, _)
+            | Written::Unsure(repository, _) = written
         {
             self.kept.forget(target.upstream.name(), repository);
         }
     }
+}
+
+fn is_ours(request: &Parts, target: &Target) -> bool {
+    let is_list = match target.route {
+        Route::Tags { .. } | Route::Referrers { .. } => true,
+        Route::Catalog => target.upstream.config().catalog == Catalog::Cached,
+        _ => false,
+    };
+    is_list && matches!(request.method, Method::GET | Method::HEAD)
 }
 
 fn too_long() -> Error {

@@ -32,7 +32,7 @@ pub use context::{Client, Context, Destination, Mount, Target};
 pub use forwarded::Forwarded;
 pub use lists::Lists;
 pub use policy::Policy;
-pub use query::{encoded, own_link, parameter, query_there};
+pub use query::{own_link, parameter, query_there};
 pub use refusal::Refusal;
 pub use written::blob_digest;
 

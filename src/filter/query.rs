@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Mount, Target};
+use crate::protocol::encoded;
 
 /// The query of a request as upstream is to get it; all that is not for us passes byte by byte, for
 /// an upload's state is opaque.
@@ -47,11 +48,6 @@ pub fn own_link(link: &str, asked: &http::Uri) -> Option<String> {
     let (_, query) = target.split_once('?')?;
     let namespace = parameter(asked.query(), "ns").map(|name| format!("&ns={}", encoded(&name)));
     Some(format!("<{}?{query}{}>{parameters}", asked.path(), namespace.unwrap_or_default()))
-}
-
-/// A value as it stands in a query.
-pub fn encoded(value: &str) -> String {
-    url::form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Manifests, obtain::logged};
 use crate::{
-    protocol::Repository,
-    store::{LinkKey, TagRecord},
+    protocol::{Repository, Tag},
+    store::{self, LinkKey, TagRecord},
     upstream::Upstream,
 };
 
@@ -27,20 +27,30 @@ impl Manifests {
     ) -> Vec<String> {
         let mut found = Vec::new();
         let mut after = after.to_owned();
-        while found.len() < count {
-            let (name, repository) = (Arc::clone(upstream.name()), repository.clone());
-            let page = self.store.tags_of(name, repository.clone(), after.clone(), PAGE).await;
-            let page = logged(page).unwrap_or_default();
-            let Some((last, _)) = page.last() else { break };
-            after = last.to_string();
+        while let Some(page) = self.next_tags(upstream, repository, &mut after).await {
             for (tag, record) in page {
-                if !record.is_gone() && self.was_pulled(upstream, &repository, &record).await {
+                if found.len() == count {
+                    return found;
+                }
+                if !record.is_gone() && self.was_pulled(upstream, repository, &record).await {
                     found.push(tag.to_string());
                 }
             }
         }
-        found.truncate(count);
         found
+    }
+
+    /// The next page of a repository's tags behind `after`, which goes on to its end; `None` where
+    /// there is none, or the store can't be read.
+    pub(super) async fn next_tags(
+        &self,
+        upstream: &Upstream,
+        repository: &Repository,
+        after: &mut String,
+    ) -> Option<Vec<(Tag, TagRecord)>> {
+        let (name, repository) = (Arc::clone(upstream.name()), repository.clone());
+        let page = self.store.tags_of(name, repository, after.clone(), PAGE).await;
+        turned(page, after, |(tag, _)| tag.as_str())
     }
 
     async fn was_pulled(
@@ -70,17 +80,26 @@ impl Manifests {
         let config = upstream.config();
         let mut found = Vec::new();
         let mut after = after.to_owned();
+        let may_be_pulled =
+            |name: &String| config.allow.matches(name) && !config.deny.matches(name);
         while found.len() < count {
             let name = Arc::clone(upstream.name());
             let page = self.store.repositories(name, after.clone(), PAGE).await;
-            let page = logged(page).unwrap_or_default();
-            let Some(last) = page.last() else { break };
-            after.clone_from(last);
-            let may_be_pulled =
-                |name: &String| config.allow.matches(name) && !config.deny.matches(name);
+            let Some(page) = turned(page, &mut after, String::as_str) else { break };
             found.extend(page.into_iter().filter(may_be_pulled));
         }
         found.truncate(count);
         found
     }
+}
+
+/// What is on a page, and `after` its last name; `None` where nothing is.
+fn turned<T>(
+    page: Result<Vec<T>, store::Error>,
+    after: &mut String,
+    name: impl Fn(&T) -> &str,
+) -> Option<Vec<T>> {
+    let page = logged(page)?;
+    *after = name(page.last()?).to_owned();
+    Some(page)
 }

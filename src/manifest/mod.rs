@@ -8,6 +8,7 @@ mod manifests;
 mod negative;
 mod obtain;
 mod revalidation;
+mod stored;
 mod tag_table;
 mod types;
 mod written;

@@ -2,21 +2,30 @@
 //!
 //! cosign asks four times for signatures that most images don't have. A no is
 //! kept per repository, reference and caller, and for [`KEEP`] at the most.
+//!
+//! Beside them stands what may have been deleted: a no that nobody has heard.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use moka::sync::Cache;
 
 use crate::{
     protocol::{Digest, Reference, Repository},
+    store::LinkKey,
     upstream,
 };
 
 /// DESIGN: a 404 is remembered for at most 10 s.
 const KEEP: Duration = Duration::from_secs(10);
 
-/// Answers kept.
+/// Answers kept, and digests in doubt.
 const ENTRIES: u64 = 10_000;
+
+/// Nobody asked for it so long: then it is as it would be, had it been deleted past us.
+const DOUBTED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// What was asked, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,13 +40,20 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub(super) struct Negatives {
     answers: Cache<Question, upstream::Error>,
+    doubted: Cache<LinkKey, ()>,
+    /// Never was anything doubted; then a hit does not look.
+    is_free_of_doubt: AtomicBool,
 }
 
 // === impl Negatives ===
 
 impl Default for Negatives {
     fn default() -> Self {
-        Self { answers: Cache::builder().max_capacity(ENTRIES).time_to_live(KEEP).build() }
+        Self {
+            answers: Cache::builder().max_capacity(ENTRIES).time_to_live(KEEP).build(),
+            doubted: Cache::builder().max_capacity(ENTRIES).time_to_live(DOUBTED_FOR).build(),
+            is_free_of_doubt: AtomicBool::new(true),
+        }
     }
 }
 
@@ -63,6 +79,22 @@ impl Negatives {
     /// Forgets one answer.
     pub(super) fn drop(&self, question: &Question) {
         self.answers.invalidate(question);
+    }
+
+    /// The repository may not have the digest any more, though it is linked.
+    pub(super) fn doubt(&self, key: LinkKey) {
+        self.doubted.insert(key, ());
+        self.is_free_of_doubt.store(false, Ordering::Release);
+    }
+
+    /// Upstream has said whether it has it.
+    pub(super) fn settle(&self, key: &LinkKey) {
+        self.doubted.invalidate(key);
+    }
+
+    /// Whether upstream has yet to say so.
+    pub(super) fn is_doubted(&self, key: impl FnOnce() -> LinkKey) -> bool {
+        !self.is_free_of_doubt.load(Ordering::Acquire) && self.doubted.contains_key(&key())
     }
 
     /// Keeps 404s, and bodies that were wrong: asking for those again at once costs budget and

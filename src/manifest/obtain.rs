@@ -196,6 +196,9 @@ impl Manifests {
         deadline: Instant,
     ) -> Result<(Found, Outcome), Error> {
         if let Some(manifest) = self.cached(ask, digest).await {
+            if self.negatives.is_doubted(|| ask.link_key(digest)) {
+                return Box::pin(self.settle(ask, manifest, head, deadline)).await;
+            }
             return Ok((Found::Whole(manifest), Outcome::Hit { left: None }));
         }
         // Boxed, so that a hit does not carry the weight of a miss.
@@ -284,54 +287,6 @@ impl Manifests {
             }
         })
         .await
-    }
-
-    /// Stores a verified manifest. A store that fails costs a later fetch, not this answer.
-    async fn keep(&self, ask: &Ask, fetched: upstream::ManifestBody) -> Manifest {
-        let upstream::ManifestBody { digest, media_type, body } = fetched;
-        let link = Link { media_type: Some(media_type.clone()) };
-        let (stored, linked) = tokio::join!(
-            self.store.put(digest, body.clone(), Kind::Manifest),
-            self.store.link(ask.link_key(digest), link)
-        );
-        if let Err(error) = stored.and(linked) {
-            tracing::warn!(%error, %digest, "a manifest could not be stored");
-        }
-        Manifest { digest, media_type: media_type.into(), body }
-    }
-
-    /// Links a manifest that another repository brought, once upstream has said that this
-    /// repository has it too.
-    async fn adopt(
-        &self,
-        ask: &Ask,
-        digest: Digest,
-        head: Option<&ManifestHead>,
-    ) -> Option<Manifest> {
-        let body = self.store.read(digest, self.max_manifest).await.ok().flatten()?;
-        // What was deleted through us since does not come back.
-        if head.is_some_and(|head| head.writes == ask.upstream.writes()) {
-            self.store.relink(&ask.link_key(digest));
-        }
-        let content_type = head.and_then(|head| head.media_type.as_deref());
-        let media_type = inspect(content_type, &body).ok()?.media_type;
-        let link = Link { media_type: Some(media_type.clone()) };
-        if let Err(error) = self.store.link(ask.link_key(digest), link).await {
-            tracing::warn!(%error, %digest, "a manifest could not be linked");
-        }
-        Some(Manifest { digest, media_type: media_type.into(), body })
-    }
-
-    /// The manifest, if it is stored and this repository is known to have it.
-    pub(super) async fn cached(&self, ask: &Ask, digest: Digest) -> Option<Manifest> {
-        let linked = self.store.linked(ask.link_key(digest)).await;
-        let media_type = logged(linked).flatten()?.media_type?;
-        let body = logged(self.store.read(digest, self.max_manifest).await).flatten()?;
-        Some(Manifest { digest, media_type: media_type.into(), body })
-    }
-
-    async fn holds(&self, digest: Digest) -> bool {
-        logged(self.store.contains(digest).await).unwrap_or(false)
     }
 }
 

@@ -34,7 +34,8 @@ const TURNS: usize = 256;
 pub(super) struct TagTable {
     store: Arc<Store>,
     known: Cache<TagKey, TagRecord>,
-    /// Whoever holds one alone reads and writes the records of its tags; in it, how often these were written.
+    /// Whoever holds one alone reads and writes the records of its tags; in it, how often these were
+    /// written.
     turns: Vec<Mutex<u64>>,
     hasher: RandomState,
 }

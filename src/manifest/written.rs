@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Manifests, obtain::logged};
-use crate::{
-    protocol::{Digest, Reference, Repository},
-    store::{LinkKey, TagKey},
-    upstream::Upstream,
-};
+use tokio::time::Instant;
 
-/// Tags looked at in one go.
-const PAGE: usize = 1000;
+use super::{Ask, Found, Manifest, Manifests, Outcome, obtain::logged};
+use crate::{
+    metrics,
+    protocol::{Digest, Reference, Repository, Tag},
+    store::{LinkKey, TagKey, TagRecord},
+    upstream::{Error, Failure, ManifestHead, Upstream},
+};
 
 // === impl Manifests ===
 
@@ -28,24 +28,24 @@ impl Manifests {
         let digest = reference.digest().copied().or(digest);
         if let Some(digest) = digest {
             self.negatives.forget(name, repository, &Reference::Digest(digest));
-            let (upstream, repository) = (Arc::clone(name), repository.clone());
-            self.store.relink(&LinkKey { upstream, repository, digest });
+            let key = link_key(upstream, repository, digest);
+            self.negatives.settle(&key);
+            self.store.relink(&key);
         }
         let Reference::Tag(tag) = reference else { return };
-        let key =
-            TagKey { upstream: Arc::clone(name), repository: repository.clone(), tag: tag.clone() };
+        let key = tag_key(upstream, repository, tag.clone());
         match digest {
             Some(digest) => {
                 let cooldown = upstream.config().tags.cooldown_of(tag.as_str());
                 self.tags.pushed(&key, digest, cooldown, SystemTime::now()).await;
             }
             // The next pull asks.
-            None => self.forget_tag(upstream, key).await,
+            None => self.forget_tag(upstream, repository, tag.clone()).await,
         }
     }
 
-    /// Nobody knows whether a write of `reference` was done: upstream is asked before the tag is
-    /// served again, and while it can't be, what it named last is served.
+    /// Nobody knows whether a write of `reference` was done: upstream is asked before the tag, or
+    /// the digest and the tags that name it, is served again, and while it can't be, what is known is.
     pub async fn unsure(
         &self,
         upstream: &Upstream,
@@ -53,15 +53,19 @@ impl Manifests {
         reference: &Reference,
     ) {
         self.negatives.forget(upstream.name(), repository, reference);
-        let Reference::Tag(tag) = reference else { return };
-        let policy = &upstream.config().tags;
-        let fresh_for = match policy.immutable.matches(tag.as_str()) {
-            true => None,
-            false => Some(policy.fresh_for.of(tag.as_str()).saturating_mul(upstream.stretch())),
-        };
-        let (upstream, repository) = (Arc::clone(upstream.name()), repository.clone());
-        let key = TagKey { upstream, repository, tag: tag.clone() };
-        self.tags.outdate(&key, fresh_for, SystemTime::now()).await;
+        match reference {
+            Reference::Tag(tag) => self.outdate_tag(upstream, repository, tag.clone()).await,
+            Reference::Digest(digest) => {
+                self.negatives.doubt(link_key(upstream, repository, *digest));
+                self.tags.doubt_all().await;
+                let mut after = String::new();
+                while let Some(page) = self.next_tags(upstream, repository, &mut after).await {
+                    for (tag, _) in page.into_iter().filter(|(_, record)| names(record, digest)) {
+                        self.outdate_tag(upstream, repository, tag).await;
+                    }
+                }
+            }
+        }
     }
 
     /// Upstream deleted a tag; or a manifest, and with it the tags that name it.
@@ -72,44 +76,86 @@ impl Manifests {
         reference: &Reference,
     ) {
         match reference {
-            Reference::Tag(tag) => {
-                let (name, repository) = (Arc::clone(upstream.name()), repository.clone());
-                let key = TagKey { upstream: name, repository, tag: tag.clone() };
-                self.forget_tag(upstream, key).await;
-            }
+            Reference::Tag(tag) => self.forget_tag(upstream, repository, tag.clone()).await,
             Reference::Digest(digest) => {
-                let key = LinkKey {
-                    upstream: Arc::clone(upstream.name()),
-                    repository: repository.clone(),
-                    digest: *digest,
-                };
+                let key = link_key(upstream, repository, *digest);
+                self.negatives.settle(&key);
                 logged(self.store.unlink(key).await);
                 self.tags.doubt_all().await;
-                self.forget_tags_of(upstream, repository, digest).await;
-            }
-        }
-    }
-
-    async fn forget_tag(&self, upstream: &Upstream, key: TagKey) {
-        let cooldown = upstream.config().tags.cooldown_of(key.tag.as_str());
-        self.tags.deleted(&key, cooldown, SystemTime::now()).await;
-    }
-
-    async fn forget_tags_of(&self, upstream: &Upstream, repository: &Repository, digest: &Digest) {
-        let mut after = String::new();
-        loop {
-            let name = Arc::clone(upstream.name());
-            let page = self.store.tags_of(name, repository.clone(), after.clone(), PAGE).await;
-            let page = logged(page).unwrap_or_default();
-            let Some((last, _)) = page.last() else { return };
-            after = last.to_string();
-            for (tag, record) in page {
-                // One that named it before would serve it again where upstream fails.
-                if record.digest == *digest || record.previous == Some(*digest) {
-                    let (name, repository) = (Arc::clone(upstream.name()), repository.clone());
-                    self.forget_tag(upstream, TagKey { upstream: name, repository, tag }).await;
+                let mut after = String::new();
+                while let Some(page) = self.next_tags(upstream, repository, &mut after).await {
+                    for (tag, _) in page.into_iter().filter(|(_, record)| names(record, digest)) {
+                        self.forget_tag(upstream, repository, tag).await;
+                    }
                 }
             }
         }
     }
+
+    /// A cached manifest that may have been deleted: upstream is asked by HEAD, and while it can't
+    /// be, or can't do HEAD, the manifest is served: a GET is counted.
+    pub(super) async fn settle(
+        &self,
+        ask: &Ask,
+        manifest: Manifest,
+        head: Option<ManifestHead>,
+        deadline: Instant,
+    ) -> Result<(Found, Outcome), Error> {
+        let key = ask.link_key(manifest.digest);
+        let reference = Reference::Digest(manifest.digest);
+        let writes = head.as_ref().map_or_else(|| ask.upstream.writes(), |head| head.writes);
+        let soon = Instant::now() + ask.upstream.config().timeouts.validate;
+        let said = match head {
+            Some(head) => Ok(Some(head)),
+            None => self.describe(ask, &reference, deadline.min(soon)).await,
+        };
+        let is_current = ask.upstream.writes() == writes;
+        let outcome = match said {
+            Ok(_) => {
+                if is_current {
+                    self.negatives.settle(&key);
+                }
+                Outcome::Validated { collapsed: false }
+            }
+            Err(error) => {
+                if matches!(error, Error::NotFound { .. }) && ask.is_authorised() && is_current {
+                    self.negatives.settle(&key);
+                    logged(self.store.unlink(key).await);
+                }
+                let why = error.trouble().map(Failure::word).ok_or(error.clone())?;
+                metrics::STALE_ANSWERS.with_label_values(&[ask.upstream.name()]).inc();
+                Outcome::Stale { why }
+            }
+        };
+        Ok((Found::Whole(manifest), outcome))
+    }
+
+    async fn forget_tag(&self, upstream: &Upstream, repository: &Repository, tag: Tag) {
+        let cooldown = upstream.config().tags.cooldown_of(tag.as_str());
+        let key = tag_key(upstream, repository, tag);
+        self.tags.deleted(&key, cooldown, SystemTime::now()).await;
+    }
+
+    async fn outdate_tag(&self, upstream: &Upstream, repository: &Repository, tag: Tag) {
+        let policy = &upstream.config().tags;
+        let fresh_for = match policy.immutable.matches(tag.as_str()) {
+            true => None,
+            false => Some(policy.fresh_for.of(tag.as_str()).saturating_mul(upstream.stretch())),
+        };
+        let key = tag_key(upstream, repository, tag);
+        self.tags.outdate(&key, fresh_for, SystemTime::now()).await;
+    }
+}
+
+/// Whether a tag names `digest`, or named it before: it would serve it again where upstream fails.
+fn names(record: &TagRecord, digest: &Digest) -> bool {
+    record.digest == *digest || record.previous == Some(*digest)
+}
+
+fn link_key(upstream: &Upstream, repository: &Repository, digest: Digest) -> LinkKey {
+    LinkKey { upstream: Arc::clone(upstream.name()), repository: repository.clone(), digest }
+}
+
+fn tag_key(upstream: &Upstream, repository: &Repository, tag: Tag) -> TagKey {
+    TagKey { upstream: Arc::clone(upstream.name()), repository: repository.clone(), tag }
 }

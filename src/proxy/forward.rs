@@ -9,9 +9,9 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::name;
 use crate::{
-    filter::{Context, Refusal, Target, blob_digest, encoded, own_link, query_there},
+    filter::{Context, Refusal, Target, blob_digest, own_link, query_there},
     metrics,
-    protocol::{ErrorCode, Repository, Route},
+    protocol::{ErrorCode, Repository, Route, encoded},
     upstream::{Asked, Caller, Forward},
 };
 

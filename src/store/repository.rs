@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use moka::ops::compute::Op;
+
 use super::{DISK_PATIENCE, Error, LinkKey, Store, TagRecord, blocking};
 use crate::protocol::{Repository, Tag};
 
@@ -35,7 +37,8 @@ impl Store {
     /// Forgets, durably, that `key`'s repository has its digest; the bytes stay, for those who have
     /// them too. What is under way does not bring it back, only [`Store::relink`] does.
     pub async fn unlink(self: &Arc<Self>, key: LinkKey) -> Result<(), Error> {
-        self.unlinked.insert(key.clone(), ());
+        // As `relink_if` does it: one after the other.
+        self.unlinked.entry(key.clone()).and_compute_with(|_| Op::Put(()));
         let store = Arc::clone(self);
         let work = blocking(move || {
             store.links.invalidate(&key);
@@ -53,6 +56,13 @@ impl Store {
         self.unlinked.invalidate(key);
     }
 
+    /// The same, if what it said is `still` true: [`Store::unlink`] comes before that is looked at, or
+    /// after the key may be linked.
+    pub fn relink_if(&self, key: &LinkKey, still: impl FnOnce() -> bool) {
+        let relink = |_| if still() { Op::Remove } else { Op::Nop };
+        self.unlinked.entry_by_ref(key).and_compute_with(relink);
+    }
+
     /// Whether it was taken away a while ago.
     pub fn is_unlinked(&self, key: &LinkKey) -> bool {
         self.unlinked.contains_key(key)
@@ -61,7 +71,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::{
@@ -128,5 +138,34 @@ mod tests {
         store.relink(&link);
         store.link(link.clone(), Link { media_type: None }).await.unwrap();
         assert!(store.linked(link).await.unwrap().is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_taken_away_while_it_is_looked_at_stays_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse("", "test").unwrap();
+        config.store.directory = folder.path().to_owned();
+        let store = Arc::new(Store::open(&config.store).unwrap());
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let key = LinkKey { upstream: "u".into(), repository: name("a"), digest };
+        store.unlink(key.clone()).await.unwrap();
+        store.relink_if(&key, || false);
+        assert!(store.is_unlinked(&key));
+        store.relink_if(&key, || true);
+        assert!(!store.is_unlinked(&key));
+        let (taken, is_taken) = std::sync::mpsc::channel();
+        let mut taking = None;
+        store.relink_if(&key, || {
+            let (store, key) = (Arc::clone(&store), key.clone());
+            taking = Some(tokio::spawn(async move {
+                store.unlink(key).await.unwrap();
+                let _ = taken.send(());
+            }));
+            // It was true when it was looked at. Whoever takes it away meanwhile waits or is heard.
+            let _ = is_taken.recv_timeout(Duration::from_millis(300));
+            true
+        });
+        taking.unwrap().await.unwrap();
+        assert!(store.is_unlinked(&key));
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 
 use super::{Caller, Error, Upstream, ask::Ask, reply::expect_ok};
-use crate::protocol::Route;
+use crate::protocol::{Repository, Route};
 
 /// A list longer than this is left to those who can stream it. About 40 000 tags.
 const LONGEST: u64 = 1 << 20;
@@ -29,8 +29,8 @@ pub struct List {
 // === impl Upstream ===
 
 impl Upstream {
-    /// The list that `route` names, with this query, within `patience`; `None` if it is too long to be held. Mirrors
-    /// are not asked: none of them need know all.
+    /// The list that `route` names, with this query, within `patience`; `None` if it is too long to
+    /// be held. Mirrors are not asked: none of them need know all.
     pub async fn list(
         &self,
         route: &Route,
@@ -58,6 +58,16 @@ impl Upstream {
             let body = reply.body.collect(LONGEST).await?;
             Ok(body.map(|body| List { content_type, link, filters, body }))
         };
-        self.talk().detached(patience, work).await
+        let list = self.talk().detached(patience, work).await?;
+        if let (Some(_), Some(repository)) = (&list, route.repository()) {
+            self.listed.remember(caller, repository);
+        }
+        Ok(list)
+    }
+
+    /// Whether a list of this repository may be given again to this caller: upstream has let it list
+    /// or pull within the last minute.
+    pub fn may_list(&self, caller: &Caller, repository: &Repository) -> bool {
+        self.listed.knows(caller, repository) || self.is_authorised(caller, repository)
     }
 }

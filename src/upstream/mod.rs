@@ -12,6 +12,7 @@
 mod account;
 mod accounts;
 mod address;
+mod answered;
 mod ask;
 mod blobs;
 mod breaker;

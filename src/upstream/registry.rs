@@ -18,6 +18,7 @@ use moka::sync::Cache;
 use super::{
     Caller, Error, Failure, Forward,
     accounts::Outlook,
+    answered::Answered,
     ask::Ask,
     conversation::Conversation,
     ledger::Ledger,
@@ -34,12 +35,6 @@ use crate::{
         media_type::{NotAManifest, inspect},
     },
 };
-
-/// How long upstream's word on a caller's right to a repository holds.
-const AUTHORISED_FOR: Duration = Duration::from_secs(60);
-
-/// Callers and repositories remembered.
-const AUTHORISED: u64 = 50_000;
 
 /// DESIGN: a 404 is remembered for at most 10 s.
 const ABSENT_FOR: Duration = Duration::from_secs(10);
@@ -60,8 +55,10 @@ pub struct Upstream {
     pub(super) registries: Registries,
     pub(super) offline: Arc<AtomicBool>,
     ledger: Arc<Ledger>,
-    /// Callers with credentials of their own whom upstream has served lately.
-    authorised: Cache<(Digest, Repository), ()>,
+    /// Who may pull.
+    authorised: Answered,
+    /// Who may list, which need not be who may pull.
+    pub(super) listed: Answered,
     /// Blobs that upstream did not have a moment ago, by repository and caller.
     pub(super) absent: Cache<(Repository, Digest, Option<Digest>), Error>,
     max_manifest: u64,
@@ -105,8 +102,6 @@ impl Upstream {
         let (offline, ledger) =
             (Arc::new(AtomicBool::new(config.offline)), Arc::<Ledger>::default());
         metrics::OFFLINE.with_label_values(&[&config.name]).set(i64::from(config.offline));
-        let authorised =
-            Cache::builder().max_capacity(AUTHORISED).time_to_live(AUTHORISED_FOR).build();
         let absent = Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build();
         let registries = Registries::new(&config, &offline, &ledger)?;
         Ok(Self {
@@ -114,7 +109,8 @@ impl Upstream {
             registries,
             offline,
             ledger,
-            authorised,
+            authorised: Answered::default(),
+            listed: Answered::default(),
             absent,
             max_manifest,
             slow: Mutex::default(),
@@ -192,17 +188,12 @@ impl Upstream {
     /// Whether upstream has answered this caller for this repository within the last minute.
     /// What is cached with our own credentials is for every client that the operator lets in.
     pub fn is_authorised(&self, caller: &Caller, repository: &Repository) -> bool {
-        match caller.identity() {
-            None => true,
-            Some(identity) => self.authorised.contains_key(&(identity, repository.clone())),
-        }
+        self.authorised.knows(caller, repository)
     }
 
     /// Upstream has just answered this caller for this repository.
     pub fn authorise(&self, caller: &Caller, repository: &Repository) {
-        if let Some(identity) = caller.identity() {
-            self.authorised.insert((identity, repository.clone()), ());
-        }
+        self.authorised.remember(caller, repository);
     }
 
     /// HEAD of a manifest: free. `None` where the registry can't do HEAD (405, 501).

@@ -3,9 +3,9 @@
 //! A client goes on through us, on the path that it knows the repository by.
 //! Most registries name a path of the API, and that is rewritten; some name
 //! another path of their own, or a query that our front would refuse, which is
-//! remembered here under a session of our making. A client can't make one up, so nothing but what the registry named
-//! is ever reached by it. They are in memory: after a restart such an upload
-//! begins again.
+//! remembered here under a session of our making. A client can't make one up,
+//! so nothing but what the registry named is ever reached by it. They are in
+//! memory: after a restart such an upload begins again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use url::Url;
 
 use super::{Failure, Upstream};
 use crate::{
-    config::Scheme,
-    protocol::{Repository, Route},
+    config::{BaseUrl, Scheme},
+    protocol::{Repository, Route, encoded},
 };
 
 /// What a session of our making begins with; RFC 3986 lets it stand in a path as it is.
@@ -120,9 +120,7 @@ impl Upstream {
             separator = '&';
         }
         if let Some(namespace) = asked.namespace {
-            let namespace: String =
-                url::form_urlencoded::byte_serialize(namespace.as_bytes()).collect();
-            path.push_str(&format!("{separator}ns={namespace}"));
+            path.push_str(&format!("{separator}ns={}", encoded(namespace)));
         }
         Ok(path)
     }
@@ -170,10 +168,15 @@ impl Upstream {
     }
 
     fn abroad(&self, to: &Url) -> Result<String, Failure> {
-        // The client would send its credentials along, so not in plain text (P5).
+        // The client would send its credentials along, so in plain text from a registry on this
+        // machine to another one there at the most (P5).
+        let is_plain_here = |url: &BaseUrl| url.scheme == Scheme::Http && url.is_loopback();
         let is_allowed = match to.scheme() {
             "https" => true,
-            "http" => self.config.url.scheme == Scheme::Http,
+            "http" => {
+                is_plain_here(&self.config.url)
+                    && BaseUrl::from_url(to).is_some_and(|to| is_plain_here(&to))
+            }
             _ => false,
         };
         if is_allowed && self.talk().exchange.trust().is_listed(to) {
@@ -274,6 +277,23 @@ mod tests {
         let path = upstream.uploads.path(&Repository::parse("app").unwrap(), session);
         assert_eq!(path.as_deref(), Some(place));
         assert!(located(&upstream, "/v2/team/other/blobs/uploads/1?_state=a%20b").is_err());
+    }
+
+    /// P5: the client would send its credentials along.
+    #[test]
+    fn an_upload_goes_on_in_plain_text_on_this_machine_only() {
+        let hosts = "[store.example, 127.0.0.1, localhost]";
+        for (url, here) in [("http://127.0.0.1:5000", true), ("http://r.example", false)] {
+            let text = format!("upstreams: [{{name: r, url: '{url}', redirect_hosts: {hosts}}}]");
+            let mut config = Config::parse(&text, "test").unwrap();
+            let upstream = Upstream::new(config.upstreams.remove(0), 1 << 22).unwrap();
+            for host in ["127.0.0.1:9000", "localhost"] {
+                let said = located(&upstream, &format!("http://{host}/x"));
+                assert_eq!(said.is_ok(), here, "{url}: {said:?}");
+            }
+            assert!(located(&upstream, "http://store.example/x").is_err(), "{url}");
+            assert!(located(&upstream, "https://store.example/x").is_ok(), "{url}");
+        }
     }
 
     #[test]

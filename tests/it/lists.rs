@@ -185,6 +185,22 @@ async fn referrers_are_asked_for_once_in_a_while_and_at_once_after_a_push() {
     assert_eq!(hub.stats().referrers, 3);
 }
 
+/// It may have been done all the same.
+#[tokio::test]
+async fn referrers_are_asked_for_after_a_push_that_failed() {
+    let hub = writable().await;
+    let roadstead = Setup::of(&hub).with("writes", "forward").impatient().start().await;
+    let mut registry = Registry::at(roadstead.at());
+    let image = registry.push_image(NAME, "latest").await;
+    let path = format!("/v2/{NAME}/referrers/{}", digest_of(&image));
+    assert_eq!(registry.get(&path).await.json()["manifests"], json!([]));
+    hub.fault(Fault::new(Target::any().method("PUT"), Action::Status(500)).times(1));
+    let put = request(roadstead.at(), "PUT", manifest_path(NAME, "artifact")).body("{}");
+    assert_eq!(put.send().await.status, 500);
+    assert_eq!(registry.get(&path).await.json()["manifests"], json!([]));
+    assert_eq!(hub.stats().referrers, 2, "{:#?}", hub.requests());
+}
+
 #[tokio::test]
 async fn a_registry_without_referrers_says_so() {
     let hub = hub().await;

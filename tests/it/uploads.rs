@@ -45,6 +45,25 @@ pub(crate) fn length(head: &str) -> u64 {
     length.map_or(0, |(_, length)| length.parse().unwrap())
 }
 
+/// A client that has been told to go on with six bytes of an upload.
+async fn told_to_go_on(roadstead: &Roadstead, location: &str) -> TcpStream {
+    let mut client = TcpStream::connect(roadstead.at()).await.unwrap();
+    let text = format!(
+        "PATCH {location} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n"
+    );
+    client.write_all(text.as_bytes()).await.unwrap();
+    let interim = timeout(SOON, head(&mut client)).await.unwrap().unwrap();
+    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    client
+}
+
+/// It is answered that they have come.
+async fn has_six_bytes(client: &mut TcpStream) {
+    let last = timeout(SOON, head(client)).await.unwrap().unwrap();
+    assert!(last.starts_with("HTTP/1.1 202 "), "{last}");
+    assert!(last.to_lowercase().contains("range: 0-5"), "{last}");
+}
+
 /// A registry that gives these answers, one after the other, and then hangs up on every request.
 pub(crate) async fn scripted(answers: Vec<String>) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -137,17 +156,9 @@ async fn a_client_that_asks_first_is_told_to_go_on() {
     let roadstead = forwarding(&hub).start().await;
     let mut registry = Registry::at(roadstead.at());
     let location = registry.begin(NAME).await;
-    let mut client = TcpStream::connect(roadstead.at()).await.unwrap();
-    let text = format!(
-        "PATCH {location} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n"
-    );
-    client.write_all(text.as_bytes()).await.unwrap();
-    let interim = timeout(SOON, head(&mut client)).await.unwrap().unwrap();
-    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    let mut client = told_to_go_on(&roadstead, &location).await;
     client.write_all(b"a blob").await.unwrap();
-    let last = timeout(SOON, head(&mut client)).await.unwrap().unwrap();
-    assert!(last.starts_with("HTTP/1.1 202 "), "{last}");
-    assert!(last.to_lowercase().contains("range: 0-5"), "{last}");
+    has_six_bytes(&mut client).await;
 }
 
 #[tokio::test]
@@ -311,13 +322,7 @@ async fn a_push_that_has_begun_is_finished_before_the_end() {
     let hub = writable().await;
     let mut roadstead = forwarding(&hub).start().await;
     let location = Registry::at(roadstead.at()).begin(NAME).await;
-    let mut client = TcpStream::connect(roadstead.at()).await.unwrap();
-    let text = format!(
-        "PATCH {location} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n"
-    );
-    client.write_all(text.as_bytes()).await.unwrap();
-    let interim = timeout(SOON, head(&mut client)).await.unwrap().unwrap();
-    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    let mut client = told_to_go_on(&roadstead, &location).await;
     client.write_all(b"a b").await.unwrap();
     roadstead.signal_term();
     let drains = async {
@@ -329,8 +334,6 @@ async fn a_push_that_has_begun_is_finished_before_the_end() {
     };
     timeout(SOON, drains).await.unwrap();
     client.write_all(b"lob").await.unwrap();
-    let last = timeout(SOON, head(&mut client)).await.unwrap().unwrap();
-    assert!(last.starts_with("HTTP/1.1 202 "), "{last}");
-    assert!(last.to_lowercase().contains("range: 0-5"), "{last}");
+    has_six_bytes(&mut client).await;
     assert!(roadstead.ended().await.success());
 }

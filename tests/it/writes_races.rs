@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use hub::{Action, Fault, ImageSpec, Target};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::client::request;
-use crate::conformance::{MANIFEST, digest_of, image, manifest_path};
+use crate::conformance::{MANIFEST, digest_of, image, manifest_path, writable};
 use crate::pull::get_manifest;
 use crate::roadstead::{Roadstead, Setup};
 use crate::uploads::{SOON, head, length};
@@ -81,6 +82,10 @@ impl Registry {
             return format!(
                 "HTTP/1.1 201 Created\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\n\r\n"
             );
+        }
+        if head.starts_with("DELETE") && body == b"fail" {
+            *manifest = None;
+            return "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n".to_owned();
         }
         if head.starts_with("DELETE") {
             *manifest = None;
@@ -183,4 +188,59 @@ async fn an_immutable_tag_is_asked_for_after_a_write_that_failed() {
     assert_eq!(named().await, digest_of(&image("one")));
     *registry.manifest.lock().unwrap() = Some(image("two").to_string());
     assert_eq!(named().await, digest_of(&image("one")), "it is immutable again");
+}
+
+/// The tags that name a digest go with it.
+#[tokio::test]
+async fn what_a_deletion_that_failed_may_have_taken_is_asked_for() {
+    let (at, registry) = Registry::start(Some(image("zero").to_string()), 0).await;
+    let setup = Setup::upstream(&format!("http://{at}"), "http://127.0.0.1:1/token");
+    let setup = setup.with("writes", "forward").with("tags.fresh_for", "1h");
+    let roadstead = setup.with("tags.immutable", json!(["v*"])).start().await;
+    let digest = digest_of(&image("zero"));
+    let ask = async |reference: &str| {
+        let reply = get_manifest(roadstead.at(), NAME, reference).send().await;
+        (reply.status, reply.header("docker-content-digest").map(str::to_owned))
+    };
+    let delete = async || {
+        let delete = request(roadstead.at(), "DELETE", manifest_path(NAME, &digest)).body("fail");
+        assert_eq!(delete.send().await.status, 500);
+    };
+    let references = ["v1", "latest", &digest];
+    for reference in references {
+        assert_eq!(ask(reference).await, (200, Some(digest.clone())));
+    }
+    // It was not done.
+    delete().await;
+    *registry.manifest.lock().unwrap() = Some(image("zero").to_string());
+    for reference in references {
+        assert_eq!(ask(reference).await, (200, Some(digest.clone())), "{reference}");
+    }
+    *registry.manifest.lock().unwrap() = None;
+    for reference in references {
+        assert_eq!(ask(reference).await.0, 200, "{reference}: nothing is in doubt any more");
+    }
+    // It was done.
+    delete().await;
+    for reference in references {
+        assert_eq!(ask(reference).await.0, 404, "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_deleted_is_served_while_upstream_can_not_say() {
+    let hub = writable().await;
+    let digest = hub.push(&ImageSpec::new(NAME).tag("latest").single()).digest;
+    let roadstead = Setup::of(&hub).with("writes", "forward").impatient().start().await;
+    for reference in ["latest", &digest] {
+        assert_eq!(get_manifest(roadstead.at(), NAME, reference).send().await.status, 200);
+    }
+    hub.fault(Fault::new(Target::any(), Action::Drop));
+    let delete = request(roadstead.at(), "DELETE", manifest_path(NAME, &digest));
+    assert_eq!(delete.send().await.status, 502);
+    for reference in ["latest", &digest] {
+        let reply = get_manifest(roadstead.at(), NAME, reference).send().await;
+        assert_eq!(reply.status, 200, "{reference}");
+        assert!(reply.cache_status().starts_with("roadstead; hit; detail=upstream-"), "{reply:?}");
+    }
 }

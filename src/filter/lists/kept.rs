@@ -22,15 +22,6 @@ const ENTRY: usize = 512;
 /// DESIGN: a 404 is remembered for at most 10 s.
 const ABSENT_FOR: Duration = Duration::from_secs(10);
 
-/// DESIGN: what upstream allows a caller holds for a minute.
-const ADMITTED_FOR: Duration = Duration::from_secs(60);
-
-/// Callers and repositories remembered.
-const ADMITTED: u64 = 10_000;
-
-/// Who may list: upstream, repository and caller.
-type Admission = (Arc<str>, Repository, Digest);
-
 /// What was asked, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
@@ -52,7 +43,6 @@ struct Said {
 #[derive(Debug)]
 pub(super) struct Kept {
     said: Cache<Key, Said>,
-    admitted: Cache<Admission, ()>,
 }
 
 // === impl Key ===
@@ -76,10 +66,7 @@ impl Default for Kept {
             let body = said.list.as_ref().map_or(0, |list| list.body.len());
             u32::try_from(ENTRY + key.list.len() + body).unwrap_or(u32::MAX)
         };
-        Self {
-            said: Cache::builder().max_capacity(BYTES).weigher(weight).build(),
-            admitted: Cache::builder().max_capacity(ADMITTED).time_to_live(ADMITTED_FOR).build(),
-        }
+        Self { said: Cache::builder().max_capacity(BYTES).weigher(weight).build() }
     }
 }
 
@@ -87,6 +74,11 @@ impl Kept {
     /// Keeps what upstream has just said.
     pub(super) fn keep(&self, key: Key, list: Result<List, Error>) {
         self.said.insert(key, Said { at: Instant::now(), list });
+    }
+
+    /// Forgets what it said.
+    pub(super) fn drop(&self, key: &Key) {
+        self.said.invalidate(key);
     }
 
     /// What it said not longer than `most` ago, and how long that holds; a no is kept for a moment.
@@ -108,18 +100,6 @@ impl Kept {
         list.ok().filter(|_| age <= most).map(|list| (list, age))
     }
 
-    /// Upstream has just given this caller a list of this repository.
-    pub(super) fn admit(&self, target: &Target) {
-        if let Some(admission) = admission(target) {
-            self.admitted.insert(admission, ());
-        }
-    }
-
-    /// Whether it has within the last minute.
-    pub(super) fn is_admitted(&self, target: &Target) -> bool {
-        admission(target).is_some_and(|admission| self.admitted.contains_key(&admission))
-    }
-
     /// Something was written to a repository.
     pub(super) fn forget(&self, upstream: &str, repository: &Repository) {
         for (key, _) in &self.said {
@@ -128,10 +108,4 @@ impl Kept {
             }
         }
     }
-}
-
-/// `None` for those who ask on our behalf.
-fn admission(target: &Target) -> Option<Admission> {
-    let repository = target.route.repository()?.clone();
-    Some((Arc::clone(target.upstream.name()), repository, target.caller.identity()?))
 }
