@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     collapse::{Collapse, Join},
-    protocol::{Digest, Reference, media_type::inspect},
-    store::{Kind, Link, LinkKey, TagKey, TagRecord},
-    upstream::{self, Failure, ManifestHead},
+    protocol::{Digest, Reference},
+    store::{LinkKey, TagKey, TagRecord},
+    upstream::{Failure, ManifestHead},
 };
 
 /// How much later than the questions to upstream their sum is given up: what a question's end means
