@@ -18,6 +18,7 @@ mod report;
 mod server;
 mod steps;
 mod table;
+mod target;
 mod workspace;
 
 use std::path::PathBuf;
@@ -156,7 +157,7 @@ async fn set_up(
 /// The servers asked for and their binaries; what is missing is announced and noted.
 fn installed(args: &Args, skipped: &mut Vec<Skipped>) -> Result<Vec<(ServerKind, PathBuf)>> {
     let mut found = Vec::new();
-    for kind in ServerKind::ALL
+    for kind in ServerKind::CACHES
         .into_iter()
         .filter(|kind| args.servers.is_empty() || args.servers.contains(kind))
     {

@@ -1,4 +1,4 @@
-//! The figures of a run: samples per server and round, their medians, ratios and verdicts; written as JSON.
+//! The figures of a run: samples per server and round, their medians and ratios, and the aims; written as JSON.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,11 +9,14 @@ use serde::Serialize;
 
 use crate::args::Plan;
 use crate::server::ServerKind;
+use crate::target::{Aim, Target, Verdict};
 
 #[derive(Serialize)]
 pub(crate) struct Report {
     /// Raised when a reader of the file would have to change.
     schema: u32,
+    /// The day on which the run started, in UTC.
+    date: String,
     pub(crate) plan: Plan,
     pub(crate) machine: Machine,
     pub(crate) origin: String,
@@ -56,32 +59,11 @@ pub(crate) enum Subject {
 #[derive(Serialize)]
 pub(crate) struct Row {
     pub(crate) figure: &'static str,
-    pub(crate) target: Option<Target>,
     pub(crate) values: BTreeMap<Subject, Samples>,
     /// Our median ÷ each other's.
     pub(crate) ratios: BTreeMap<Subject, f64>,
-    pub(crate) verdict: Option<Verdict>,
-}
-
-/// What Roadstead has to reach.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Target {
-    /// The median at least nginx's.
-    AtLeastNginx,
-    /// The median no more than this.
-    AtMost(f64),
-    /// This in every round.
-    Always(f64),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Verdict {
-    Met,
-    Missed,
-    /// One side of the comparison is absent, or the run was too short to mean anything.
-    NotJudged,
+    /// As many as the row has targets.
+    pub(crate) aims: Vec<Aim>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -91,7 +73,7 @@ pub(crate) struct Samples {
     pub(crate) samples: Vec<f64>,
 }
 
-/// Collects a step's samples; rows keep the order in which their figures first appear.
+/// Collects a step's samples; rows keep the order in which their figures are first named.
 #[derive(Default)]
 pub(crate) struct Collector {
     rows: Vec<Growing>,
@@ -100,87 +82,62 @@ pub(crate) struct Collector {
 /// A row whose samples are still coming in.
 struct Growing {
     figure: &'static str,
-    target: Option<Target>,
+    targets: Vec<Target>,
     values: BTreeMap<Subject, Vec<f64>>,
 }
 
 // === impl Collector ===
 
 impl Collector {
-    pub(crate) fn add(&mut self, figure: &'static str, subject: impl Into<Subject>, value: f64) {
-        self.add_with_target(figure, None, subject, value);
+    /// Gives the figure's row one more target; the row is reported even if nothing is measured for it.
+    pub(crate) fn aim(&mut self, figure: &'static str, target: Target) {
+        self.row(figure).targets.push(target);
     }
 
-    pub(crate) fn add_with_target(
-        &mut self,
-        figure: &'static str,
-        target: Option<Target>,
-        subject: impl Into<Subject>,
-        value: f64,
-    ) {
-        let subject = subject.into();
-        match self.rows.iter_mut().find(|row| row.figure == figure) {
-            Some(row) => row.values.entry(subject).or_default().push(value),
-            None => self.rows.push(Growing {
-                figure,
-                target,
-                values: BTreeMap::from([(subject, vec![value])]),
-            }),
-        }
+    pub(crate) fn add(&mut self, figure: &'static str, subject: impl Into<Subject>, value: f64) {
+        self.row(figure).values.entry(subject.into()).or_default().push(value);
     }
 
     /// The section; without verdicts when `quick`.
     pub(crate) fn finish(self, title: String, quick: bool) -> Section {
-        let rows = self.rows.into_iter().map(|Growing { figure, target, values }| {
-            let values = values
-                .into_iter()
-                .map(|(subject, samples)| (subject, Samples::new(samples)))
-                .collect();
-            Row::judged(figure, target, values, quick)
+        Section { title, rows: self.rows.into_iter().map(|row| row.finish(quick)).collect() }
+    }
+
+    fn row(&mut self, figure: &'static str) -> &mut Growing {
+        let known = self.rows.iter().position(|row| row.figure == figure);
+        let index = known.unwrap_or_else(|| {
+            self.rows.push(Growing { figure, targets: Vec::new(), values: BTreeMap::new() });
+            self.rows.len() - 1
         });
-        Section { title, rows: rows.collect() }
+        self.rows.get_mut(index).expect("the row was found or added")
     }
 }
 
-// === impl Row ===
+// === impl Growing ===
 
-impl Row {
-    fn judged(
-        figure: &'static str,
-        target: Option<Target>,
-        values: BTreeMap<Subject, Samples>,
-        quick: bool,
-    ) -> Self {
-        let ours = values.get(&ServerKind::Roadstead.into()).map(|samples| samples.median);
-        let ratio = |theirs: &Samples| {
-            ours.filter(|_| theirs.median > 0.0).map(|ours| ours / theirs.median)
-        };
-        let ratios = values.iter().filter(|(subject, _)| **subject != ServerKind::Roadstead.into());
-        let ratios =
-            ratios.filter_map(|(subject, theirs)| Some((*subject, ratio(theirs)?))).collect();
-        let verdict =
-            target.map(|target| if quick { Verdict::NotJudged } else { target.judge(&values) });
-        Self { figure, target, values, ratios, verdict }
+impl Growing {
+    fn finish(self, quick: bool) -> Row {
+        let values: BTreeMap<_, _> = self
+            .values
+            .into_iter()
+            .map(|(subject, samples)| (subject, Samples::new(samples)))
+            .collect();
+        let aims = self.targets.iter().map(|target| target.judged(&values, quick)).collect();
+        Row { figure: self.figure, ratios: ratios(&values), values, aims }
     }
 }
 
-// === impl Target ===
-
-impl Target {
-    fn judge(self, values: &BTreeMap<Subject, Samples>) -> Verdict {
-        let Some(ours) = values.get(&ServerKind::Roadstead.into()) else {
-            return Verdict::NotJudged;
-        };
-        let met = match self {
-            Self::AtLeastNginx => match values.get(&ServerKind::Nginx.into()) {
-                Some(nginx) => ours.median >= nginx.median,
-                None => return Verdict::NotJudged,
-            },
-            Self::AtMost(limit) => ours.median <= limit,
-            Self::Always(wanted) => ours.samples.iter().all(|sample| *sample == wanted),
-        };
-        if met { Verdict::Met } else { Verdict::Missed }
-    }
+/// Ours ÷ each other's.
+fn ratios(values: &BTreeMap<Subject, Samples>) -> BTreeMap<Subject, f64> {
+    let us = ServerKind::Roadstead.into();
+    let Some(ours) = values.get(&us) else {
+        return BTreeMap::new();
+    };
+    values
+        .iter()
+        .filter(|(subject, theirs)| **subject != us && theirs.median > 0.0)
+        .map(|(subject, theirs)| (*subject, ours.median / theirs.median))
+        .collect()
 }
 
 // === impl Samples ===
@@ -199,6 +156,15 @@ fn median(samples: &[f64]) -> f64 {
 }
 
 // === impl Subject ===
+
+impl Subject {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Server(kind) => kind.name(),
+        }
+    }
+}
 
 impl From<ServerKind> for Subject {
     fn from(kind: ServerKind) -> Self {
@@ -238,7 +204,8 @@ impl Machine {
 impl Report {
     pub(crate) fn new(plan: Plan, machine: Machine) -> Self {
         Self {
-            schema: 1,
+            schema: 2,
+            date: time::OffsetDateTime::now_utc().date().to_string(),
             plan,
             machine,
             origin: String::new(),
@@ -246,6 +213,11 @@ impl Report {
             skipped: Vec::new(),
             sections: Vec::new(),
         }
+    }
+
+    pub(crate) fn verdicts(&self) -> impl Iterator<Item = Verdict> {
+        let rows = self.sections.iter().flat_map(|section| &section.rows);
+        rows.flat_map(|row| &row.aims).map(|aim| aim.verdict)
     }
 
     pub(crate) fn write_json(&self, path: &Path) -> Result<()> {

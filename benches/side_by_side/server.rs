@@ -32,7 +32,7 @@ pub(crate) struct Server {
 // === impl ServerKind ===
 
 impl ServerKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Roadstead, Self::Nginx, Self::DockerRegistry];
+    pub(crate) const CACHES: [Self; 3] = [Self::Roadstead, Self::Nginx, Self::DockerRegistry];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {

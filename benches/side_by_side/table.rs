@@ -1,13 +1,15 @@
-//! The report as a table: our figure, each peer's with our ratio to it in brackets, the target and the verdict.
+//! The report as tables: every figure with our ratio to each peer's in brackets, then each target with its verdict.
 
-use crate::report::{Machine, Report, Row, Samples, Subject, Target, Verdict};
+use crate::report::{Machine, Report, Row, Samples, Section, Subject};
 use crate::server::ServerKind;
+use crate::target::{Aim, Verdict};
 
-const SUBJECTS: [(Subject, &str); 4] = [
-    (Subject::Server(ServerKind::Roadstead), "roadstead"),
-    (Subject::Server(ServerKind::Nginx), "nginx"),
-    (Subject::Server(ServerKind::DockerRegistry), "docker-registry"),
-    (Subject::Direct, "direct"),
+/// The columns, in order; a section shows those that it has figures for.
+const SUBJECTS: [Subject; 4] = [
+    Subject::Server(ServerKind::Roadstead),
+    Subject::Server(ServerKind::Nginx),
+    Subject::Server(ServerKind::DockerRegistry),
+    Subject::Direct,
 ];
 
 pub(crate) fn print(report: &Report) {
@@ -18,22 +20,24 @@ pub(crate) fn print(report: &Report) {
         println!("--quick: sizes and times are too small for these figures to mean anything");
     }
     for section in &report.sections {
-        println!("\n{}", section.title);
-        let names: String = SUBJECTS.iter().map(|(_, name)| format!("{name:>23}")).collect();
-        println!("  {:<26}{names}  target", "");
-        for row in &section.rows {
-            println!("  {}", line(row));
-        }
+        print_figures(section);
     }
+    print_aims(report);
     for skipped in &report.skipped {
         println!("\n{} was skipped: {}", skipped.server.name(), skipped.reason);
     }
 }
 
-fn line(row: &Row) -> String {
-    let cells: String =
-        SUBJECTS.iter().map(|(subject, _)| format!("{:>23}", cell(row, *subject))).collect();
-    format!("{:<26}{cells}  {}", row.figure, aim(row)).trim_end().to_owned()
+fn print_figures(Section { title, rows }: &Section) {
+    let shown = |subject: &Subject| rows.iter().any(|row| row.values.contains_key(subject));
+    let subjects: Vec<Subject> = SUBJECTS.into_iter().filter(shown).collect();
+    let names: String = subjects.iter().map(|subject| format!("{:>20}", subject.name())).collect();
+    println!("\n{title}\n  {:<32}{names}", "");
+    for row in rows {
+        let cells: String =
+            subjects.iter().map(|subject| format!("{:>20}", cell(row, *subject))).collect();
+        println!("  {:<32}{cells}", row.figure);
+    }
 }
 
 fn cell(row: &Row, subject: Subject) -> String {
@@ -46,19 +50,37 @@ fn cell(row: &Row, subject: Subject) -> String {
     }
 }
 
-fn aim(row: &Row) -> String {
-    let target = match row.target {
-        None => return String::new(),
-        Some(Target::AtLeastNginx) => "≥ nginx".to_owned(),
-        Some(Target::AtMost(limit)) => format!("≤ {limit}"),
-        Some(Target::Always(wanted)) => format!("{wanted} in every round"),
-    };
-    let verdict = match row.verdict {
-        Some(Verdict::Met) => "met",
-        Some(Verdict::Missed) => "MISSED",
-        Some(Verdict::NotJudged) | None => "not judged",
-    };
-    format!("{target}: {verdict}")
+/// The targets of all sections, and how many of them are met.
+fn print_aims(report: &Report) {
+    println!(
+        "\n{:<34}{:>10}{:>12}{:>8}  {:<22}verdict",
+        "targets", "ours", "the peer's", "ratio", "target"
+    );
+    for section in &report.sections {
+        let mut rows = section.rows.iter().filter(|row| !row.aims.is_empty()).peekable();
+        if rows.peek().is_some() {
+            println!("{}", section.title);
+        }
+        for (row, aim) in rows.flat_map(|row| row.aims.iter().map(move |aim| (row, aim))) {
+            println!("{}", aim_line(row, aim));
+        }
+    }
+    let count = |verdict| report.verdicts().filter(|it| *it == verdict).count();
+    let (met, missed) = (count(Verdict::Met), count(Verdict::Missed));
+    println!("\n{met} targets met, {missed} missed, {} not judged", count(Verdict::NotJudged));
+}
+
+fn aim_line(row: &Row, aim: &Aim) -> String {
+    let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), rounded);
+    format!(
+        "  {:<32}{:>10}{:>12}{:>8}  {:<22}{}",
+        row.figure,
+        shown(aim.ours),
+        shown(aim.theirs),
+        shown(aim.ratio),
+        aim.wanted,
+        aim.verdict
+    )
 }
 
 /// Three digits are all that such a machine gives.

@@ -9,11 +9,17 @@ use tokio::task::JoinSet;
 use super::costed;
 use crate::Bench;
 use crate::load::{Connection, MANIFEST_BUFFER_BYTES, Request, verify};
-use crate::report::{Collector, Section, Target};
-use crate::server::Server;
+use crate::report::{Collector, Section};
+use crate::server::{Server, ServerKind};
+use crate::target::Target;
+
+const RATE: &str = "requests/s";
+const CPU: &str = "server CPU, µs/request";
 
 pub(super) async fn run(bench: &Bench) -> Result<Section> {
     let mut rows = Collector::default();
+    rows.aim(RATE, Target::at_least(2.0, ServerKind::Nginx));
+    rows.aim(CPU, Target::at_most(0.4, ServerKind::Nginx));
     for round in 0..bench.plan.rounds {
         for server in bench.in_turn(round) {
             measure(bench, server, &mut rows).await.with_context(|| server.kind.name())?;
@@ -39,13 +45,8 @@ async fn measure(bench: &Bench, server: &Server, rows: &mut Collector) -> Result
 
     ensure!(requests > 0, "no request was answered");
     let requests = requests as f64;
-    rows.add_with_target(
-        "requests/s",
-        Some(Target::AtLeastNginx),
-        server.kind,
-        requests / cost.wall.as_secs_f64(),
-    );
-    rows.add("server CPU, µs/request", server.kind, cost.cpu.as_secs_f64() * 1e6 / requests);
+    rows.add(RATE, server.kind, requests / cost.wall.as_secs_f64());
+    rows.add(CPU, server.kind, cost.cpu.as_secs_f64() * 1e6 / requests);
     rows.add("upstream GETs", server.kind, asked.gets.into());
     rows.add("upstream HEADs", server.kind, asked.heads.into());
     Ok(())
