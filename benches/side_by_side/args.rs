@@ -1,13 +1,17 @@
 //! The command line, and the sizes and durations that follow from it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
+use crate::link::Link;
 use crate::server::ServerKind;
 
 const MIB: u64 = 1 << 20;
+/// Leaves bytes of the slow link's image where its step is left out.
+const TOKEN_SHRUNK_BY: u64 = 1024;
 
 /// Measures Roadstead beside nginx's proxy_cache and docker-registry in proxy mode.
 #[derive(Debug, Parser)]
@@ -41,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Parent of the run's own directory, 12 GiB at the default sizes, removed at the end [default: TARGET/bench].
+    /// Parent of the run's own directory, 13 GiB at the default sizes, removed at the end [default: TARGET/bench].
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 
@@ -56,6 +60,7 @@ pub(crate) enum Step {
     HotBlob,
     ColdBlob,
     Herd,
+    ShapedLink,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,13 +84,17 @@ pub(crate) struct Plan {
     pub(crate) cold_bytes: u64,
     pub(crate) herd_bytes: u64,
     pub(crate) herd_clients: usize,
+    pub(crate) link_mbit_per_second: u64,
+    pub(crate) link_round_trip_ms: u64,
+    /// The slow link's image has 60 MiB, divided by this.
+    pub(crate) link_image_shrunk_by: u64,
 }
 
 // === impl Args ===
 
 impl Args {
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let all = [Step::CachedTag, Step::HotBlob, Step::ColdBlob, Step::Herd];
+        let all = [Step::CachedTag, Step::HotBlob, Step::ColdBlob, Step::Herd, Step::ShapedLink];
         all.into_iter().filter(|step| self.only.is_empty() || self.only.contains(step)).collect()
     }
 }
@@ -99,6 +108,7 @@ impl Step {
             Self::HotBlob => "hot-blob",
             Self::ColdBlob => "cold-blob",
             Self::Herd => "herd",
+            Self::ShapedLink => "shaped-link",
         }
     }
 }
@@ -118,6 +128,11 @@ impl From<&Args> for Plan {
             hot_bytes: wanted(Step::HotBlob, base.hot_bytes),
             cold_bytes: wanted(Step::ColdBlob, base.cold_bytes),
             herd_bytes: wanted(Step::Herd, base.herd_bytes),
+            link_image_shrunk_by: if steps.contains(&Step::ShapedLink) {
+                base.link_image_shrunk_by
+            } else {
+                TOKEN_SHRUNK_BY
+            },
             ..base
         }
     }
@@ -137,6 +152,9 @@ impl Plan {
             cold_bytes: 768 * MIB,
             herd_bytes: 128 * MIB,
             herd_clients: 32,
+            link_mbit_per_second: 100,
+            link_round_trip_ms: 40,
+            link_image_shrunk_by: 1,
         }
     }
 
@@ -150,11 +168,21 @@ impl Plan {
             hot_gets: 2,
             cold_bytes: 16 * MIB,
             herd_bytes: 4 * MIB,
+            link_image_shrunk_by: 16,
             ..Self::full()
         }
     }
 
     pub(crate) const fn origin_bytes(&self) -> u64 {
-        self.hot_bytes + self.rounds as u64 * (self.cold_bytes + self.herd_bytes)
+        self.hot_bytes
+            + self.rounds as u64 * (self.cold_bytes + self.herd_bytes)
+            + 60 * MIB / self.link_image_shrunk_by
+    }
+
+    pub(crate) const fn slow_link(&self) -> Link {
+        Link {
+            bits_per_second: Some(self.link_mbit_per_second * 1_000_000),
+            round_trip: Duration::from_millis(self.link_round_trip_ms),
+        }
     }
 }

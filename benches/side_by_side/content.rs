@@ -12,6 +12,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::args::Plan;
+use crate::images::{self, Image};
 
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
@@ -41,12 +42,13 @@ pub(crate) struct Content {
     pub(crate) cold: Vec<Object>,
     /// One per round.
     pub(crate) herd: Vec<Object>,
+    pub(crate) layered: Image,
 }
 
 /// The bytes of a seed, endless and incompressible (SplitMix64).
 struct Noise(u64);
 
-struct Builder<'a> {
+pub(crate) struct Builder<'a> {
     root: &'a Path,
     objects: Vec<Object>,
 }
@@ -65,7 +67,8 @@ impl Content {
         let herd = rounds()
             .map(|n| Ok(builder.image(&format!("bench/herd{n}"), 300 + n, plan.herd_bytes)?.1))
             .collect::<Result<_>>()?;
-        Ok(Self { objects: builder.objects, tag, hot, cold, herd })
+        let layered = images::layered(&mut builder, plan)?;
+        Ok(Self { objects: builder.objects, tag, hot, cold, herd, layered })
     }
 }
 
@@ -75,19 +78,30 @@ impl Builder<'_> {
     /// An image of one layer: answers its manifest (by tag `latest`) and its layer.
     fn image(&mut self, repository: &str, seed: u64, layer_bytes: u64) -> Result<(Object, Object)> {
         let layer = self.noise(repository, seed, layer_bytes)?;
-        let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest]}});
+        let image = self.manifest(repository, vec![layer.clone()])?;
+        Ok((image.tagged, layer))
+    }
+
+    /// The image of these layers, by tag `latest`.
+    pub(crate) fn manifest(&mut self, repository: &str, layers: Vec<Object>) -> Result<Image> {
+        let digests: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
+        let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": digests}});
         let config_bytes = serde_json::to_vec(&config)?;
         let config = self.store(repository, "blobs", None, BLOB_TYPE, &config_bytes)?;
-        let manifest = serde_json::to_vec(&json!({
+        let descriptors: Vec<_> = layers
+            .iter()
+            .map(|layer| json!({"mediaType": LAYER_TYPE, "digest": layer.digest, "size": layer.size_bytes}))
+            .collect();
+        let bytes = serde_json::to_vec(&json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": CONFIG_TYPE, "digest": config.digest, "size": config.size_bytes},
-            "layers": [{"mediaType": LAYER_TYPE, "digest": layer.digest, "size": layer.size_bytes}],
+            "layers": descriptors,
         }))?;
-        self.store(repository, "manifests", None, MANIFEST_TYPE, &manifest)?;
-        let tagged =
-            self.store(repository, "manifests", Some("latest"), MANIFEST_TYPE, &manifest)?;
-        Ok((tagged, layer))
+        let manifest = self.store(repository, "manifests", None, MANIFEST_TYPE, &bytes)?;
+        let tagged = self.store(repository, "manifests", Some("latest"), MANIFEST_TYPE, &bytes)?;
+        let blobs = std::iter::once(config).chain(layers).collect();
+        Ok(Image { tagged, manifest, blobs })
     }
 
     /// A small object, named by `name` or else by its digest.
@@ -107,11 +121,11 @@ impl Builder<'_> {
     }
 
     /// A blob of `size_bytes` of noise, hashed while it is written.
-    fn noise(&mut self, repository: &str, seed: u64, size_bytes: u64) -> Result<Object> {
+    pub(crate) fn noise(&mut self, repository: &str, seed: u64, size_bytes: u64) -> Result<Object> {
         let staged = self.file(&format!("/v2/{repository}/blobs/staged"))?;
         let mut out =
             File::create(&staged).with_context(|| format!("creating {}", staged.display()))?;
-        let (mut noise, mut hasher) = (Noise(seed << 32), Sha256::new());
+        let (mut noise, mut hasher) = (Noise::new(seed), Sha256::new());
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut left = size_bytes;
         while left > 0 {
@@ -144,13 +158,21 @@ impl Builder<'_> {
 // === impl Noise ===
 
 impl Noise {
+    const fn new(seed: u64) -> Self {
+        Self(seed << 32)
+    }
+
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
     fn fill(&mut self, bytes: &mut [u8]) {
         for word in bytes.chunks_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            for (byte, random) in word.iter_mut().zip((z ^ (z >> 31)).to_le_bytes()) {
+            for (byte, random) in word.iter_mut().zip(self.next().to_le_bytes()) {
                 *byte = random;
             }
         }

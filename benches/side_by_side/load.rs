@@ -24,9 +24,16 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.o
                       application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.docker.distribution.manifest.v2+json, */*";
 
-/// A GET, ready to be sent many times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Get,
+    Head,
+}
+
+/// A request, ready to be sent many times.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    method: Method,
     path: String,
     bytes: Vec<u8>,
     /// The only length accepted; `None` takes any.
@@ -62,14 +69,34 @@ struct Head {
 
 impl Request {
     pub(crate) fn get(address: SocketAddr, path: &str, expected_bytes: Option<u64>) -> Self {
+        Self::new(Method::Get, address, path, expected_bytes)
+    }
+
+    pub(crate) fn head(address: SocketAddr, object: &Object) -> Self {
+        Self::new(Method::Head, address, &object.path, Some(object.size_bytes))
+    }
+
+    fn new(method: Method, address: SocketAddr, path: &str, expected_bytes: Option<u64>) -> Self {
         let text = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: roadstead-side-by-side\r\nAccept: {ACCEPT}\r\n\r\n"
+            "{} {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: roadstead-side-by-side\r\nAccept: {ACCEPT}\r\n\r\n",
+            method.name()
         );
-        Self { path: path.to_owned(), bytes: text.into_bytes(), expected_bytes }
+        Self { method, path: path.to_owned(), bytes: text.into_bytes(), expected_bytes }
     }
 
     pub(crate) fn object(address: SocketAddr, object: &Object) -> Self {
         Self::get(address, &object.path, Some(object.size_bytes))
+    }
+}
+
+// === impl Method ===
+
+impl Method {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+        }
     }
 }
 
@@ -91,9 +118,9 @@ impl Connection {
         request: &Request,
         sink: impl FnMut(&[u8]),
     ) -> Result<Timing> {
-        self.try_exchange(request, sink)
-            .await
-            .with_context(|| format!("GET http://{}{}", self.address, request.path))
+        self.try_exchange(request, sink).await.with_context(|| {
+            format!("{} http://{}{}", request.method.name(), self.address, request.path)
+        })
     }
 
     async fn try_exchange(
@@ -109,8 +136,8 @@ impl Connection {
         let started = Instant::now();
         self.stream.write_all(&request.bytes).await.context("sending the request")?;
         let (head, body_start, filled) = self.read_head().await?;
-        let length =
-            head.checked_length(request, self.buffer.get(body_start..filled).unwrap_or_default())?;
+        let length = head
+            .checked_body_bytes(request, self.buffer.get(body_start..filled).unwrap_or_default())?;
 
         let mut piece = self.buffer.get(body_start..filled).unwrap_or_default();
         let mut received = 0;
@@ -128,7 +155,7 @@ impl Connection {
             ensure!(count > 0, "the body ended after {received} of {length} bytes");
             piece = self.buffer.get(..count).unwrap_or_default();
         }
-        ensure!(received == length, "{received} bytes of body where Content-Length was {length}");
+        ensure!(received == length, "{received} bytes of body where {length} were due");
         self.closing = head.closing;
         let total = started.elapsed();
         Ok(Timing { first_byte: first_byte.unwrap_or(total), total })
@@ -174,7 +201,7 @@ impl Head {
     }
 
     /// The body's length, if this is the answer that the request deserves.
-    fn checked_length(&self, request: &Request, body_start: &[u8]) -> Result<u64> {
+    fn checked_body_bytes(&self, request: &Request, body_start: &[u8]) -> Result<u64> {
         if self.status != 200 {
             let shown = body_start.get(..body_start.len().min(300)).unwrap_or_default();
             bail!("status {}: {}", self.status, String::from_utf8_lossy(shown));
@@ -182,7 +209,7 @@ impl Head {
         let length = self.content_length.context("an answer without Content-Length")?;
         let expected = request.expected_bytes.unwrap_or(length);
         ensure!(length == expected, "Content-Length {length} instead of {expected}");
-        Ok(length)
+        Ok(if request.method == Method::Head { 0 } else { length })
     }
 }
 

@@ -7,13 +7,17 @@
 mod args;
 mod builtin_origin;
 mod content;
+mod images;
 mod install;
+mod link;
 mod load;
 mod origin;
 mod proc;
 mod process;
+mod pull;
 mod recipes;
 mod registry_origin;
+mod relay;
 mod report;
 mod server;
 mod steps;
@@ -23,6 +27,7 @@ mod workspace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -37,6 +42,7 @@ use workspace::Workspace;
 
 /// Everything a step measures with.
 struct Bench {
+    workspace: Arc<Workspace>,
     plan: Plan,
     content: Content,
     servers: Vec<Server>,
@@ -81,7 +87,7 @@ fn run(args: &Args) -> Result<()> {
     if args.install {
         install::missing_peers()?;
     }
-    let workspace = Workspace::create(args.dir.as_deref())?;
+    let workspace = Arc::new(Workspace::create(args.dir.as_deref())?);
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let outcome = runtime.block_on(async {
         // Losing the race drops the measurement, and with it every process that it started.
@@ -106,7 +112,7 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-async fn measure(args: &Args, workspace: &Workspace) -> Result<Report> {
+async fn measure(args: &Args, workspace: &Arc<Workspace>) -> Result<Report> {
     let plan = Plan::from(args);
     let mut report = Report::new(plan.clone(), Machine::observed());
     let bench = set_up(args, plan, workspace, &mut report.skipped).await?;
@@ -135,7 +141,7 @@ async fn measure(args: &Args, workspace: &Workspace) -> Result<Report> {
 async fn set_up(
     args: &Args,
     plan: Plan,
-    workspace: &Workspace,
+    workspace: &Arc<Workspace>,
     skipped: &mut Vec<Skipped>,
 ) -> Result<Bench> {
     let installed = installed(args, skipped)?;
@@ -151,7 +157,7 @@ async fn set_up(
     for (kind, binary) in installed {
         servers.push(Server::start(kind, binary, origin.address(), workspace).await?);
     }
-    Ok(Bench { plan, content, servers, origin })
+    Ok(Bench { workspace: workspace.clone(), plan, content, servers, origin })
 }
 
 /// The servers asked for and their binaries; what is missing is announced and noted.

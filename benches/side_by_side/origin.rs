@@ -105,17 +105,26 @@ impl Origin {
 
     /// All requests for `path` so far, once no more of them come in.
     pub(crate) async fn tally(&self, path: &str) -> Result<Tally> {
+        self.settled(&format!("{path} ")).await
+    }
+
+    /// The same for all paths that start with `prefix`.
+    pub(crate) async fn tally_below(&self, prefix: &str) -> Result<Tally> {
+        self.settled(prefix).await
+    }
+
+    async fn settled(&self, target: &str) -> Result<Tally> {
         let deadline = Instant::now() + QUIET_WITHIN;
-        let mut last = self.tally_now(path)?;
+        let mut last = self.tally_now(target)?;
         loop {
             tokio::time::sleep(QUIET).await;
-            let now = self.tally_now(path)?;
+            let now = self.tally_now(target)?;
             if now == last {
                 return Ok(now);
             }
             if Instant::now() > deadline {
                 bail!(
-                    "requests for {path} still reach the origin after {} s",
+                    "requests for {target} still reach the origin after {} s",
                     QUIET_WITHIN.as_secs()
                 );
             }
@@ -123,7 +132,7 @@ impl Origin {
         }
     }
 
-    fn tally_now(&self, path: &str) -> Result<Tally> {
+    fn tally_now(&self, target: &str) -> Result<Tally> {
         let log = match &self.backend {
             Backend::Nginx { process, access_log } => read_log(process, access_log)?,
             Backend::Registry { process, access_log } => {
@@ -132,7 +141,7 @@ impl Origin {
             Backend::Builtin(builtin) => builtin.log(),
         };
         let count = |method: &str| {
-            let wanted = format!("{method} {path} ");
+            let wanted = format!("{method} {target}");
             log.lines().filter(|line| line.starts_with(&wanted)).count() as u32
         };
         Ok(Tally { gets: count("GET"), heads: count("HEAD") })

@@ -71,7 +71,29 @@ impl Server {
         upstream: SocketAddr,
         workspace: &Workspace,
     ) -> Result<Self> {
-        let home = workspace.directory(kind.name())?;
+        Self::start_as(kind.name(), kind, binary, upstream, workspace).await
+    }
+
+    /// The same server once more, with an empty cache, in front of another upstream. `name` tells it from the others
+    /// of its kind.
+    pub(crate) async fn fresh(
+        &self,
+        name: &str,
+        upstream: SocketAddr,
+        workspace: &Workspace,
+    ) -> Result<Self> {
+        let name = format!("{}-{name}", self.kind.name());
+        Self::start_as(&name, self.kind, self.binary.clone(), upstream, workspace).await
+    }
+
+    async fn start_as(
+        name: &str,
+        kind: ServerKind,
+        binary: PathBuf,
+        upstream: SocketAddr,
+        workspace: &Workspace,
+    ) -> Result<Self> {
+        let home = workspace.directory(name)?;
         let [address, admin] = free_addresses()?;
         let command = match kind {
             ServerKind::Roadstead => roadstead(&binary, address, admin, upstream, &home),
@@ -83,11 +105,8 @@ impl Server {
             }
         };
         let version = version(kind, &binary);
-        let process = Process::spawn(
-            kind.name(),
-            command,
-            workspace.logs().join(format!("{}.log", kind.name())),
-        )?;
+        let process =
+            Process::spawn(kind.name(), command, workspace.logs().join(format!("{name}.log")))?;
         process.ready(address).await?;
         Ok(Self { kind, binary, version, address, process })
     }

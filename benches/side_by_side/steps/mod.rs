@@ -4,6 +4,7 @@ mod cached_tag;
 mod cold_blob;
 mod herd;
 mod hot_blob;
+mod shaped_link;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -37,6 +38,7 @@ pub(crate) async fn run(step: Step, bench: &Bench) -> Result<Section> {
         Step::HotBlob => hot_blob::run(bench).await,
         Step::ColdBlob => cold_blob::run(bench).await,
         Step::Herd => herd::run(bench).await,
+        Step::ShapedLink => shaped_link::run(bench).await,
     }
 }
 
