@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Parent of the run's own directory, 13 GiB at the default sizes, removed at the end [default: TARGET/bench].
+    /// Parent of the run's own directory, 14 GiB at the default sizes, removed at the end [default: TARGET/bench].
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 
@@ -61,6 +61,7 @@ pub(crate) enum Step {
     ColdBlob,
     Herd,
     ShapedLink,
+    Zipf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,13 +89,24 @@ pub(crate) struct Plan {
     pub(crate) link_round_trip_ms: u64,
     /// The slow link's image has 60 MiB, divided by this.
     pub(crate) link_image_shrunk_by: u64,
+    pub(crate) crowd_images: usize,
+    pub(crate) crowd_pulls: usize,
+    pub(crate) crowd_clients: usize,
+    pub(crate) crowd_round_trip_ms: u64,
 }
 
 // === impl Args ===
 
 impl Args {
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let all = [Step::CachedTag, Step::HotBlob, Step::ColdBlob, Step::Herd, Step::ShapedLink];
+        let all = [
+            Step::CachedTag,
+            Step::HotBlob,
+            Step::ColdBlob,
+            Step::Herd,
+            Step::ShapedLink,
+            Step::Zipf,
+        ];
         all.into_iter().filter(|step| self.only.is_empty() || self.only.contains(step)).collect()
     }
 }
@@ -109,6 +121,7 @@ impl Step {
             Self::ColdBlob => "cold-blob",
             Self::Herd => "herd",
             Self::ShapedLink => "shaped-link",
+            Self::Zipf => "zipf",
         }
     }
 }
@@ -133,6 +146,7 @@ impl From<&Args> for Plan {
             } else {
                 TOKEN_SHRUNK_BY
             },
+            crowd_images: if steps.contains(&Step::Zipf) { base.crowd_images } else { 1 },
             ..base
         }
     }
@@ -155,6 +169,10 @@ impl Plan {
             link_mbit_per_second: 100,
             link_round_trip_ms: 40,
             link_image_shrunk_by: 1,
+            crowd_images: 200,
+            crowd_pulls: 600,
+            crowd_clients: 16,
+            crowd_round_trip_ms: 5,
         }
     }
 
@@ -169,6 +187,8 @@ impl Plan {
             cold_bytes: 16 * MIB,
             herd_bytes: 4 * MIB,
             link_image_shrunk_by: 16,
+            crowd_images: 10,
+            crowd_pulls: 30,
             ..Self::full()
         }
     }
@@ -177,6 +197,8 @@ impl Plan {
         self.hot_bytes
             + self.rounds as u64 * (self.cold_bytes + self.herd_bytes)
             + 60 * MIB / self.link_image_shrunk_by
+            // Three layers each, on average.
+            + self.crowd_images as u64 * 3 * MIB / 4
     }
 
     pub(crate) const fn slow_link(&self) -> Link {
@@ -184,5 +206,10 @@ impl Plan {
             bits_per_second: Some(self.link_mbit_per_second * 1_000_000),
             round_trip: Duration::from_millis(self.link_round_trip_ms),
         }
+    }
+
+    /// Fast, but not next door.
+    pub(crate) const fn near_link(&self) -> Link {
+        Link { bits_per_second: None, round_trip: Duration::from_millis(self.crowd_round_trip_ms) }
     }
 }

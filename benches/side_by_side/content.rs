@@ -43,10 +43,11 @@ pub(crate) struct Content {
     /// One per round.
     pub(crate) herd: Vec<Object>,
     pub(crate) layered: Image,
+    pub(crate) crowd: Vec<Image>,
 }
 
 /// The bytes of a seed, endless and incompressible (SplitMix64).
-struct Noise(u64);
+pub(crate) struct Noise(u64);
 
 pub(crate) struct Builder<'a> {
     root: &'a Path,
@@ -68,7 +69,8 @@ impl Content {
             .map(|n| Ok(builder.image(&format!("bench/herd{n}"), 300 + n, plan.herd_bytes)?.1))
             .collect::<Result<_>>()?;
         let layered = images::layered(&mut builder, plan)?;
-        Ok(Self { objects: builder.objects, tag, hot, cold, herd, layered })
+        let crowd = images::crowd(&mut builder, plan)?;
+        Ok(Self { objects: builder.objects, tag, hot, cold, herd, layered, crowd })
     }
 }
 
@@ -102,6 +104,14 @@ impl Builder<'_> {
         let tagged = self.store(repository, "manifests", Some("latest"), MANIFEST_TYPE, &bytes)?;
         let blobs = std::iter::once(config).chain(layers).collect();
         Ok(Image { tagged, manifest, blobs })
+    }
+
+    /// The blob once more, in another repository.
+    pub(crate) fn mounted(&mut self, repository: &str, blob: &Object) -> Result<Object> {
+        let path = format!("/v2/{repository}/blobs/{}", blob.digest);
+        let file = self.file(&path)?;
+        fs::hard_link(&blob.file, &file).with_context(|| format!("linking {}", file.display()))?;
+        Ok(self.add(Object { path, file, ..blob.clone() }))
     }
 
     /// A small object, named by `name` or else by its digest.
@@ -158,11 +168,11 @@ impl Builder<'_> {
 // === impl Noise ===
 
 impl Noise {
-    const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed << 32)
     }
 
-    const fn next(&mut self) -> u64 {
+    pub(crate) const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -5,6 +5,7 @@ mod cold_blob;
 mod herd;
 mod hot_blob;
 mod shaped_link;
+mod zipf;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -39,6 +40,7 @@ pub(crate) async fn run(step: Step, bench: &Bench) -> Result<Section> {
         Step::ColdBlob => cold_blob::run(bench).await,
         Step::Herd => herd::run(bench).await,
         Step::ShapedLink => shaped_link::run(bench).await,
+        Step::Zipf => zipf::run(bench).await,
     }
 }
 
