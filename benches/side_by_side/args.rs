@@ -9,7 +9,7 @@ use crate::server::ServerKind;
 
 const MIB: u64 = 1 << 20;
 
-/// Measures Roadstead beside nginx's proxy_cache and docker-registry in proxy mode.
+/// Measures Roadstead beside nginx's proxy_cache, docker-registry in proxy mode and a bare Pingora.
 #[derive(Debug, Parser)]
 #[command(name = "side_by_side")]
 pub(crate) struct Args {
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 
     /// Measure only these servers (repeat, or separate by commas).
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
-    pub(crate) servers: Vec<ServerKind>,
+    servers: Vec<ServerKind>,
 
     /// Who serves the content: static files as fast as can be, or a real but slower docker-registry.
     #[arg(long, value_enum, default_value = "static", value_name = "KIND")]
@@ -54,6 +54,8 @@ pub(crate) struct Args {
 pub(crate) enum Step {
     CachedTag,
     HotBlob,
+    HotBlobTls,
+    HotBlobHttp2,
     ColdBlob,
     Herd,
 }
@@ -84,19 +86,36 @@ pub(crate) struct Plan {
 // === impl Args ===
 
 impl Args {
+    pub(crate) fn measures(&self, kind: ServerKind) -> bool {
+        self.servers.is_empty() || self.servers.contains(&kind)
+    }
+
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let all = [Step::CachedTag, Step::HotBlob, Step::ColdBlob, Step::Herd];
-        all.into_iter().filter(|step| self.only.is_empty() || self.only.contains(step)).collect()
+        Step::ALL
+            .into_iter()
+            .filter(|step| self.only.is_empty() || self.only.contains(step))
+            .collect()
     }
 }
 
 // === impl Step ===
 
 impl Step {
+    const ALL: [Self; 6] = [
+        Self::CachedTag,
+        Self::HotBlob,
+        Self::HotBlobTls,
+        Self::HotBlobHttp2,
+        Self::ColdBlob,
+        Self::Herd,
+    ];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::CachedTag => "cached-tag",
             Self::HotBlob => "hot-blob",
+            Self::HotBlobTls => "hot-blob-tls",
+            Self::HotBlobHttp2 => "hot-blob-http2",
             Self::ColdBlob => "cold-blob",
             Self::Herd => "herd",
         }
@@ -109,13 +128,15 @@ impl From<&Args> for Plan {
     fn from(args: &Args) -> Self {
         let base = if args.quick { Self::quick() } else { Self::full() };
         let steps = args.steps();
+        let hot = [Step::HotBlob, Step::HotBlobTls, Step::HotBlobHttp2];
+        let hot = hot.into_iter().find(|step| steps.contains(step)).unwrap_or(Step::HotBlob);
         // A step that is left out gets a token blob: 3 GiB take a while to make.
         let wanted = |step, size_bytes| {
             if steps.contains(&step) { size_bytes } else { 4096 }
         };
         Self {
             rounds: args.rounds.map_or(base.rounds, usize::from),
-            hot_bytes: wanted(Step::HotBlob, base.hot_bytes),
+            hot_bytes: wanted(hot, base.hot_bytes),
             cold_bytes: wanted(Step::ColdBlob, base.cold_bytes),
             herd_bytes: wanted(Step::Herd, base.herd_bytes),
             ..base
@@ -155,6 +176,7 @@ impl Plan {
     }
 
     pub(crate) const fn origin_bytes(&self) -> u64 {
-        self.hot_bytes + self.rounds as u64 * (self.cold_bytes + self.herd_bytes)
+        let in_rounds = self.rounds as u64 * (self.cold_bytes + self.herd_bytes);
+        self.hot_bytes + in_rounds
     }
 }

@@ -16,7 +16,7 @@ use crate::args::Plan;
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const BLOB_TYPE: &str = "application/octet-stream";
+pub(crate) const BLOB_TYPE: &str = "application/octet-stream";
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// One resource of the origin.
@@ -115,8 +115,8 @@ impl Builder<'_> {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut left = size_bytes;
         while left > 0 {
-            noise.fill(&mut chunk);
             chunk.truncate(usize::try_from(left).unwrap_or(CHUNK_BYTES));
+            noise.fill(&mut chunk);
             hasher.update(&chunk);
             out.write_all(&chunk).with_context(|| format!("writing {}", staged.display()))?;
             left -= chunk.len() as u64;
