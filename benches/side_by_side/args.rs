@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Parent of the run's own directory, 12 GiB at the default sizes, removed at the end [default: TARGET/bench].
+    /// Parent of the run's own directory, 24 GiB at the default sizes, removed at the end [default: TARGET/bench].
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 
@@ -53,11 +53,14 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     CachedTag,
+    SmallBlobs,
     HotBlob,
     HotBlobTls,
     HotBlobHttp2,
     ColdBlob,
     Herd,
+    IdleConnections,
+    DiskReads,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,6 +84,15 @@ pub(crate) struct Plan {
     pub(crate) cold_bytes: u64,
     pub(crate) herd_bytes: u64,
     pub(crate) herd_clients: usize,
+    pub(crate) small_blobs: u64,
+    pub(crate) idle_connections: usize,
+    /// How long a server may take to give back what they took.
+    pub(crate) give_back_ms: u64,
+    /// Of the client beside them, and of the one beside the disk's readers when there are none yet.
+    pub(crate) latency_time_ms: u64,
+    pub(crate) disk_blobs: u64,
+    pub(crate) disk_blob_bytes: u64,
+    pub(crate) disk_readers: usize,
 }
 
 // === impl Args ===
@@ -101,23 +113,29 @@ impl Args {
 // === impl Step ===
 
 impl Step {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::CachedTag,
+        Self::SmallBlobs,
         Self::HotBlob,
         Self::HotBlobTls,
         Self::HotBlobHttp2,
         Self::ColdBlob,
         Self::Herd,
+        Self::IdleConnections,
+        Self::DiskReads,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::CachedTag => "cached-tag",
+            Self::SmallBlobs => "small-blobs",
             Self::HotBlob => "hot-blob",
             Self::HotBlobTls => "hot-blob-tls",
             Self::HotBlobHttp2 => "hot-blob-http2",
             Self::ColdBlob => "cold-blob",
             Self::Herd => "herd",
+            Self::IdleConnections => "idle-connections",
+            Self::DiskReads => "disk-reads",
         }
     }
 }
@@ -130,15 +148,18 @@ impl From<&Args> for Plan {
         let steps = args.steps();
         let hot = [Step::HotBlob, Step::HotBlobTls, Step::HotBlobHttp2];
         let hot = hot.into_iter().find(|step| steps.contains(step)).unwrap_or(Step::HotBlob);
-        // A step that is left out gets a token blob: 3 GiB take a while to make.
+        // A step that is left out gets a token blob, or none: 8 GiB take a while to make.
         let wanted = |step, size_bytes| {
             if steps.contains(&step) { size_bytes } else { 4096 }
         };
+        let counted = |step, count| if steps.contains(&step) { count } else { 0 };
         Self {
             rounds: args.rounds.map_or(base.rounds, usize::from),
             hot_bytes: wanted(hot, base.hot_bytes),
             cold_bytes: wanted(Step::ColdBlob, base.cold_bytes),
             herd_bytes: wanted(Step::Herd, base.herd_bytes),
+            small_blobs: counted(Step::SmallBlobs, base.small_blobs),
+            disk_blobs: counted(Step::DiskReads, base.disk_blobs),
             ..base
         }
     }
@@ -158,6 +179,13 @@ impl Plan {
             cold_bytes: 768 * MIB,
             herd_bytes: 128 * MIB,
             herd_clients: 32,
+            small_blobs: 10_000,
+            idle_connections: 10_000,
+            give_back_ms: 30_000,
+            latency_time_ms: 5000,
+            disk_blobs: 64,
+            disk_blob_bytes: 64 * MIB,
+            disk_readers: 4,
         }
     }
 
@@ -171,12 +199,18 @@ impl Plan {
             hot_gets: 2,
             cold_bytes: 16 * MIB,
             herd_bytes: 4 * MIB,
+            small_blobs: 200,
+            idle_connections: 200,
+            give_back_ms: 1000,
+            latency_time_ms: 300,
+            disk_blobs: 8,
+            disk_blob_bytes: 2 * MIB,
             ..Self::full()
         }
     }
 
     pub(crate) const fn origin_bytes(&self) -> u64 {
         let in_rounds = self.rounds as u64 * (self.cold_bytes + self.herd_bytes);
-        self.hot_bytes + in_rounds
+        self.hot_bytes + in_rounds + self.disk_blobs * self.disk_blob_bytes
     }
 }

@@ -18,6 +18,7 @@ const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) const BLOB_TYPE: &str = "application/octet-stream";
 const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const SMALL_BYTES: u64 = 4096;
 
 /// One resource of the origin.
 #[derive(Debug, Clone)]
@@ -41,6 +42,10 @@ pub(crate) struct Content {
     pub(crate) cold: Vec<Object>,
     /// One per round.
     pub(crate) herd: Vec<Object>,
+    /// Many blobs of a few KiB.
+    pub(crate) small: Vec<Object>,
+    /// Blobs that are read from the disk.
+    pub(crate) disk: Vec<Object>,
 }
 
 /// The bytes of a seed, endless and incompressible (SplitMix64).
@@ -65,13 +70,26 @@ impl Content {
         let herd = rounds()
             .map(|n| Ok(builder.image(&format!("bench/herd{n}"), 300 + n, plan.herd_bytes)?.1))
             .collect::<Result<_>>()?;
-        Ok(Self { objects: builder.objects, tag, hot, cold, herd })
+        let small = builder.blobs("bench/small", 1_000_000, plan.small_blobs, SMALL_BYTES)?;
+        let disk = builder.blobs("bench/disk", 2_000_000, plan.disk_blobs, plan.disk_blob_bytes)?;
+        Ok(Self { objects: builder.objects, tag, hot, cold, herd, small, disk })
     }
 }
 
 // === impl Builder ===
 
 impl Builder<'_> {
+    /// Blobs that no image names.
+    fn blobs(
+        &mut self,
+        repository: &str,
+        seed: u64,
+        count: u64,
+        bytes: u64,
+    ) -> Result<Vec<Object>> {
+        (0..count).map(|n| self.noise(repository, seed + n, bytes)).collect()
+    }
+
     /// An image of one layer: answers its manifest (by tag `latest`) and its layer.
     fn image(&mut self, repository: &str, seed: u64, layer_bytes: u64) -> Result<(Object, Object)> {
         let layer = self.noise(repository, seed, layer_bytes)?;

@@ -13,6 +13,7 @@ mod http2;
 mod install;
 mod load;
 mod origin;
+mod page_cache;
 mod proc;
 mod process;
 mod recipes;
@@ -71,6 +72,11 @@ impl Bench<'_> {
     fn in_turn_with_bare(&self, round: usize) -> impl Iterator<Item = &Server> {
         let count = self.servers.len() + usize::from(self.bare.is_some());
         self.servers.iter().chain(&self.bare).cycle().skip(round % count.max(1)).take(count)
+    }
+
+    /// A second instance of `server`, for a step alone; the step retires it.
+    async fn another(&self, server: &Server, role: Role) -> Result<Server> {
+        self.launcher.start(server.kind, server.binary.clone(), role).await
     }
 
     /// Starts a measurement from a quiet disk: one server must not pay for another's writeback.

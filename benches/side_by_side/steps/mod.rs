@@ -2,8 +2,11 @@
 
 mod cached_tag;
 mod cold_blob;
+mod disk_reads;
 mod herd;
 mod hot_blob;
+mod idle_connections;
+mod small_blobs;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -41,11 +44,14 @@ struct Cost {
 pub(crate) async fn run(step: Step, bench: &Bench<'_>) -> Result<Section> {
     match step {
         Step::CachedTag => cached_tag::run(bench).await,
+        Step::SmallBlobs => small_blobs::run(bench).await,
         Step::HotBlob => hot_blob::run(bench, Transport::Plain).await,
         Step::HotBlobTls => hot_blob::run(bench, Transport::Tls).await,
         Step::HotBlobHttp2 => hot_blob::run(bench, Transport::Http2).await,
         Step::ColdBlob => cold_blob::run(bench).await,
         Step::Herd => herd::run(bench).await,
+        Step::IdleConnections => idle_connections::run(bench).await,
+        Step::DiskReads => disk_reads::run(bench).await,
     }
 }
 
