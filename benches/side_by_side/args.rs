@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 /// Leaves bytes of the slow link's image where its step is left out.
 const TOKEN_SHRUNK_BY: u64 = 1024;
 
-/// Measures Roadstead beside nginx's proxy_cache and docker-registry in proxy mode.
+/// Measures Roadstead beside nginx's proxy_cache, docker-registry in proxy mode and a bare Pingora.
 #[derive(Debug, Parser)]
 #[command(name = "side_by_side")]
 pub(crate) struct Args {
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
     /// Measure only these servers (repeat, or separate by commas).
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
-    pub(crate) servers: Vec<ServerKind>,
+    servers: Vec<ServerKind>,
 
     /// Who serves the content: static files as fast as can be, or a real but slower docker-registry.
     #[arg(long, value_enum, default_value = "static", value_name = "KIND")]
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Parent of the run's own directory, 14 GiB at the default sizes, removed at the end [default: TARGET/bench].
+    /// Parent of the run's own directory, 25 GiB at the default sizes, removed at the end [default: TARGET/bench].
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 
@@ -57,9 +57,14 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     CachedTag,
+    SmallBlobs,
     HotBlob,
+    HotBlobTls,
+    HotBlobHttp2,
     ColdBlob,
     Herd,
+    IdleConnections,
+    DiskReads,
     ShapedLink,
     Zipf,
 }
@@ -85,6 +90,15 @@ pub(crate) struct Plan {
     pub(crate) cold_bytes: u64,
     pub(crate) herd_bytes: u64,
     pub(crate) herd_clients: usize,
+    pub(crate) small_blobs: u64,
+    pub(crate) idle_connections: usize,
+    /// How long a server may take to give back what they took.
+    pub(crate) give_back_ms: u64,
+    /// Of the client beside them, and of the one beside the disk's readers when there are none yet.
+    pub(crate) latency_time_ms: u64,
+    pub(crate) disk_blobs: u64,
+    pub(crate) disk_blob_bytes: u64,
+    pub(crate) disk_readers: usize,
     pub(crate) link_mbit_per_second: u64,
     pub(crate) link_round_trip_ms: u64,
     /// The slow link's image has 60 MiB, divided by this.
@@ -98,28 +112,46 @@ pub(crate) struct Plan {
 // === impl Args ===
 
 impl Args {
+    pub(crate) fn measures(&self, kind: ServerKind) -> bool {
+        self.servers.is_empty() || self.servers.contains(&kind)
+    }
+
     pub(crate) fn steps(&self) -> Vec<Step> {
-        let all = [
-            Step::CachedTag,
-            Step::HotBlob,
-            Step::ColdBlob,
-            Step::Herd,
-            Step::ShapedLink,
-            Step::Zipf,
-        ];
-        all.into_iter().filter(|step| self.only.is_empty() || self.only.contains(step)).collect()
+        Step::ALL
+            .into_iter()
+            .filter(|step| self.only.is_empty() || self.only.contains(step))
+            .collect()
     }
 }
 
 // === impl Step ===
 
 impl Step {
+    const ALL: [Self; 11] = [
+        Self::CachedTag,
+        Self::SmallBlobs,
+        Self::HotBlob,
+        Self::HotBlobTls,
+        Self::HotBlobHttp2,
+        Self::ColdBlob,
+        Self::Herd,
+        Self::IdleConnections,
+        Self::DiskReads,
+        Self::ShapedLink,
+        Self::Zipf,
+    ];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::CachedTag => "cached-tag",
+            Self::SmallBlobs => "small-blobs",
             Self::HotBlob => "hot-blob",
+            Self::HotBlobTls => "hot-blob-tls",
+            Self::HotBlobHttp2 => "hot-blob-http2",
             Self::ColdBlob => "cold-blob",
             Self::Herd => "herd",
+            Self::IdleConnections => "idle-connections",
+            Self::DiskReads => "disk-reads",
             Self::ShapedLink => "shaped-link",
             Self::Zipf => "zipf",
         }
@@ -132,15 +164,20 @@ impl From<&Args> for Plan {
     fn from(args: &Args) -> Self {
         let base = if args.quick { Self::quick() } else { Self::full() };
         let steps = args.steps();
-        // A step that is left out gets a token blob: 3 GiB take a while to make.
+        let hot = [Step::HotBlob, Step::HotBlobTls, Step::HotBlobHttp2];
+        let hot = hot.into_iter().find(|step| steps.contains(step)).unwrap_or(Step::HotBlob);
+        // A step that is left out gets a token blob, or none: 8 GiB take a while to make.
         let wanted = |step, size_bytes| {
             if steps.contains(&step) { size_bytes } else { 4096 }
         };
+        let counted = |step, count| if steps.contains(&step) { count } else { 0 };
         Self {
             rounds: args.rounds.map_or(base.rounds, usize::from),
-            hot_bytes: wanted(Step::HotBlob, base.hot_bytes),
+            hot_bytes: wanted(hot, base.hot_bytes),
             cold_bytes: wanted(Step::ColdBlob, base.cold_bytes),
             herd_bytes: wanted(Step::Herd, base.herd_bytes),
+            small_blobs: counted(Step::SmallBlobs, base.small_blobs),
+            disk_blobs: counted(Step::DiskReads, base.disk_blobs),
             link_image_shrunk_by: if steps.contains(&Step::ShapedLink) {
                 base.link_image_shrunk_by
             } else {
@@ -166,6 +203,13 @@ impl Plan {
             cold_bytes: 768 * MIB,
             herd_bytes: 128 * MIB,
             herd_clients: 32,
+            small_blobs: 10_000,
+            idle_connections: 10_000,
+            give_back_ms: 30_000,
+            latency_time_ms: 5000,
+            disk_blobs: 64,
+            disk_blob_bytes: 64 * MIB,
+            disk_readers: 4,
             link_mbit_per_second: 100,
             link_round_trip_ms: 40,
             link_image_shrunk_by: 1,
@@ -186,6 +230,12 @@ impl Plan {
             hot_gets: 2,
             cold_bytes: 16 * MIB,
             herd_bytes: 4 * MIB,
+            small_blobs: 200,
+            idle_connections: 200,
+            give_back_ms: 1000,
+            latency_time_ms: 300,
+            disk_blobs: 8,
+            disk_blob_bytes: 2 * MIB,
             link_image_shrunk_by: 16,
             crowd_images: 10,
             crowd_pulls: 30,
@@ -194,11 +244,10 @@ impl Plan {
     }
 
     pub(crate) const fn origin_bytes(&self) -> u64 {
-        self.hot_bytes
-            + self.rounds as u64 * (self.cold_bytes + self.herd_bytes)
-            + 60 * MIB / self.link_image_shrunk_by
-            // Three layers each, on average.
-            + self.crowd_images as u64 * 3 * MIB / 4
+        let in_rounds = self.rounds as u64 * (self.cold_bytes + self.herd_bytes);
+        // Small images have three layers each, on average.
+        let images = 60 * MIB / self.link_image_shrunk_by + self.crowd_images as u64 * 3 * MIB / 4;
+        self.hot_bytes + in_rounds + self.disk_blobs * self.disk_blob_bytes + images
     }
 
     pub(crate) const fn slow_link(&self) -> Link {

@@ -17,8 +17,9 @@ use crate::images::{self, Image};
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const BLOB_TYPE: &str = "application/octet-stream";
+pub(crate) const BLOB_TYPE: &str = "application/octet-stream";
 const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const SMALL_BYTES: u64 = 4096;
 
 /// One resource of the origin.
 #[derive(Debug, Clone)]
@@ -44,6 +45,10 @@ pub(crate) struct Content {
     pub(crate) herd: Vec<Object>,
     pub(crate) layered: Image,
     pub(crate) crowd: Vec<Image>,
+    /// Many blobs of a few KiB.
+    pub(crate) small: Vec<Object>,
+    /// Blobs that are read from the disk.
+    pub(crate) disk: Vec<Object>,
 }
 
 /// The bytes of a seed, endless and incompressible (SplitMix64).
@@ -68,15 +73,29 @@ impl Content {
         let herd = rounds()
             .map(|n| Ok(builder.image(&format!("bench/herd{n}"), 300 + n, plan.herd_bytes)?.1))
             .collect::<Result<_>>()?;
+        let small = builder.blobs("bench/small", 1_000_000, plan.small_blobs, SMALL_BYTES)?;
+        let disk = builder.blobs("bench/disk", 2_000_000, plan.disk_blobs, plan.disk_blob_bytes)?;
         let layered = images::layered(&mut builder, plan)?;
         let crowd = images::crowd(&mut builder, plan)?;
-        Ok(Self { objects: builder.objects, tag, hot, cold, herd, layered, crowd })
+        let objects = builder.objects;
+        Ok(Self { objects, tag, hot, cold, herd, small, disk, layered, crowd })
     }
 }
 
 // === impl Builder ===
 
 impl Builder<'_> {
+    /// Blobs that no image names.
+    fn blobs(
+        &mut self,
+        repository: &str,
+        seed: u64,
+        count: u64,
+        bytes: u64,
+    ) -> Result<Vec<Object>> {
+        (0..count).map(|n| self.noise(repository, seed + n, bytes)).collect()
+    }
+
     /// An image of one layer: answers its manifest (by tag `latest`) and its layer.
     fn image(&mut self, repository: &str, seed: u64, layer_bytes: u64) -> Result<(Object, Object)> {
         let layer = self.noise(repository, seed, layer_bytes)?;
@@ -139,8 +158,8 @@ impl Builder<'_> {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut left = size_bytes;
         while left > 0 {
-            noise.fill(&mut chunk);
             chunk.truncate(usize::try_from(left).unwrap_or(CHUNK_BYTES));
+            noise.fill(&mut chunk);
             hasher.update(&chunk);
             out.write_all(&chunk).with_context(|| format!("writing {}", staged.display()))?;
             left -= chunk.len() as u64;

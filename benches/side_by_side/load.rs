@@ -1,4 +1,4 @@
-//! The load generator: HTTP/1.1 on a bare socket, the same for every server.
+//! The load generator: HTTP/1.1 on a bare socket or a TLS session, the same for every server.
 //!
 //! Requests are built once and answers parsed as little as correctness allows, so that the client, which shares the
 //! machine with the servers, takes as little of it as it can. Every answer is checked: 200, and the right length.
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::content::Object;
+use crate::stream::{Endpoint, Stream};
 
 /// A reader's buffer for blobs: large reads, yet small enough to stay in the CPU's cache.
 pub(crate) const BLOB_BUFFER_BYTES: usize = 512 << 10;
@@ -51,8 +51,8 @@ pub(crate) struct Timing {
 
 /// One keep-alive connection; opened again where the server announces that it closes.
 pub(crate) struct Connection {
-    address: SocketAddr,
-    stream: TcpStream,
+    endpoint: Endpoint,
+    stream: Stream,
     buffer: Vec<u8>,
     closing: bool,
 }
@@ -103,13 +103,45 @@ impl Method {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) async fn open(address: SocketAddr, buffer_bytes: usize) -> Result<Self> {
-        Ok(Self {
-            address,
-            stream: connect(address).await?,
-            buffer: vec![0; buffer_bytes],
-            closing: false,
-        })
+    pub(crate) async fn open(endpoint: impl Into<Endpoint>, buffer_bytes: usize) -> Result<Self> {
+        let endpoint = endpoint.into();
+        let stream = endpoint.connect().await?;
+        Ok(Self { endpoint, stream, buffer: vec![0; buffer_bytes], closing: false })
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// Whether the server keeps the connection open, and is silent on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.closing && self.stream.is_quiet()
+    }
+
+    /// Gets the object and compares its digest; never inside a measurement.
+    pub(crate) async fn verify(&mut self, object: &Object) -> Result<()> {
+        let mut hasher = Sha256::new();
+        let request = Request::object(self.address(), object);
+        within_reason(self.exchange(&request, |piece| hasher.update(piece))).await?;
+        let digest = format!("sha256:{:x}", hasher.finalize());
+        ensure!(digest == object.digest, "wrong bytes of {}: {digest}", object.path);
+        Ok(())
+    }
+
+    /// Sends the request and answers the head as it came, and the body.
+    pub(crate) async fn capture(&mut self, request: &Request) -> Result<(Vec<u8>, Vec<u8>)> {
+        self.stream.write_all(&request.bytes).await.context("sending the request")?;
+        let (head, body_start, mut filled) = self.read_head().await?;
+        let length = head.checked_body_bytes(request, &[])?;
+        let end = body_start + usize::try_from(length)?;
+        while filled < end {
+            let free = self.buffer.get_mut(filled..end).context("an answer too long")?;
+            let count = self.stream.read(free).await.context("reading the body")?;
+            ensure!(count > 0, "the body ended early");
+            filled += count;
+        }
+        let part = |range| self.buffer.get(range).map(<[u8]>::to_vec).unwrap_or_default();
+        Ok((part(0..body_start), part(body_start..end)))
     }
 
     /// Sends the request and gives the whole body to `sink`, piece by piece.
@@ -119,7 +151,7 @@ impl Connection {
         sink: impl FnMut(&[u8]),
     ) -> Result<Timing> {
         self.try_exchange(request, sink).await.with_context(|| {
-            format!("{} http://{}{}", request.method.name(), self.address, request.path)
+            format!("{} {} at {}", request.method.name(), request.path, self.endpoint.address)
         })
     }
 
@@ -129,7 +161,7 @@ impl Connection {
         mut sink: impl FnMut(&[u8]),
     ) -> Result<Timing> {
         if self.closing {
-            self.stream = connect(self.address).await?;
+            self.stream = self.endpoint.connect().await?;
         }
         // Until the answer is complete: a failed exchange leaves no connection that can be used.
         self.closing = true;
@@ -219,16 +251,31 @@ pub(crate) async fn get_once(address: SocketAddr, object: &Object) -> Result<Tim
     within_reason(connection.exchange(&Request::object(address, object), |_| ())).await
 }
 
-/// Gets the object and compares its digest; never inside a measurement.
+/// Gets the object on a connection of its own and compares its digest; never inside a measurement.
 pub(crate) async fn verify(address: SocketAddr, object: &Object) -> Result<()> {
-    let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
-    let mut hasher = Sha256::new();
-    within_reason(
-        connection.exchange(&Request::object(address, object), |piece| hasher.update(piece)),
-    )
-    .await?;
-    let digest = format!("sha256:{:x}", hasher.finalize());
-    ensure!(digest == object.digest, "wrong bytes from http://{address}{}: {digest}", object.path);
+    Connection::open(address, BLOB_BUFFER_BYTES).await?.verify(object).await
+}
+
+/// `verify` for many objects, on a few connections at a time.
+pub(crate) async fn verify_all(
+    address: SocketAddr,
+    objects: &[Object],
+    connections: usize,
+) -> Result<()> {
+    let mut clients = JoinSet::new();
+    for share in objects.chunks(objects.len().div_ceil(connections).max(1)) {
+        let share = share.to_vec();
+        clients.spawn(async move {
+            let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
+            for object in &share {
+                connection.verify(object).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.context("a client panicked")??;
+    }
     Ok(())
 }
 
@@ -237,11 +284,4 @@ pub(crate) async fn within_reason<T>(work: impl Future<Output = Result<T>>) -> R
     tokio::time::timeout(HANG, work)
         .await
         .with_context(|| format!("not done within {} s", HANG.as_secs()))?
-}
-
-async fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let stream =
-        TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }

@@ -48,6 +48,11 @@ pub(crate) fn anonymous_bytes(root: u32) -> Result<u64> {
     Ok(tree(&processes()?, root).into_iter().filter_map(rss_anon).sum())
 }
 
+/// What `root` and its descendants have read from disks, in bytes; what came from the page cache does not count.
+pub(crate) fn disk_bytes_read(root: u32) -> Result<u64> {
+    Ok(tree(&processes()?, root).into_iter().filter_map(disk_read).sum())
+}
+
 pub(crate) fn has_ended(pid: u32) -> bool {
     read_stat(pid).is_none_or(|stat| matches!(stat.state, 'Z' | 'X'))
 }
@@ -95,6 +100,11 @@ fn rss_anon(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
+fn disk_read(pid: u32) -> Option<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    io.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.parse().ok()
 }
 
 // === impl MemoryWatch ===

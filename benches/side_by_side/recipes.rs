@@ -5,9 +5,26 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::content::Object;
+use crate::content::{BLOB_TYPE, MANIFEST_TYPE, Object};
+use crate::server::Role;
+use crate::tls::Identity;
 
-/// nginx as the origin: every object is a static file with the headers of a registry.
+/// Roadstead's own default, written out because a target builds on it: bytes of cached content in memory.
+pub(crate) const ROADSTEAD_MEMORY_MIB: u32 = 256;
+/// More than the most idle connections that any plan opens, on either server.
+const MANY_CONNECTIONS: u32 = 16_384;
+
+/// Where one server listens and keeps its files.
+pub(crate) struct Places<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: SocketAddr,
+    /// Roadstead's alone.
+    pub(crate) admin: SocketAddr,
+    pub(crate) home: &'a Path,
+}
+
+/// nginx as the origin: every object is a static file with the headers of a registry. A blob's digest is in its path;
+/// each manifest has a location of its own.
 pub(crate) fn nginx_origin(
     address: SocketAddr,
     root: &Path,
@@ -16,7 +33,8 @@ pub(crate) fn nginx_origin(
     objects: &[Object],
 ) -> String {
     let mut locations = String::new();
-    for Object { path, media_type, digest, .. } in objects {
+    let manifests = objects.iter().filter(|object| object.media_type == MANIFEST_TYPE);
+    for Object { path, media_type, digest, .. } in manifests {
         let _ = write!(
             locations,
             r#"
@@ -35,6 +53,12 @@ pub(crate) fn nginx_origin(
     server {{
         listen {address} backlog=1024;
         root "{root}";{locations}
+        location ~ "^/v2/.+/blobs/(?<digest>sha256:[0-9a-f]+)$" {{
+            types {{ }} default_type "{BLOB_TYPE}";
+            etag off; add_header ETag '"$digest"';
+            add_header Docker-Content-Digest "$digest";
+            add_header Docker-Distribution-Api-Version "registry/2.0";
+        }}
         location = /v2/ {{
             default_type application/json;
             add_header Docker-Distribution-Api-Version "registry/2.0";
@@ -48,12 +72,39 @@ pub(crate) fn nginx_origin(
         log = log.display(),
         root = root.display(),
     );
-    nginx(home, &http)
+    nginx(home, Role::Main, &http)
+}
+
+/// Roadstead with its defaults; upstream and data directory come from the command line. Only many connections need
+/// more than it allows.
+pub(crate) fn roadstead(places: &Places<'_>, role: Role, identity: &Identity) -> String {
+    let Places { address, tls, admin, .. } = places;
+    let mut text = format!(
+        r#"listen:
+  - address: {address}
+  - address: {tls}
+    tls: {{ certificate: "{certificate}", key: "{key}" }}
+admin: {{ address: {admin} }}
+store: {{ memory: {ROADSTEAD_MEMORY_MIB}MiB }}
+"#,
+        certificate = identity.certificate.display(),
+        key = identity.key.display(),
+    );
+    if role == Role::IdleConnections {
+        let _ = writeln!(text, "downstream: {{ max_connections: {MANY_CONNECTIONS} }}");
+    }
+    text
 }
 
 /// nginx as the measured cache: one upstream request for many clients, kept connections, sendfile, and a line of
 /// access log per request, as Debian's own configuration has it and as Roadstead writes one.
-pub(crate) fn nginx_cache(address: SocketAddr, upstream: SocketAddr, home: &Path) -> String {
+pub(crate) fn nginx_cache(
+    places: &Places<'_>,
+    role: Role,
+    identity: &Identity,
+    upstream: SocketAddr,
+) -> String {
+    let Places { address, tls, home, .. } = places;
     let http = format!(
         r#"
     access_log "{log}" combined;
@@ -61,6 +112,10 @@ pub(crate) fn nginx_cache(address: SocketAddr, upstream: SocketAddr, home: &Path
     upstream registry {{ server {upstream}; keepalive 32; }}
     server {{
         listen {address} backlog=1024;
+        listen {tls} backlog=1024 ssl http2;
+        ssl_certificate "{certificate}";
+        ssl_certificate_key "{key}";
+        ssl_protocols TLSv1.3;
         proxy_http_version 1.1;
         proxy_set_header Connection "";
         proxy_cache registry;
@@ -80,8 +135,10 @@ pub(crate) fn nginx_cache(address: SocketAddr, upstream: SocketAddr, home: &Path
     }}"#,
         cache = home.join("cache").display(),
         log = home.join("access.log").display(),
+        certificate = identity.certificate.display(),
+        key = identity.key.display(),
     );
-    nginx(home, &http)
+    nginx(home, role, &http)
 }
 
 /// docker-registry as a pull-through cache, with the in-memory descriptors of Debian's own configuration.
@@ -99,8 +156,11 @@ proxy: {{ remoteurl: "http://{upstream}" }}
     )
 }
 
-/// What both uses of nginx share. Nothing outside `home` is written.
-fn nginx(home: &Path, http: &str) -> String {
+/// What all uses of nginx share. Nothing outside `home` is written.
+fn nginx(home: &Path, role: Role, http: &str) -> String {
+    // Each allowed connection costs memory from the start.
+    let connections = if role == Role::IdleConnections { MANY_CONNECTIONS } else { 1024 };
+    let aio = if role == Role::DiskReads { "threads" } else { "off" };
     // A master run by root would hand its workers to `nobody`, who may not enter the run's directory.
     let user = if runs_as_root() { "user root;" } else { "" };
     format!(
@@ -109,12 +169,13 @@ fn nginx(home: &Path, http: &str) -> String {
 worker_processes 2;
 pid "{home}/nginx.pid";
 error_log stderr warn;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 http {{
     sendfile on;
     tcp_nopush on;
     tcp_nodelay on;
-    aio off;
+    aio {aio};
+    directio off;
     server_tokens off;
     keepalive_timeout 65s;
     # The default of 1000 would measure connecting again.

@@ -9,8 +9,10 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::bare;
 use crate::process::Process;
-use crate::recipes;
+use crate::recipes::{self, Places};
+use crate::tls::Identity;
 use crate::workspace::{self, Workspace};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -19,6 +21,29 @@ pub(crate) enum ServerKind {
     Roadstead,
     Nginx,
     DockerRegistry,
+    /// No cache: Pingora with one prepared answer, the most that can be had from it.
+    Bare,
+}
+
+/// What an instance is for: a step whose work others would blur has instances of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs from the first step to the last.
+    Main,
+    /// Holds thousands of connections.
+    IdleConnections,
+    /// Serves what the page cache does not hold.
+    DiskReads,
+    /// Has never been asked for anything, and its upstream is far away.
+    ShapedLink,
+    Zipf,
+}
+
+/// What every server of the run is given.
+pub(crate) struct Launcher<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) identity: Identity,
+    pub(crate) upstream: SocketAddr,
 }
 
 pub(crate) struct Server {
@@ -26,6 +51,10 @@ pub(crate) struct Server {
     pub(crate) binary: PathBuf,
     pub(crate) version: String,
     pub(crate) address: SocketAddr,
+    /// Roadstead and nginx speak TLS too, with the run's certificate.
+    pub(crate) tls_address: Option<SocketAddr>,
+    /// Its configuration and its cache.
+    pub(crate) home: PathBuf,
     process: Process,
 }
 
@@ -39,6 +68,7 @@ impl ServerKind {
             Self::Roadstead => "roadstead",
             Self::Nginx => "nginx",
             Self::DockerRegistry => "docker-registry",
+            Self::Bare => "bare",
         }
     }
 
@@ -48,6 +78,7 @@ impl ServerKind {
             Self::Roadstead => "no binary: set ROADSTEAD_BIN, or cargo build --release",
             Self::Nginx => "not installed: --install, or apt-get install nginx-light",
             Self::DockerRegistry => "not installed: --install, or apt-get install docker-registry",
+            Self::Bare => "answers what Roadstead answered, which is not measured",
         }
     }
 
@@ -57,6 +88,86 @@ impl ServerKind {
             Self::Roadstead => roadstead_binary(),
             Self::Nginx => Ok(in_path(&["nginx"])),
             Self::DockerRegistry => Ok(in_path(&["docker-registry", "registry"])),
+            Self::Bare => Ok(Some(std::env::current_exe()?)),
+        }
+    }
+}
+
+// === impl Role ===
+
+impl Role {
+    /// The instance's name: of its directory and its log.
+    fn instance(self, kind: ServerKind) -> String {
+        match self {
+            Self::Main => kind.name().to_owned(),
+            Self::IdleConnections => format!("{}-idle-connections", kind.name()),
+            Self::DiskReads => format!("{}-disk-reads", kind.name()),
+            Self::ShapedLink => format!("{}-shaped-link", kind.name()),
+            Self::Zipf => format!("{}-zipf", kind.name()),
+        }
+    }
+}
+
+// === impl Launcher ===
+
+impl Launcher<'_> {
+    /// Starts the server with an empty cache and waits until it answers.
+    pub(crate) async fn start(
+        &self,
+        kind: ServerKind,
+        binary: PathBuf,
+        role: Role,
+    ) -> Result<Server> {
+        self.start_before(kind, binary, role, self.upstream).await
+    }
+
+    /// The same, in front of another upstream than the run's.
+    pub(crate) async fn start_before(
+        &self,
+        kind: ServerKind,
+        binary: PathBuf,
+        role: Role,
+        upstream: SocketAddr,
+    ) -> Result<Server> {
+        let instance = role.instance(kind);
+        let home = self.workspace.directory(&instance)?;
+        let [address, tls, admin] = free_addresses()?;
+        let places = Places { address, tls, admin, home: &home };
+        let command = self.command(kind, &binary, role, upstream, &places)?;
+        let log = self.workspace.logs().join(format!("{instance}.log"));
+        let process = Process::spawn(kind.name(), command, log)?;
+        process.ready(address).await?;
+        let has_tls = matches!(kind, ServerKind::Roadstead | ServerKind::Nginx);
+        let (version, tls_address) = (version(kind, &binary), has_tls.then_some(tls));
+        Ok(Server { kind, binary, version, address, tls_address, home, process })
+    }
+
+    /// Where the answer of the bare servers is kept; there must be one before the first of them starts.
+    pub(crate) fn bare_answer(&self) -> Result<PathBuf> {
+        self.workspace.directory("bare-answer")
+    }
+
+    fn command(
+        &self,
+        kind: ServerKind,
+        binary: &Path,
+        role: Role,
+        upstream: SocketAddr,
+        places: &Places<'_>,
+    ) -> Result<Command> {
+        let home = places.home;
+        match kind {
+            ServerKind::Roadstead => {
+                let text = recipes::roadstead(places, role, &self.identity);
+                roadstead(binary, upstream, home, &text)
+            }
+            ServerKind::Nginx => {
+                nginx(binary, home, &recipes::nginx_cache(places, role, &self.identity, upstream))
+            }
+            ServerKind::DockerRegistry => {
+                registry(binary, home, &recipes::registry_proxy(places.address, upstream, home))
+            }
+            ServerKind::Bare => Ok(bare::command(binary, places.address, &self.bare_answer()?)),
         }
     }
 }
@@ -64,59 +175,19 @@ impl ServerKind {
 // === impl Server ===
 
 impl Server {
-    /// Starts the server with an empty cache and waits until it answers.
-    pub(crate) async fn start(
-        kind: ServerKind,
-        binary: PathBuf,
-        upstream: SocketAddr,
-        workspace: &Workspace,
-    ) -> Result<Self> {
-        Self::start_as(kind.name(), kind, binary, upstream, workspace).await
-    }
-
-    /// The same server once more, with an empty cache, in front of another upstream. `name` tells it from the others
-    /// of its kind.
-    pub(crate) async fn fresh(
-        &self,
-        name: &str,
-        upstream: SocketAddr,
-        workspace: &Workspace,
-    ) -> Result<Self> {
-        let name = format!("{}-{name}", self.kind.name());
-        Self::start_as(&name, self.kind, self.binary.clone(), upstream, workspace).await
-    }
-
-    async fn start_as(
-        name: &str,
-        kind: ServerKind,
-        binary: PathBuf,
-        upstream: SocketAddr,
-        workspace: &Workspace,
-    ) -> Result<Self> {
-        let home = workspace.directory(name)?;
-        let [address, admin] = free_addresses()?;
-        let command = match kind {
-            ServerKind::Roadstead => roadstead(&binary, address, admin, upstream, &home),
-            ServerKind::Nginx => {
-                nginx(&binary, &home, &recipes::nginx_cache(address, upstream, &home))?
-            }
-            ServerKind::DockerRegistry => {
-                registry(&binary, &home, &recipes::registry_proxy(address, upstream, &home))?
-            }
-        };
-        let version = version(kind, &binary);
-        let process =
-            Process::spawn(kind.name(), command, workspace.logs().join(format!("{name}.log")))?;
-        process.ready(address).await?;
-        Ok(Self { kind, binary, version, address, process })
-    }
-
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     pub(crate) fn still_runs(&self) -> Result<()> {
         self.process.still_runs()
+    }
+
+    /// Ends it and removes its cache.
+    pub(crate) fn retire(self) -> Result<()> {
+        let Self { process, home, .. } = self;
+        drop(process);
+        fs::remove_dir_all(&home).with_context(|| format!("removing {}", home.display()))
     }
 }
 
@@ -141,23 +212,24 @@ pub(crate) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
     Ok(addresses)
 }
 
+/// Roadstead, with `configuration` written into `home`.
 fn roadstead(
     binary: &Path,
-    address: SocketAddr,
-    admin: SocketAddr,
     upstream: SocketAddr,
     home: &Path,
-) -> Command {
+    configuration: &str,
+) -> Result<Command> {
+    let file = write_configuration(home, "roadstead.yaml", configuration)?;
     let mut command = Command::new(binary);
     command
         .arg("serve")
-        .args(["--listen", &address.to_string()])
-        .args(["--admin", &admin.to_string()])
+        .arg("--config")
+        .arg(file)
         .args(["--upstream", &format!("http://{upstream}")])
         .arg("--data")
         .arg(home.join("data"))
         .current_dir(home);
-    command
+    Ok(command)
 }
 
 /// docker-registry, with `configuration` written into `home`.
@@ -199,6 +271,9 @@ fn in_path(names: &[&str]) -> Option<PathBuf> {
 
 /// The line of its version output that carries a digit; "version unknown" is no reason to stop.
 fn version(kind: ServerKind, binary: &Path) -> String {
+    if kind == ServerKind::Bare {
+        return "Pingora with one prepared answer".to_owned();
+    }
     let flag = if kind == ServerKind::Nginx { "-v" } else { "--version" };
     let Ok(output) = Command::new(binary).arg(flag).output() else {
         return "version unknown".to_owned();

@@ -5,10 +5,11 @@ use crate::server::ServerKind;
 use crate::target::{Aim, Verdict};
 
 /// The columns, in order; a section shows those that it has figures for.
-const SUBJECTS: [Subject; 4] = [
+const SUBJECTS: [Subject; 5] = [
     Subject::Server(ServerKind::Roadstead),
     Subject::Server(ServerKind::Nginx),
     Subject::Server(ServerKind::DockerRegistry),
+    Subject::Server(ServerKind::Bare),
     Subject::Direct,
 ];
 

@@ -14,7 +14,7 @@ const RELATIVE_TIME: &str = "time ÷ direct";
 const FIRST_BYTE: &str = "first byte, ms";
 const CPU: &str = "server CPU, s/GiB";
 
-pub(super) async fn run(bench: &Bench) -> Result<Section> {
+pub(super) async fn run(bench: &Bench<'_>) -> Result<Section> {
     let mut rows = Collector::default();
     rows.aim(RELATIVE_TIME, Target::limit(1.1));
     rows.aim(RELATIVE_TIME, Target::at_most(1.0, ServerKind::Nginx));
@@ -32,7 +32,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Section> {
 }
 
 async fn measure(
-    bench: &Bench,
+    bench: &Bench<'_>,
     server: &Server,
     blob: &Object,
     rows: &mut Collector,

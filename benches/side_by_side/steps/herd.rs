@@ -18,7 +18,7 @@ const WALL: &str = "wall, s";
 const GETS: &str = "upstream GETs";
 const SLOWEST_FIRST_BYTE: &str = "slowest first byte, ms";
 
-pub(super) async fn run(bench: &Bench) -> Result<Section> {
+pub(super) async fn run(bench: &Bench<'_>) -> Result<Section> {
     let mut rows = Collector::default();
     rows.aim(WALL, Target::at_most(0.7, ServerKind::Nginx));
     rows.aim(GETS, Target::every_round(1.0));
@@ -38,7 +38,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Section> {
 }
 
 async fn measure(
-    bench: &Bench,
+    bench: &Bench<'_>,
     server: &Server,
     blob: &Object,
     rows: &mut Collector,

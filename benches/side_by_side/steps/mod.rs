@@ -2,9 +2,12 @@
 
 mod cached_tag;
 mod cold_blob;
+mod disk_reads;
 mod herd;
 mod hot_blob;
+mod idle_connections;
 mod shaped_link;
+mod small_blobs;
 mod zipf;
 
 use std::fs::{self, File};
@@ -17,14 +20,21 @@ use crate::Bench;
 use crate::args::Step;
 use crate::content::Object;
 use crate::proc::{self, MemoryWatch};
+use crate::recipes::ROADSTEAD_MEMORY_MIB;
 use crate::report::{Collector, Section};
 use crate::server::Server;
+use crate::target::Target;
+use crate::transport::Transport;
 
 const GIB: f64 = (1_u64 << 30) as f64;
 const MIB: f64 = (1_u64 << 20) as f64;
 /// A server that used no CPU for this long has finished what it does after the answer.
 const IDLE: Duration = Duration::from_millis(200);
 const IDLE_WITHIN: Duration = Duration::from_secs(120);
+
+const END: &str = "RssAnon at the end, MiB";
+/// What Roadstead may take besides the memory that it is given.
+const OWN_MEMORY_MIB: u32 = 64;
 
 /// What one measured piece of work took.
 struct Cost {
@@ -33,36 +43,45 @@ struct Cost {
     cpu: Duration,
 }
 
-pub(crate) async fn run(step: Step, bench: &Bench) -> Result<Section> {
+pub(crate) async fn run(step: Step, bench: &Bench<'_>) -> Result<Section> {
     match step {
         Step::CachedTag => cached_tag::run(bench).await,
-        Step::HotBlob => hot_blob::run(bench).await,
+        Step::SmallBlobs => small_blobs::run(bench).await,
+        Step::HotBlob => hot_blob::run(bench, Transport::Plain).await,
+        Step::HotBlobTls => hot_blob::run(bench, Transport::Tls).await,
+        Step::HotBlobHttp2 => hot_blob::run(bench, Transport::Http2).await,
         Step::ColdBlob => cold_blob::run(bench).await,
         Step::Herd => herd::run(bench).await,
         Step::ShapedLink => shaped_link::run(bench).await,
         Step::Zipf => zipf::run(bench).await,
+        Step::IdleConnections => idle_connections::run(bench).await,
+        Step::DiskReads => disk_reads::run(bench).await,
     }
 }
 
-/// The servers' private memory: at its peak during the steps, and after them.
-pub(crate) async fn memory(bench: &Bench, watch: MemoryWatch) -> Result<Section> {
+/// The private memory of the servers that ran through all steps: at its peak, and after them.
+pub(crate) async fn memory(bench: &Bench<'_>, watch: MemoryWatch) -> Result<Section> {
     let mut rows = Collector::default();
+    rows.aim(END, Target::limit(f64::from(OWN_MEMORY_MIB + ROADSTEAD_MEMORY_MIB)));
     for server in &bench.servers {
         idle(server).await?;
         let end = proc::anonymous_bytes(server.pid())?;
         let peak = watch.peaks().get(&server.kind).copied().unwrap_or_default().max(end);
+        rows.add(END, server.kind, end as f64 / MIB);
         rows.add("peak RssAnon, MiB", server.kind, peak as f64 / MIB);
-        rows.add("RssAnon at the end, MiB", server.kind, end as f64 / MIB);
     }
-    Ok(rows
-        .finish("memory over all of the above, sampled every 200 ms".to_owned(), bench.plan.quick))
+    let title = format!(
+        "memory over all of the above; target: {OWN_MEMORY_MIB} MiB and roadstead's `store.memory` of \
+         {ROADSTEAD_MEMORY_MIB} MiB"
+    );
+    Ok(rows.finish(title, bench.plan.quick))
 }
 
 /// Makes the machine ready for a cold blob: a quiet disk, and memory for the copy that the cache will make.
 ///
 /// In a virtual machine, memory that was not used for a while may have gone back to the host, and whoever touches it
 /// first waits for it. A scratch file, written and removed, takes that wait: times were steadier, CPU a sixth lower.
-async fn ready_for_cold(bench: &Bench, blob: &Object) -> Result<()> {
+async fn ready_for_cold(bench: &Bench<'_>, blob: &Object) -> Result<()> {
     let (scratch, copies) = (blob.file.with_extension("scratch"), 2);
     let left = blob.size_bytes * copies;
     tokio::task::spawn_blocking(move || {

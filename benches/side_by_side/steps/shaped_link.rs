@@ -15,7 +15,7 @@ use crate::load::{verify, within_reason};
 use crate::pull::pull;
 use crate::relay::Relay;
 use crate::report::{Collector, Section, Subject};
-use crate::server::{Server, ServerKind};
+use crate::server::{Role, Server, ServerKind};
 use crate::target::Target;
 
 const TIME: &str = "time, s";
@@ -23,7 +23,7 @@ const WIRE_TIMES: &str = "time ÷ the link's limit";
 /// All requests for the image start with this.
 const IMAGE_PATHS: &str = "/v2/bench/layered/";
 
-pub(super) async fn run(bench: &Bench) -> Result<Section> {
+pub(super) async fn run(bench: &Bench<'_>) -> Result<Section> {
     let (link, image) = (bench.plan.slow_link(), &bench.content.layered);
     for object in image.objects() {
         // Unmeasured: brings the image into the page cache.
@@ -35,7 +35,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Section> {
     for round in 0..bench.plan.rounds {
         measure_direct(bench, link, image, &mut rows).await.context("direct")?;
         for server in bench.in_turn(round) {
-            measure(bench, round, server, &mut rows).await.with_context(|| server.kind.name())?;
+            measure(bench, server, &mut rows).await.with_context(|| server.kind.name())?;
         }
     }
     let title = format!(
@@ -49,7 +49,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Section> {
 }
 
 async fn measure_direct(
-    bench: &Bench,
+    bench: &Bench<'_>,
     link: Link,
     image: &Image,
     rows: &mut Collector,
@@ -61,11 +61,10 @@ async fn measure_direct(
     Ok(())
 }
 
-async fn measure(bench: &Bench, round: usize, server: &Server, rows: &mut Collector) -> Result<()> {
+async fn measure(bench: &Bench<'_>, server: &Server, rows: &mut Collector) -> Result<()> {
     let (link, image) = (bench.plan.slow_link(), &bench.content.layered);
     let relay = Relay::start(link, bench.origin.address()).await?;
-    let name = format!("shaped-link-{round}");
-    let fresh = server.fresh(&name, relay.address(), &bench.workspace).await?;
+    let fresh = bench.another_before(server, Role::ShapedLink, relay.address()).await?;
     bench.quiet_disk().await?;
     let asked_before = bench.origin.tally_below(IMAGE_PATHS).await?;
     let ((), cost) = costed(&fresh, pull(fresh.address, image)).await?;
@@ -78,7 +77,7 @@ async fn measure(bench: &Bench, round: usize, server: &Server, rows: &mut Collec
     for object in image.objects() {
         verify(fresh.address, object).await?;
     }
-    Ok(())
+    fresh.retire()
 }
 
 fn add_times(
