@@ -66,7 +66,7 @@ fn store(c: &mut Criterion) {
     let key = LinkKey { upstream: "docker.io".into(), repository, digest };
     runtime.block_on(async {
         store.put(digest, body, Kind::Manifest).await.expect("it is stored");
-        let link = Link { media_type: Some(ACCEPT[0].to_owned()) };
+        let link = Link { media_type: Some(ACCEPT[0].into()) };
         store.link(key.clone(), link).await.expect("it is linked");
     });
     c.bench_function("store: link and body in memory", |b| {

@@ -20,6 +20,12 @@ pub static REQUESTS: Lazy<IntCounterVec> = Lazy::new(|| {
     )
 });
 
+/// Answers to requests that came before, byte for byte.
+pub static REPEATED_ANSWERS: Lazy<IntCounter> = Lazy::new(|| {
+    let help = "Requests answered out of memory because the same head came before; they are among roadstead_requests_total.";
+    counter("roadstead_repeated_answers_total", help)
+});
+
 /// Body bytes sent to clients.
 pub static RESPONSE_BYTES: Lazy<IntCounterVec> = Lazy::new(|| {
     counters("roadstead_response_bytes_total", "Body bytes sent to clients.", &["upstream", "kind"])
@@ -275,6 +281,7 @@ pub fn register_all() {
         Lazy::force(family);
     }
     Lazy::force(&REQUEST_SECONDS);
+    Lazy::force(&REPEATED_ANSWERS);
     for family in [&FILLS_ACTIVE, &FILL_MEMORY, &CONNECTIONS, &STORE_HEALTHY] {
         Lazy::force(family);
     }

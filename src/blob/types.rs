@@ -106,7 +106,7 @@ impl Ask {
         }
     }
 
-    pub(super) fn link_key(&self) -> LinkKey {
+    pub(crate) fn link_key(&self) -> LinkKey {
         LinkKey {
             upstream: Arc::clone(self.upstream.name()),
             repository: self.repository.clone(),

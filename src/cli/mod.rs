@@ -5,6 +5,7 @@
 mod cache;
 mod check;
 mod client;
+mod log;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -5,8 +5,11 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use super::{FAILED, Source, WRONG_USAGE, complain};
-use crate::server::{self, StartError};
+use super::{FAILED, Source, WRONG_USAGE, complain, log::Log};
+use crate::{
+    proxy::{Format, take_access_lines},
+    server::{self, StartError},
+};
 
 /// What is logged where `RUST_LOG` does not say.
 const LOG_LEVELS: &str = "warn,roadstead=info,access=info";
@@ -34,7 +37,9 @@ impl Serve {
             Ok(config) => config,
             Err(error) => return complain(&error, WRONG_USAGE),
         };
-        self.start_log();
+        if let Err(error) = self.start_log() {
+            return complain(&error, FAILED);
+        }
         match server::run(&config, Vec::new()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ StartError::Config(_)) => complain(&error, WRONG_USAGE),
@@ -42,7 +47,7 @@ impl Serve {
         }
     }
 
-    fn start_log(&self) {
+    fn start_log(&self) -> std::io::Result<()> {
         let mut levels =
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_LEVELS));
         // Pingora logs through `log`, which the subscriber bridges. Below these levels it prints
@@ -60,13 +65,23 @@ impl Serve {
         for quiet in quiet {
             levels = levels.add_directive(quiet.parse().expect("a constant directive parses"));
         }
+        let lines = Log::new(std::io::stderr());
+        lines.keep_up()?;
+        let is_terminal = std::io::stderr().is_terminal();
         let log = tracing_subscriber::fmt()
             .with_env_filter(levels)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr);
+            .with_ansi(is_terminal)
+            .with_writer(lines.clone());
         match self.log_format {
             LogFormat::Text => log.init(),
             LogFormat::Json => log.json().flatten_event(true).init(),
         }
+        match self.log_format {
+            // On a terminal they have colours.
+            LogFormat::Text if is_terminal => {}
+            LogFormat::Text => drop(take_access_lines(Format::Text, move |line| lines.enter(line))),
+            LogFormat::Json => drop(take_access_lines(Format::Json, move |line| lines.enter(line))),
+        }
+        Ok(())
     }
 }

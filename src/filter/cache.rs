@@ -15,6 +15,7 @@ use super::{
     Answer, Body, Context, Flow, Refusal, RequestFilter, Target,
     pushers::{self, There, own_credentials, takes_pushes},
     ranged::{OCTETS, range_header, ranged},
+    repeats::{Subject, age, hit},
     written::Written,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         cache_status::{CacheStatus, Forward},
         conditional::{etag, if_none_match},
     },
-    store::LinkKey,
+    store::{LinkKey, SMALL_BYTES},
     upstream::{self, Caller},
 };
 
@@ -40,9 +41,9 @@ const IMMUTABLE_PRIVATE: &str = "private, max-age=31536000, immutable";
 const COOLDOWN: &str = "cooldown";
 
 static DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
-static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+pub(super) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+pub(super) static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 static NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// The filter.
@@ -108,6 +109,7 @@ impl Cache {
         let served = served.map_err(Refusal::Manifest)?;
         let (word, status) = manifest_status(&served);
         context.cache = word;
+        context.subject = subject(&ask, reference, &served);
         let (digest, media_type, size, body) = match served.found {
             Found::Whole(manifest) => {
                 let size = manifest.body.len() as u64;
@@ -131,8 +133,8 @@ impl Cache {
         }
         context.is_counted = served.outcome == Outcome::Fetched { collapsed: false };
         if let Some(validated) = served.validated {
-            let age = SystemTime::now().duration_since(validated).unwrap_or_default();
-            answer.headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+            let age = age(validated, SystemTime::now());
+            answer.headers.insert(header::AGE, HeaderValue::from(age));
         }
         if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
             answer.status = StatusCode::NOT_MODIFIED;
@@ -163,6 +165,7 @@ impl Cache {
             let (size, outcome) = self.blobs.describe(&ask).await?;
             let (word, status) = blob_status(outcome);
             context.cache = word;
+            context.subject = small_blob(&ask, outcome, Some(size));
             return Ok(self.described(request, context, target, digest, &status, size));
         }
         if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
@@ -179,6 +182,7 @@ impl Cache {
         let served = self.blobs.open(&ask, wanted, must_be_known).await?;
         let (word, status) = blob_status(served.outcome);
         context.cache = word;
+        context.subject = small_blob(&ask, served.outcome, served.size);
         let answer =
             self.object(context, target, digest, &status).with(header::ACCEPT_RANGES, BYTES);
         Ok(ranged(wanted, answer, served.feed, served.size))
@@ -300,6 +304,25 @@ impl RequestFilter for Cache {
     }
 }
 
+/// What the answer to a request for a manifest may be repeated by.
+fn subject(ask: &manifest::Ask, reference: &Reference, served: &Served) -> Option<Subject> {
+    let (Found::Whole(manifest), Outcome::Hit { .. }, false) =
+        (&served.found, &served.outcome, served.cooling)
+    else {
+        return None;
+    };
+    Some(match reference {
+        Reference::Tag(tag) => Subject::Tag(ask.clone(), ask.tag_key(tag), manifest.digest),
+        Reference::Digest(digest) => Subject::Manifest(ask.clone(), ask.link_key(*digest)),
+    })
+}
+
+/// The same for a blob that memory may hold.
+fn small_blob(ask: &blob::Ask, outcome: blob::Outcome, size: Option<u64>) -> Option<Subject> {
+    let is_small = size.is_some_and(|size| size <= SMALL_BYTES);
+    (is_small && outcome == blob::Outcome::Hit).then(|| Subject::Blob(ask.clone(), ask.link_key()))
+}
+
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
 fn link_key(target: &Target, repository: &Repository, digest: Digest) -> LinkKey {
@@ -325,14 +348,7 @@ fn manifest_status(served: &Served) -> (&'static str, CacheStatus) {
 
 fn outcome_status(outcome: &Outcome) -> (&'static str, CacheStatus) {
     match outcome {
-        Outcome::Hit { left } => {
-            let status = CacheStatus::hit();
-            let status = match left.and_then(|left| i64::try_from(left.as_secs()).ok()) {
-                Some(seconds) => status.ttl(seconds),
-                None => status,
-            };
-            ("hit", status)
-        }
+        Outcome::Hit { left } => ("hit", hit(*left)),
         // RFC 9211 §2.2: it went forward because what is stored was stale; a HEAD came back with 200.
         Outcome::Validated { collapsed } => {
             let status = CacheStatus::fwd(Forward::Stale).fwd_status(StatusCode::OK);

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::Method;
 
+use super::repeats::Subject;
 use crate::{
     protocol::{Repository, Route},
     upstream::{Caller, Upstream},
@@ -28,6 +29,8 @@ pub struct Context {
     pub is_counted: bool,
     /// Pulls left at that upstream, where it says so.
     pub left: Option<u64>,
+    /// What the answer is about, if it came out of memory and may do so again.
+    pub(super) subject: Option<Subject>,
     /// For filters of the library's users.
     pub extensions: http::Extensions,
 }
@@ -100,6 +103,7 @@ impl Context {
             cache: "none",
             is_counted: false,
             left: None,
+            subject: None,
             extensions: http::Extensions::new(),
         }
     }

@@ -17,6 +17,7 @@ mod pushers;
 mod query;
 mod ranged;
 mod refusal;
+mod repeats;
 mod written;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use lists::Lists;
 pub use policy::Policy;
 pub use query::{own_link, parameter, query_there};
 pub use refusal::Refusal;
+pub use repeats::{Again, Origin, Repeat, Repeats};
 pub use written::blob_digest;
 
 use written::Written;
@@ -95,6 +97,7 @@ pub enum Flow {
 /// The filters in the order in which a request meets them.
 pub struct Chain {
     filters: Vec<Box<dyn RequestFilter>>,
+    repeats: Repeats,
 }
 
 // === impl Chain ===
@@ -121,10 +124,17 @@ impl Chain {
             Box::new(Classify::new(upstreams)),
             Box::new(Policy),
         ];
+        let repeats =
+            Repeats::new(config, Arc::clone(&manifests), Arc::clone(&blobs), !extra.is_empty());
         filters.extend(extra);
         filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
         filters.push(Box::new(Cache::new(manifests, blobs)));
-        Ok(Self { filters })
+        Ok(Self { filters, repeats })
+    }
+
+    /// The requests that need not go along the chain again.
+    pub fn repeats(&self) -> &Repeats {
+        &self.repeats
     }
 
     /// Sends a request along the chain; [`Flow::Continue`] is never its end.

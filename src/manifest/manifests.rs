@@ -5,6 +5,7 @@
 //! leaves ends nothing.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -74,13 +75,18 @@ impl Manifests {
         tag: &Tag,
         accept: &Accept,
     ) -> Result<Served, Error> {
-        let mut served = self.resolve(ask, tag).await?;
+        let key = ask.tag_key(tag);
+        let recent = self.recent_tag(ask, &key, SystemTime::now());
+        let mut served = match recent {
+            Some(served) => served,
+            None => self.resolve(ask, &key).await?,
+        };
         if let Found::Described { media_type, .. } = &served.found
             && is_index_for_others(media_type, accept)
         {
             // HEAD and GET answer alike: which child it is stands in the index's body.
             let whole = Ask { want: Want::Body, ..ask.clone() };
-            served = Box::pin(self.resolve(&whole, tag)).await?;
+            served = Box::pin(self.resolve(&whole, &key)).await?;
         }
         if let Found::Whole(manifest) = &served.found
             && is_index_for_others(&manifest.media_type, accept)
@@ -99,6 +105,10 @@ impl Manifests {
 
     /// The manifest named by `digest`: what is cached is never asked for again.
     pub async fn by_digest(self: &Arc<Self>, ask: &Ask, digest: Digest) -> Result<Served, Error> {
+        if let Some(served) = self.recent_digest(ask, &ask.link_key(digest)) {
+            self.count(ask, &served);
+            return Ok(served);
+        }
         let deadline = Instant::now() + ask.upstream.config().timeouts.fetch;
         self.authorise(ask, &Reference::Digest(digest), deadline).await?;
         let (found, outcome) = self.obtain(ask, digest, None, deadline).await?;
@@ -107,8 +117,8 @@ impl Manifests {
         Ok(served)
     }
 
-    async fn resolve(self: &Arc<Self>, ask: &Ask, tag: &Tag) -> Result<Served, Error> {
-        let key = ask.tag_key(tag);
+    async fn resolve(self: &Arc<Self>, ask: &Ask, key: &TagKey) -> Result<Served, Error> {
+        let (key, tag) = (key.clone(), &key.tag);
         let record = self.record(&key).await;
         let held_back = ask.upstream.held_back();
         let health = if held_back.is_some() { Health::Down } else { Health::Up };
@@ -302,9 +312,14 @@ impl Manifests {
         }
         let spent = served.outcome == Outcome::Fetched { collapsed: false };
         if ask.want == Want::Body && !spent {
-            metrics::PULLS_SAVED.with_label_values(&[ask.upstream.name()]).inc();
-            ask.upstream.ledger().save(&ask.repository, ask.client);
+            self.saved(ask, ask.client);
         }
+    }
+
+    /// A manifest was sent to `client` without a counted request.
+    pub fn saved(&self, ask: &Ask, client: Option<IpAddr>) {
+        metrics::PULLS_SAVED.with_label_values(&[ask.upstream.name()]).inc();
+        ask.upstream.ledger().save(&ask.repository, client);
     }
 }
 

@@ -7,6 +7,7 @@ mod known;
 mod manifests;
 mod negative;
 mod obtain;
+mod recent;
 mod revalidation;
 mod stored;
 mod tag_table;

@@ -1,5 +1,7 @@
 //! Manifests in the store: kept, linked to the repositories that have them, and found again.
 
+use std::sync::Arc;
+
 use super::{Ask, Manifest, Manifests, obtain::logged};
 use crate::{
     protocol::{Digest, media_type::inspect},
@@ -13,7 +15,8 @@ impl Manifests {
     /// Stores a verified manifest. A store that fails costs a later fetch, not this answer.
     pub(super) async fn keep(&self, ask: &Ask, fetched: upstream::ManifestBody) -> Manifest {
         let upstream::ManifestBody { digest, media_type, body } = fetched;
-        let link = Link { media_type: Some(media_type.clone()) };
+        let media_type: Arc<str> = media_type.into();
+        let link = Link { media_type: Some(Arc::clone(&media_type)) };
         let (stored, linked) = tokio::join!(
             self.store.put(digest, body.clone(), Kind::Manifest),
             self.store.link(ask.link_key(digest), link)
@@ -21,7 +24,7 @@ impl Manifests {
         if let Err(error) = stored.and(linked) {
             tracing::warn!(%error, %digest, "a manifest could not be stored");
         }
-        Manifest { digest, media_type: media_type.into(), body }
+        Manifest { digest, media_type, body }
     }
 
     /// Links a manifest that another repository brought, once upstream has said that this
@@ -39,12 +42,12 @@ impl Manifests {
             self.store.relink_if(&ask.link_key(digest), is_current);
         }
         let content_type = head.and_then(|head| head.media_type.as_deref());
-        let media_type = inspect(content_type, &body).ok()?.media_type;
-        let link = Link { media_type: Some(media_type.clone()) };
+        let media_type: Arc<str> = inspect(content_type, &body).ok()?.media_type.into();
+        let link = Link { media_type: Some(Arc::clone(&media_type)) };
         if let Err(error) = self.store.link(ask.link_key(digest), link).await {
             tracing::warn!(%error, %digest, "a manifest could not be linked");
         }
-        Some(Manifest { digest, media_type: media_type.into(), body })
+        Some(Manifest { digest, media_type, body })
     }
 
     /// The manifest, if it is stored and this repository is known to have it.
@@ -52,7 +55,7 @@ impl Manifests {
         let linked = self.store.linked(ask.link_key(digest)).await;
         let media_type = logged(linked).flatten()?.media_type?;
         let body = logged(self.store.read(digest, self.max_manifest).await).flatten()?;
-        Some(Manifest { digest, media_type: media_type.into(), body })
+        Some(Manifest { digest, media_type, body })
     }
 
     pub(super) async fn holds(&self, digest: Digest) -> bool {

@@ -48,6 +48,11 @@ impl TagTable {
         Self { store, known: Cache::new(IN_MEMORY), turns, hasher: RandomState::new() }
     }
 
+    /// The record of a tag in use. Never blocks.
+    pub(super) fn recent(&self, key: &TagKey) -> Option<TagRecord> {
+        self.known.get(key)
+    }
+
     pub(super) async fn get(&self, key: &TagKey) -> Result<Option<TagRecord>, store::Error> {
         if let Some(record) = self.known.get(key) {
             return Ok(Some(record));

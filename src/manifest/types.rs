@@ -113,7 +113,7 @@ pub struct Served {
 // === impl Ask ===
 
 impl Ask {
-    pub(super) fn tag_key(&self, tag: &Tag) -> TagKey {
+    pub(crate) fn tag_key(&self, tag: &Tag) -> TagKey {
         TagKey {
             upstream: Arc::clone(self.upstream.name()),
             repository: self.repository.clone(),
@@ -130,7 +130,7 @@ impl Ask {
         choose(record, self.cooldown(tag), SystemTime::now())
     }
 
-    pub(super) fn link_key(&self, digest: Digest) -> LinkKey {
+    pub(crate) fn link_key(&self, digest: Digest) -> LinkKey {
         LinkKey {
             upstream: Arc::clone(self.upstream.name()),
             repository: self.repository.clone(),

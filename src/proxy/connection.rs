@@ -17,11 +17,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora::{
-    apps::ServerApp,
+    apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
     protocols::{
         ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-        Stream, TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
+        Stream, TimingDigest, UniqueID, UniqueIDType, http::ServerSession,
+        raw_connect::ProxyDigest, tls::SslDigest,
     },
     proxy::{HttpProxy, Session},
     server::ShutdownWatch,
@@ -32,8 +34,19 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{Drain, Proxy, drain::Counted};
-use crate::{config::Downstream, metrics};
+use super::{
+    Drain, Proxy,
+    between::{Between, Idle, Next},
+    drain::Counted,
+};
+use crate::{
+    config::Downstream,
+    filter::{Chain, Origin},
+    metrics,
+};
+
+/// How long a new connection may wait with its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(60);
 
 /// Each HTTP/2 connection begins with these (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
@@ -41,7 +54,10 @@ const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 /// Pingora's proxy behind the connections' rules.
 pub struct Connections {
     proxy: Arc<HttpProxy<Proxy>>,
+    chain: Arc<Chain>,
     limits: Limits,
+    keepalive: Duration,
+    idle: Idle,
     free: Semaphore,
     drain: Arc<Drain>,
 }
@@ -63,8 +79,10 @@ struct Limits {
 
 /// A connection whose heads have a deadline.
 #[derive(Debug)]
-struct Guarded {
+pub(super) struct Guarded {
     inner: Stream,
+    /// Bytes of a head that was looked at before it is read.
+    looked_at: BytesMut,
     limits: Limits,
     state: HeadState,
     /// Runs while a write waits for the client.
@@ -91,10 +109,23 @@ enum HeadState {
 
 impl Connections {
     /// Connections within the limits of `downstream`; `drain` says when idle ones are closed.
-    pub fn new(proxy: HttpProxy<Proxy>, downstream: &Downstream, drain: Arc<Drain>) -> Self {
+    pub fn new(
+        proxy: HttpProxy<Proxy>,
+        chain: Arc<Chain>,
+        downstream: &Downstream,
+        drain: Arc<Drain>,
+    ) -> Self {
         let limits = Limits { head: downstream.head, write: downstream.write };
         let free = Semaphore::new(downstream.max_connections.min(Semaphore::MAX_PERMITS));
-        Self { proxy: Arc::new(proxy), limits, free, drain }
+        Self {
+            proxy: Arc::new(proxy),
+            chain,
+            limits,
+            keepalive: downstream.keepalive,
+            idle: Idle::default(),
+            free,
+            drain,
+        }
     }
 }
 
@@ -122,13 +153,65 @@ impl Connections {
     /// Serves HTTP until the client or its time is gone.
     pub(super) async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let guarded = Box::new(Guarded::new(stream, self.limits));
-        ServerApp::process_new(&self.proxy, guarded, shutdown).await
+        match guarded.selected_alpn_proto() {
+            Some(ALPN::H2) => ServerApp::process_new(&self.proxy, guarded, shutdown).await,
+            _ => self.serve_http1(guarded, shutdown).await,
+        }
+    }
+
+    async fn serve_http1(
+        &self,
+        mut stream: Box<Guarded>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let between = Between {
+            repeats: self.chain.repeats(),
+            drain: &self.drain,
+            idle: &self.idle,
+            shutdown,
+            origin: self.origin(&stream),
+            first: FIRST_REQUEST,
+            keepalive: self.keepalive,
+        };
+        let place = self.idle.enter();
+        let mut settings: Option<HttpPersistentSettings> = None;
+        loop {
+            let is_new = settings.is_none();
+            if between.next(&mut stream, &place, is_new).await == Next::End {
+                return None;
+            }
+            let mut session = ServerSession::new_http1(stream);
+            match settings {
+                Some(settings) => settings.apply_to_session(&mut session),
+                // The connection stays, unless the server is to stop.
+                None => {
+                    let stays = !*shutdown.borrow();
+                    session.set_keepalive(stays.then_some(FIRST_REQUEST.as_secs()));
+                }
+            }
+            let again = self.proxy.process_new_http(session, shutdown).await?;
+            let (back, kept) = again.consume();
+            settings = kept;
+            stream = back.into_any().downcast().ok()?;
+        }
+    }
+
+    /// Whose connection it is, unless each of its requests goes the long way.
+    fn origin(&self, stream: &Guarded) -> Option<Origin> {
+        // What a client of a transparent listener wants is not in its heads alone.
+        if stream.get_proxy_digest().is_some_and(|digest| digest.user_data.is_some()) {
+            return None;
+        }
+        let digest = stream.get_socket_digest()?;
+        let peer = digest.peer_addr().and_then(|address| address.as_inet());
+        self.chain.repeats().origin(peer.map(|address| address.ip()))
     }
 
     /// Runs once a listener is closed. Pingora's own cleanup closes each connection on which
     /// no whole head has come, those accepted a moment ago included, so it comes late.
     pub(super) async fn cleanup(&self) {
         self.drain.linger().await;
+        self.idle.close();
         ServerApp::cleanup(&*self.proxy).await;
         self.drain.closed().await;
     }
@@ -157,7 +240,21 @@ impl Guarded {
             Some(ALPN::H2) => HeadState::Preface(PREFACE_BYTES, Box::pin(sleep(limits.head))),
             _ => HeadState::Idle,
         };
-        Self { inner, limits, state, stalled: None, is_read }
+        Self { inner, looked_at: BytesMut::new(), limits, state, stalled: None, is_read }
+    }
+
+    /// Bytes that come while no head is being read; nobody's time runs.
+    pub(super) fn poll_come(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+
+    /// What came is read once more, as the beginning of a head.
+    pub(super) fn give_back(&mut self, bytes: &[u8]) {
+        self.looked_at.extend_from_slice(bytes);
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
@@ -222,6 +319,15 @@ impl AsyncRead for Guarded {
         let this = self.get_mut();
         this.poll_deadline(cx)?;
         let before = buffer.filled().len();
+        if !this.looked_at.is_empty() {
+            let count = this.looked_at.len().min(buffer.remaining());
+            buffer.put_slice(&this.looked_at.split_to(count));
+            if this.looked_at.is_empty() {
+                this.looked_at = BytesMut::new();
+            }
+            this.came(count);
+            return Poll::Ready(Ok(()));
+        }
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
         this.came(buffer.filled().len() - before);
         Poll::Ready(Ok(()))

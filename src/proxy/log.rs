@@ -3,14 +3,89 @@
 //! A line names time, client, method, path, upstream, status, bytes,
 //! milliseconds, what the cache did, what it spent and has left of the pull
 //! budget, and the bytes that a push brought. Headers are never logged.
+//!
+//! Formatting a line by `tracing` costs more than a cached answer does, so the
+//! process may take the lines as they are to be written; they look the same.
+
+use std::{
+    cell::RefCell,
+    io::Write as _,
+    net::IpAddr,
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
 
 use http::Method;
 use pingora::{prelude::Error, proxy::Session};
+use serde::Serialize;
 
-use super::{Journey, millis};
+use super::{Journey, clock, millis};
 use crate::metrics;
 
-/// Writes the access line of a request that has ended.
+/// How access lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `key=value`, as `tracing` formats an event.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What takes a line.
+type Take = Box<dyn Fn(&[u8]) + Send + Sync>;
+
+/// Where access lines go.
+struct Taker {
+    format: Format,
+    take: Take,
+}
+
+/// One request that has ended.
+#[derive(Debug, Default, Serialize)]
+#[serde(default)]
+pub(super) struct Line<'a> {
+    #[serde(serialize_with = "address")]
+    pub(super) client: Option<IpAddr>,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) upstream: &'a str,
+    pub(super) status: u16,
+    pub(super) bytes: u64,
+    pub(super) ms: u64,
+    pub(super) cache: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) spent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) left: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+}
+
+/// A line as JSON.
+#[derive(Serialize)]
+struct Event<'a> {
+    timestamp: &'a str,
+    level: &'static str,
+    #[serde(flatten)]
+    line: &'a Line<'a>,
+    target: &'static str,
+}
+
+static TAKER: OnceLock<Taker> = OnceLock::new();
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From now on `take` gets each access line, with its end, instead of `tracing`, which still says
+/// whether there are any (target `access`). False if another takes them already.
+pub fn take_access_lines(format: Format, take: impl Fn(&[u8]) + Send + Sync + 'static) -> bool {
+    TAKER.set(Taker { format, take: Box::new(take) }).is_ok()
+}
+
+/// Writes the access line of a request that has ended, and counts it.
 pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journey) {
     let Some(context) = &journey.context else {
         return;
@@ -21,22 +96,21 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journe
     let elapsed = journey.started.elapsed();
     let bytes = if journey.sent > 0 { journey.sent } else { session.body_bytes_sent() as u64 };
     let received = session.as_ref().body_bytes_read() as u64;
-    let client = context.client.address.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-    tracing::info!(
-        target: "access",
-        client,
-        method = %head.method,
-        path = head.uri.path(),
-        upstream = context.upstream_name(),
+    let line = Line {
+        client: context.client.address,
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        upstream: context.upstream_name(),
         status,
         bytes,
-        ms = millis(elapsed),
-        cache = context.cache,
-        spent = context.is_counted.then_some(1),
-        left = context.left,
-        received = (received > 0).then_some(received),
-        error = error.map(|error| error.to_string()),
-    );
+        ms: millis(elapsed),
+        cache: context.cache,
+        spent: context.is_counted.then_some(1),
+        left: context.left,
+        received: (received > 0).then_some(received),
+        error: error.map(|error| error.to_string()),
+    };
+    line.write(SystemTime::now());
     let labels = [
         context.upstream_name(),
         context.kind(),
@@ -50,7 +124,12 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journe
     if received > 0 {
         metrics::REQUEST_BYTES.with_label_values(&labels).inc_by(received);
     }
-    metrics::REQUEST_SECONDS.observe(elapsed.as_secs_f64());
+    took(elapsed);
+}
+
+/// Counts how long an answer took.
+pub(super) fn took(time: Duration) {
+    metrics::REQUEST_SECONDS.observe(time.as_secs_f64());
 }
 
 /// A label of few values, whatever a client sends.
@@ -63,5 +142,222 @@ pub(super) fn method(method: &Method) -> &'static str {
         Method::PATCH => "PATCH",
         Method::DELETE => "DELETE",
         _ => "other",
+    }
+}
+
+// === impl Line ===
+
+impl Line<'_> {
+    /// Writes it, if anybody wants access lines.
+    pub(super) fn write(&self, now: SystemTime) {
+        if !tracing::enabled!(target: "access", tracing::Level::INFO) {
+            return;
+        }
+        let Some(taker) = TAKER.get() else {
+            return self.trace();
+        };
+        BUFFER.with_borrow_mut(|line| {
+            line.clear();
+            match taker.format {
+                Format::Text => self.text(now, line),
+                Format::Json => self.json(now, line),
+            }
+            line.push(b'\n');
+            (taker.take)(line);
+        });
+    }
+
+    fn trace(&self) {
+        tracing::info!(
+            target: "access",
+            client = self.client.map_or_else(|| "-".to_owned(), |ip| ip.to_string()),
+            method = %self.method,
+            path = self.path,
+            upstream = self.upstream,
+            status = self.status,
+            bytes = self.bytes,
+            ms = self.ms,
+            cache = self.cache,
+            spent = self.spent,
+            left = self.left,
+            received = self.received,
+            error = self.error,
+        );
+    }
+
+    fn text(&self, now: SystemTime, out: &mut Vec<u8>) {
+        clock::stamp(now, out);
+        out.extend_from_slice(b"  INFO access: client=\"");
+        match self.client {
+            Some(IpAddr::V4(client)) => {
+                for (at, byte) in client.octets().into_iter().enumerate() {
+                    if at > 0 {
+                        out.push(b'.');
+                    }
+                    number(out, byte.into());
+                }
+            }
+            // A vector takes all that is written.
+            Some(client) => drop(write!(out, "{client}")),
+            None => out.push(b'-'),
+        }
+        out.extend_from_slice(b"\" method=");
+        out.extend_from_slice(self.method.as_bytes());
+        for (name, value) in [(" path=", self.path), (" upstream=", self.upstream)] {
+            out.extend_from_slice(name.as_bytes());
+            quoted(out, value);
+        }
+        let numbers =
+            [(" status=", self.status.into()), (" bytes=", self.bytes), (" ms=", self.ms)];
+        for (name, value) in numbers {
+            out.extend_from_slice(name.as_bytes());
+            number(out, value);
+        }
+        out.extend_from_slice(b" cache=");
+        quoted(out, self.cache);
+        let numbers =
+            [(" spent=", self.spent), (" left=", self.left), (" received=", self.received)];
+        for (name, value) in numbers {
+            if let Some(value) = value {
+                out.extend_from_slice(name.as_bytes());
+                number(out, value);
+            }
+        }
+        if let Some(error) = &self.error {
+            out.extend_from_slice(b" error=");
+            quoted(out, error);
+        }
+    }
+
+    fn json(&self, now: SystemTime, out: &mut Vec<u8>) {
+        let mut stamp = Vec::new();
+        clock::stamp(now, &mut stamp);
+        let timestamp = std::str::from_utf8(&stamp).unwrap_or_default();
+        let event = Event { timestamp, level: "INFO", line: self, target: "access" };
+        // Strings and numbers can always be written.
+        let _ = serde_json::to_writer(out, &event);
+    }
+}
+
+/// As a string of Rust.
+fn quoted(out: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // A vector takes all that is written.
+        let _ = write!(out, "{text:?}");
+    }
+}
+
+/// A number in decimal digits.
+pub(super) fn number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut count = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        count += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend(digits.iter().skip(digits.len() - count));
+}
+
+fn address<S: serde::Serializer>(
+    client: &Option<IpAddr>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match client {
+        Some(client) => serializer.collect_str(client),
+        None => serializer.serialize_str("-"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn lines() -> Vec<Line<'static>> {
+        let hit = Line {
+            client: Some([192, 0, 2, 100].into()),
+            method: "GET",
+            path: "/v2/library/alpine/manifests/latest",
+            upstream: "docker.io",
+            status: 200,
+            bytes: u64::MAX,
+            ms: 0,
+            cache: "hit",
+            ..Line::default()
+        };
+        let odd = Line {
+            client: "2001:db8::1".parse().ok(),
+            path: "/v2/\"\\\u{e9}\n",
+            spent: Some(1),
+            left: Some(99),
+            received: Some(10),
+            error: Some("an \"error\"".to_owned()),
+            ..hit
+        };
+        vec![Line { client: None, ..Line::default() }, odd, Line { ms: 12, ..hit_again() }]
+    }
+
+    fn hit_again() -> Line<'static> {
+        Line { client: Some([10, 0, 0, 1].into()), method: "HEAD", status: 404, ..Line::default() }
+    }
+
+    /// The line without its time, which comes first.
+    fn rest(line: &[u8]) -> String {
+        let line = String::from_utf8(line.to_vec()).unwrap();
+        line.split_once('Z').unwrap().1.trim_end().to_owned()
+    }
+
+    #[test]
+    fn a_line_looks_as_tracing_would_write_it() {
+        for line in lines() {
+            let (text, json) = (Lines::default(), Lines::default());
+            let log = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone());
+            tracing::subscriber::with_default(log.finish(), || line.trace());
+            let log = tracing_subscriber::fmt().json().flatten_event(true);
+            let log = log.with_writer(json.clone());
+            tracing::subscriber::with_default(log.finish(), || line.trace());
+            let mut own = Vec::new();
+            line.text(SystemTime::now(), &mut own);
+            assert_eq!(rest(&own), rest(&text.0.lock().unwrap()));
+            own.clear();
+            line.json(SystemTime::now(), &mut own);
+            assert_eq!(rest(&own), rest(&json.0.lock().unwrap()));
+        }
     }
 }

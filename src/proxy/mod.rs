@@ -3,6 +3,8 @@
 //! The cache answers from `request_filter`; Pingora itself only forwards what
 //! the chain lets pass. `session.cache` is never enabled.
 
+mod between;
+mod clock;
 mod connection;
 mod drain;
 mod entrance;
@@ -30,6 +32,7 @@ pub use connection::Connections;
 use drain::Counted;
 pub use drain::Drain;
 pub use entrance::{Bounds, Door, Entrance, TransparentDoor, Tunnels};
+pub use log::{Format, take_access_lines};
 
 use crate::{
     config::Downstream,
@@ -40,7 +43,7 @@ use crate::{
 /// The proxy's service.
 #[derive(Debug)]
 pub struct Proxy {
-    chain: Chain,
+    chain: Arc<Chain>,
     downstream: Downstream,
     drain: Arc<Drain>,
 }
@@ -65,7 +68,7 @@ pub struct Journey {
 
 impl Proxy {
     /// Serves what `chain` says; `drain` counts the requests.
-    pub fn new(chain: Chain, downstream: Downstream, drain: Arc<Drain>) -> Self {
+    pub fn new(chain: Arc<Chain>, downstream: Downstream, drain: Arc<Drain>) -> Self {
         Self { chain, downstream, drain }
     }
 
@@ -183,7 +186,13 @@ impl ProxyHttp for Proxy {
                 }
                 Err(refusal) => Err(refusal),
             },
-            Ok(Flow::Respond(answer)) => Ok(answer),
+            Ok(Flow::Respond(answer)) => {
+                if let Some(h1) = session.as_downstream().as_http1() {
+                    let head = h1.get_headers_raw_bytes();
+                    self.chain.repeats().remember(&head, &request, context, &answer);
+                }
+                Ok(answer)
+            }
             Err(refusal) => Err(refusal),
         };
         let route = journey.context.as_ref().and_then(|context| context.target.as_ref());

@@ -92,14 +92,14 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let upstreams = upstreams(config)?;
     let filtered = Arc::clone(&blobs);
     let chain = Chain::standard(config, upstreams.to_vec(), manifests, filtered, extra);
-    let chain = chain.map_err(StartError::Config)?;
+    let chain = Arc::new(chain.map_err(StartError::Config)?);
     let drain = Arc::new(Drain::new(config.shutdown.drain));
-    let proxy = Proxy::new(chain, config.downstream.clone(), Arc::clone(&drain));
+    let proxy = Proxy::new(Arc::clone(&chain), config.downstream.clone(), Arc::clone(&drain));
 
     let mut conf = server_conf(config);
     let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
     let mut server = Server::new_with_opt_and_conf(options, conf);
-    let clients = client_services(config, doors, &server.configuration, proxy, &drain);
+    let clients = client_services(config, doors, &server.configuration, proxy, chain, &drain);
     server.bootstrap();
 
     // What the process before accepts is accepted here.
@@ -177,6 +177,7 @@ fn client_services(
     doors: Vec<Door>,
     conf: &Arc<ServerConf>,
     proxy: Proxy,
+    chain: Arc<Chain>,
     drain: &Arc<Drain>,
 ) -> Vec<Service<Entrance>> {
     let downstream = &config.downstream;
@@ -185,7 +186,7 @@ fn client_services(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(downstream.keepalive);
     http.server_options = Some(options);
-    let connections = Arc::new(Connections::new(http, downstream, Arc::clone(drain)));
+    let connections = Arc::new(Connections::new(http, chain, downstream, Arc::clone(drain)));
     let service = |(listen, door): (&Listen, Door)| {
         let entrance = Entrance::new(door, Arc::clone(&connections));
         let mut service = Service::new(format!("proxy at {}", listen.address), entrance);

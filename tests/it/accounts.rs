@@ -347,7 +347,7 @@ async fn carried_by_bob(bad: Value, line: &str, secret: &str) -> (Hub, Roadstead
         get_tag(&roadstead, &format!("library/i{n}")).await;
     }
     assert_eq!(said(), 1, "{line}");
-    assert!(!roadstead.log().contains(secret), "the log tells {secret}");
+    assert!(!roadstead.whole_log().await.contains(secret), "the log tells {secret}");
     assert_eq!(roadstead.metric(&["roadstead_pulls_spent_total", "bob"]).await, 3.0);
     (hub, roadstead)
 }

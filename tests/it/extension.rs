@@ -33,5 +33,9 @@ async fn a_filter_of_one_s_own_refuses_and_lets_pass() {
     let text = String::from_utf8(reply.body).unwrap();
     assert!(text.contains("DENIED") && text.contains("pull a version"), "{text}");
     assert_eq!(hub.stats().requests(), 0, "upstream was asked");
-    pull(server.at(), "library/alpine", "3.20").await;
+    for _ in 0..3 {
+        pull(server.at(), "library/alpine", "3.20").await;
+    }
+    // It sees each request, those included that came before.
+    assert_eq!(server.metric(&["roadstead_repeated_answers_total"]).await, 0.0);
 }

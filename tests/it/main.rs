@@ -7,6 +7,7 @@
 
 mod client;
 mod pull;
+mod repeats;
 mod roadstead;
 mod secure;
 

@@ -115,7 +115,7 @@ async fn a_bad_login_at_tinyproxy_is_told_and_the_password_is_not() {
             assert!(reply.text().contains(&format!("the proxy {} ", proxy.at())));
         }
         get(roadstead.at(), format!("/v2/{NAME}/tags/list")).send().await;
-        assert_silent(&roadstead.log());
+        assert_silent(&roadstead.whole_log().await);
     }
     assert!(hub.requests().is_empty());
 }
@@ -155,7 +155,7 @@ async fn the_proxy_resolves_the_name_and_tunnels_are_kept() {
             assert!(head.starts_with("CONNECT registry.test:5443 HTTP/1.1\r\n"), "{head}");
             assert!(head.contains("\r\nProxy-Authorization: Basic bWU6"), "{head}");
         }
-        assert_silent(&roadstead.log());
+        assert_silent(&roadstead.whole_log().await);
     }
 }
 
@@ -174,7 +174,7 @@ async fn the_environment_names_the_proxy_where_the_key_does_not() {
         let roadstead = setup.start().await;
         assert_eq!(get_latest(&roadstead).await.status, 502);
         assert_eq!(gate.heads().len(), through);
-        assert_silent(&roadstead.log());
+        assert_silent(&roadstead.whole_log().await);
     }
     // What is on this machine is not behind it.
     let hub = Hub::start().await;

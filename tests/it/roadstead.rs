@@ -423,6 +423,14 @@ impl Roadstead {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// What it has logged, the lines included that waited: access lines go out in batches.
+    pub(crate) async fn whole_log(&self) -> String {
+        let mark = format!("/mark-{}", self.log().len());
+        crate::client::get(self.at(), &mark).send().await;
+        eventually("the mark's line", PATIENCE, || self.log().contains(&mark)).await;
+        self.log()
+    }
+
     /// `store.directory`.
     pub(crate) fn data(&self) -> PathBuf {
         self.setup.data(self.folder.path())

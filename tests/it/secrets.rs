@@ -172,7 +172,7 @@ async fn busy_log(levels: &str) -> String {
         hub.fault(Fault::new(Target::token(), action));
         get_as_client(manifest_path(NAME, "other")).send().await;
     }
-    let log = roadstead.log();
+    let log = roadstead.whole_log().await;
     assert!(log.contains("roadstead"), "nothing is logged");
     log
 }

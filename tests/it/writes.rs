@@ -117,7 +117,7 @@ async fn a_push_goes_with_the_client_s_credentials_and_a_pull_without() {
     }
     let brought = roadstead.metric(&["roadstead_request_bytes_total", "\"upload\""]).await;
     assert_eq!(brought as usize, config("one").len() + b"a layer".len());
-    let log = roadstead.log();
+    let log = roadstead.whole_log().await;
     assert!(log.contains(&format!(" received={}", image("one").to_string().len())), "{log}");
     assert!(log.contains("method=PUT") && log.contains("cache=\"forward\""), "{log}");
     assert!(!log.contains("Bearer"), "{log}");

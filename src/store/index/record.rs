@@ -72,7 +72,7 @@ pub struct LinkKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The media type under which the repository serves it; blobs have none.
-    pub media_type: Option<String>,
+    pub media_type: Option<std::sync::Arc<str>>,
 }
 
 /// A tag of a repository of an upstream.
@@ -332,7 +332,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(TagRecord::decode(&bytes[..cut]), None, "cut at {cut}");
         }
-        let link = Link { media_type: Some("a/b".to_owned()) };
+        let link = Link { media_type: Some("a/b".into()) };
         assert_eq!(Link::decode(&link.encode()), Some(link));
         assert_eq!(Link::decode(&[9, 0]), None);
     }
