@@ -34,8 +34,8 @@ DEBIAN_FRONTEND=noninteractive \
   apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 endef
 
-.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell bench clients terminators \
-  terminator-tools lab
+.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell bench bench-tools clients \
+  terminators terminator-tools lab
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,9 @@ loom: setup ## try every interleaving of the locks at which requests share work
 torture-tools:
 	@$(call optional,strace strace mkfs.ext4 e2fsprogs mount mount python3 python3-minimal)
 
+bench-tools:
+	@$(call optional,valgrind valgrind)
+
 # The package tinyproxy would start a service; only its program is wanted.
 test-tools:
 	@$(call optional,tinyproxy tinyproxy-bin)
@@ -75,8 +78,9 @@ lint-shell:
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh; \
 	else echo "shellcheck is not installed: the scripts go unread"; fi
 
-bench: setup ## the hit path alone (criterion), then side by side with other caches
+bench: setup bench-tools ## the hit path alone (criterion, counted instructions), then side by side with other caches
 	cargo bench --bench hit_path
+	cargo bench --bench instructions
 	cargo bench --bench large_index
 	cargo bench --bench eviction
 	cargo bench --bench outage
