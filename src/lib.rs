@@ -7,6 +7,8 @@
 //!           proxy::connection                                                                         └─► forward ──┘ (writes, and all the rest: Pingora proxies it)
 //!           proxy::front
 //!
+//! the same head again: proxy::between ─► filter::Repeats ─► memory, or else Pingora as above
+//!
 //! manifest by tag:    tag_table ─► revalidation::plan ─► {fresh | HEAD upstream | stale} ─► choose ─► manifest by digest
 //! manifest by digest: memory ─► disk ─► collapse ─► GET upstream ─► verify ─► publish
 //! blob by digest:     memory ─► disk ─► one fill ─► plan ─► fetch (upstream bodies) ─► window ─► N readers

@@ -60,7 +60,7 @@ pub(crate) fn all(address: SocketAddr, published: &Published) -> Vec<Kind> {
         size_bytes,
         has_body: method == "GET",
         is_fresh: false,
-        requests: 1000,
+        requests: 5000,
         units: 1.0,
         limit_percent: LIMIT_PERCENT,
     };

@@ -51,7 +51,7 @@ use workspace::Workspace;
 
 /// As in Roadstead itself: the bare server, which is this program, must not differ from it in this.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Everything a step measures with.
 struct Bench<'a> {

@@ -107,7 +107,8 @@ pub(crate) fn nginx_cache(
     let Places { address, tls, home, .. } = places;
     let http = format!(
         r#"
-    access_log "{log}" combined;
+    # In batches, as Roadstead writes them.
+    access_log "{log}" combined buffer=64k flush=100ms;
     proxy_cache_path "{cache}" levels=1:2 keys_zone=registry:16m max_size=100g inactive=7d use_temp_path=off;
     upstream registry {{ server {upstream}; keepalive 32; }}
     server {{

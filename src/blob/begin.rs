@@ -55,12 +55,24 @@ pub(super) async fn begin(
     fill: &Fill,
     asked: Asked,
 ) -> Result<Beginning, Error> {
-    // Claimed before upstream is asked for what is missing: nobody takes the left-over away.
-    let staging = stage(blobs, fill).await;
-    let staging = confirmed(blobs, ask, fill, staging).await?;
+    let (mut staging, early) = if asked == Asked::Whole && !blobs.store().is_staged(&fill.digest())
+    {
+        // Nothing lies there: what upstream is asked does not depend on the disk.
+        let (staging, body) = tokio::join!(stage(blobs, fill), get(ask, 0, None));
+        (staging, Some(body))
+    } else {
+        // Claimed before upstream is asked for what is missing: nobody takes the left-over away.
+        (stage(blobs, fill).await, None)
+    };
+    // Another fill may have left something there at that moment; then it is begun with that.
+    let mut early = early.filter(|_| staging.as_ref().is_none_or(|it| it.present().is_empty()));
+    if early.is_none() {
+        staging = confirmed(blobs, ask, fill, staging).await?;
+    }
     let may_be_parts = staging.is_some() && !blobs.is_whole_only(&fill.digest());
     let asked = if may_be_parts { asked } else { Asked::Whole };
     let mut beginning = match asked {
+        Asked::Whole if let Some(body) = early.take() => Beginning::whole(staging, 0, body?),
         Asked::Whole => begin_whole(blobs, ask, fill, staging).await?,
         asked => begin_part(blobs, ask, fill, staging, asked).await?,
     };

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -31,7 +30,7 @@ use crate::{
         Digest,
         range::{Asked, asked},
     },
-    store::{self, Link, LinkKey, SMALL_BYTES, Staging, Store},
+    store::{self, Link, LinkKey, Staging, Store},
     upstream::{self, Failure},
 };
 
@@ -59,9 +58,9 @@ struct Place {
 /// The blobs of every upstream.
 #[derive(Debug)]
 pub struct Blobs {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     settings: config::Fill,
-    fills: Table<Digest, Arc<Fill>>,
+    pub(super) fills: Table<Digest, Arc<Fill>>,
     /// Places for fills that talk to upstream; others wait.
     places: Semaphore,
     /// Memory for all fills together.
@@ -101,15 +100,16 @@ impl Blobs {
         range: Option<&str>,
         must_be_known: bool,
     ) -> Result<Served, Error> {
-        self.admit(ask).await?;
-        if let Some((source, size)) = self.stored(ask.digest).await {
+        let before = self.store.publications();
+        let may_be_stored = self.admit(ask).await?;
+        if may_be_stored && let Some((source, size)) = self.stored(ask.digest).await {
             let feed = self.feed(ask, source);
             return Ok(Served { feed, size: Some(size), outcome: Outcome::Hit });
         }
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let place = self.join(ask, asked(range))?;
+            let place = self.join(ask, asked(range), Some(before).filter(|_| attempts == 1))?;
             let (is_foreign, collapsed) = (place.is_foreign, place.collapsed);
             match started(ask, place.reader, range, must_be_known).await {
                 Ok((source, size)) => {
@@ -125,15 +125,6 @@ impl Blobs {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// The body of a small blob, if it and all that lets it be sent is in memory. Never blocks.
-    pub fn recent(&self, ask: &Ask, key: &LinkKey) -> Option<Bytes> {
-        if !ask.upstream.is_authorised(&ask.caller, &ask.repository) {
-            return None;
-        }
-        self.store.linked_in_memory(key)?;
-        self.store.in_memory(&key.digest)
     }
 
     fn feed(self: &Arc<Self>, ask: &Ask, source: Source) -> Feed {
@@ -153,7 +144,7 @@ impl Blobs {
             Interest { is_whole: true, .. } => Asked::Whole,
             Interest { at, until, .. } => Asked::From(at, until),
         };
-        Ok(Source::Filling(self.join(ask, asked)?.reader))
+        Ok(Source::Filling(self.join(ask, asked, None)?.reader))
     }
 
     /// The blob's length for a HEAD, which never fetches it.
@@ -173,63 +164,14 @@ impl Blobs {
         Ok((size, Outcome::Passed))
     }
 
-    /// A blob known from elsewhere is served only once upstream has said, by a free HEAD, that
-    /// this repository has it too, and has it for this caller.
-    async fn admit(&self, ask: &Ask) -> Result<(), Error> {
-        let authorised = ask.upstream.is_authorised(&ask.caller, &ask.repository);
-        if authorised && self.is_linked(ask).await {
-            return Ok(());
-        }
-        let filling = self.fills.get(&ask.digest);
-        let same_origin = filling.as_ref().is_some_and(|fill| fill.is_from(&ask.origin()));
-        let was_there = same_origin && !self.store.is_unlinked(&ask.link_key());
-        if authorised && was_there {
-            return Ok(());
-        }
-        let known = filling.is_some() || self.store.contains(ask.digest).await.unwrap_or_default();
-        if known || !authorised {
-            let before = ask.upstream.writes();
-            self.head_upstream(ask).await?;
-            ask.upstream.authorise(&ask.caller, &ask.repository);
-            // What was deleted through us since does not come back.
-            self.store.relink_if(&ask.link_key(), || ask.upstream.writes() == before);
-            self.link(ask, Link { media_type: None }).await;
-        }
-        Ok(())
-    }
-
-    async fn head_upstream(&self, ask: &Ask) -> Result<upstream::BlobHead, Error> {
-        Ok(ask.upstream.head_blob(&ask.repository, &ask.digest, &ask.caller).await?)
-    }
-
-    /// A store that can't be read knows nothing: it costs a free HEAD.
-    async fn is_linked(&self, ask: &Ask) -> bool {
-        matches!(self.store.linked(ask.link_key()).await, Ok(Some(_)))
-    }
-
-    /// The stored blob. A store that can't be read has nothing.
-    async fn stored(&self, digest: Digest) -> Option<(Source, u64)> {
-        let small = |body: Bytes| {
-            let size = body.len() as u64;
-            (Source::Memory(body), size)
-        };
-        if let Some(body) = self.store.in_memory(&digest) {
-            return Some(small(body));
-        }
-        let logged = |error: store::Error| {
-            tracing::warn!(%error, %digest, "the store could not be read");
-        };
-        let lease = self.store.get(digest).await.map_err(logged).ok()??;
-        if lease.len() > SMALL_BYTES {
-            let size = lease.len();
-            return Some((Source::Stored(lease), size));
-        }
-        // Reading it checks it; a small blob that went bad on disk is absent from here on.
-        self.store.read(digest, SMALL_BYTES).await.map_err(logged).ok()?.map(small)
-    }
-
-    /// A place at the blob's fill, which is started if there is none.
-    fn join(self: &Arc<Self>, ask: &Ask, asked: Asked) -> Result<Place, Error> {
+    /// A place at the blob's fill, which is started if there is none. `absent_at`: it was looked for
+    /// in the store after so many publications, and not found.
+    fn join(
+        self: &Arc<Self>,
+        ask: &Ask,
+        asked: Asked,
+        absent_at: Option<u64>,
+    ) -> Result<Place, Error> {
         let interest = match asked {
             Asked::Whole => Interest { at: 0, until: None, is_whole: true },
             Asked::From(at, until) => Interest { at, until, is_whole: false },
@@ -249,7 +191,8 @@ impl Blobs {
         let make = || {
             let fill = Fill::new(ask.digest, ask.origin());
             let reader = fill.reader(interest, limit);
-            tokio::spawn(receive::run(Arc::clone(self), ask.clone(), Arc::clone(&fill), asked));
+            let (blobs, ask) = (Arc::clone(self), ask.clone());
+            tokio::spawn(receive::run(blobs, ask, Arc::clone(&fill), asked, absent_at));
             (fill, (reader, false))
         };
         let ((reader, is_foreign), collapsed) = self.fills.join_or_make(ask.digest, join, make);

@@ -20,7 +20,8 @@ use crate::{
 /// Bytes read from upstream at the most before they are handed on; one read brings up to 64 KiB.
 const PIECE_BYTES: usize = 512 * 1024;
 
-/// What a buffer begins with; it grows with what is there.
+/// What a buffer begins with; it grows with what is there. The first bytes of a body are handed on
+/// when there are as many.
 const FIRST_BYTES: usize = 64 * 1024;
 
 /// A part of a blob that a request brings.
@@ -197,9 +198,11 @@ impl Job {
         }
         // An upstream that ignores the range starts at 0: what is there already is passed over.
         let mut at = start;
+        let mut limit = FIRST_BYTES;
         loop {
             let mut buffer = BytesMut::with_capacity(FIRST_BYTES);
-            let cut = gather(&mut body, &mut buffer).await.err();
+            let cut = gather(&mut body, &mut buffer, limit).await.err();
+            limit = (limit * 2).min(PIECE_BYTES);
             let is_end = buffer.is_empty() && cut.is_none();
             let mut piece = buffer.freeze();
             let left = self.claim.end().saturating_sub(at);
@@ -208,6 +211,9 @@ impl Job {
             self.lane.take(at, &piece).await?;
             at += piece.len() as u64;
             self.claim.advance(at);
+            // A reader that this woke is next on this very thread, where no other can take it: it
+            // would wait for as long as upstream has more.
+            tokio::task::yield_now().await;
             match cut {
                 Some(failure) => return Ok(Received::Cut(failure)),
                 None if is_end && at < self.claim.at() => {
@@ -234,11 +240,11 @@ impl Job {
     }
 }
 
-/// Waits for the next bytes and takes what else is there already: fewer, larger pieces wake writer
+/// Waits for the next bytes and takes what else is there already, up to `limit`: fewer, larger pieces wake writer
 /// and readers less often. An empty buffer is the end; bytes may come with a failure.
-async fn gather(body: &mut Body, buffer: &mut BytesMut) -> Result<(), Failure> {
+async fn gather(body: &mut Body, buffer: &mut BytesMut, limit: usize) -> Result<(), Failure> {
     let mut count = body.append_to(buffer).await?;
-    while count > 0 && buffer.len() < PIECE_BYTES {
+    while count > 0 && buffer.len() < limit {
         count = tokio::select! {
             biased;
             count = body.append_to(buffer) => count?,

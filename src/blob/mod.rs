@@ -15,6 +15,7 @@ mod reader;
 mod receive;
 mod serving;
 mod started;
+mod stored;
 mod table;
 mod types;
 mod window;

@@ -110,10 +110,17 @@ impl Drop for Active<'_> {
     }
 }
 
-/// Runs a fill to its end and leaves the table of fills as it should be.
-pub(super) async fn run(blobs: Arc<Blobs>, ask: Ask, fill: Arc<Fill>, asked: Asked) {
+/// Runs a fill to its end and leaves the table of fills as it should be. The blob was not stored
+/// when there were `absent_at` publications.
+pub(super) async fn run(
+    blobs: Arc<Blobs>,
+    ask: Ask,
+    fill: Arc<Fill>,
+    asked: Asked,
+    absent_at: Option<u64>,
+) {
     let running = Running { blobs: Arc::clone(&blobs), fill: Arc::clone(&fill) };
-    let ending = match receive(&blobs, &ask, &fill, asked).await {
+    let ending = match receive(&blobs, &ask, &fill, asked, absent_at).await {
         Ok(ending) => ending,
         Err(error) => Ending::Failed(error),
     };
@@ -138,14 +145,16 @@ async fn receive(
     ask: &Ask,
     fill: &Arc<Fill>,
     asked: Asked,
+    absent_at: Option<u64>,
 ) -> Result<Ending, Error> {
     let mut active = Some(Active::wait(blobs).await?);
     if blobs.is_left(fill) {
         // All who wanted it have left while it waited for its turn.
         return Ok(Ending::Abandoned);
     }
-    if let Ok(Some(lease)) = blobs.store().get(fill.digest()).await {
-        // Whoever asked had looked before the last fill ended.
+    // Whoever asked may have looked before the last fill ended.
+    let is_absent = absent_at == Some(blobs.store().publications());
+    if !is_absent && let Ok(Some(lease)) = blobs.store().get(fill.digest()).await {
         fill.store(lease.map().clone(), Coverage::prefix(lease.len()));
         fill.begin(Some(lease.len()));
         fill.verified();

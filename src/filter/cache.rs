@@ -127,7 +127,7 @@ impl Cache {
         let outlook = target.upstream.outlook();
         context.left = outlook.left.map(|(left, _)| left);
         // As upstream says it, so that a cache behind this one knows too.
-        if let Some([limit, remaining]) = outlook.headers {
+        if let Some([limit, remaining]) = outlook.headers.clone() {
             answer.headers.insert(LIMIT.clone(), limit);
             answer.headers.insert(REMAINING.clone(), remaining);
         }

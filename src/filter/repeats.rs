@@ -251,7 +251,7 @@ impl Repeats {
             client,
             status: hit(left),
             age: served.validated.map(|validated| age(validated, now)),
-            limits: outlook.headers,
+            limits: outlook.headers.clone(),
             left: outlook.left.map(|(left, _)| left),
             body: manifest.body,
         })

@@ -7,6 +7,7 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
@@ -20,7 +21,6 @@ use std::{
 use bytes::Bytes;
 use http::Method;
 use pingora::server::ShutdownWatch;
-use std::collections::HashMap;
 use tokio::{
     io::{AsyncWrite, ReadBuf},
     sync::{Notify, futures::Notified},
@@ -29,8 +29,8 @@ use tokio::{
 
 use super::{
     clock,
-    connection::Guarded,
     drain::{Counted, Drain},
+    guarded::Guarded,
     log::{self, Line, number},
     millis,
 };

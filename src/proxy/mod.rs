@@ -10,6 +10,7 @@ mod drain;
 mod entrance;
 mod forward;
 mod front;
+mod guarded;
 mod log;
 mod respond;
 mod send;
@@ -155,7 +156,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         _: &mut Journey,
     ) -> pingora::Result<()> {
-        connection::head_is_read(session);
+        guarded::head_is_read(session);
         // Only where client and version keep the connection at all; 0 would mean for ever.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.downstream.keepalive.as_secs().max(1)));

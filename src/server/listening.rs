@@ -28,8 +28,9 @@ use tokio::sync::watch;
 
 use crate::config::{Address, Config, Listen};
 
-/// Large enough for a request's head; a connection that waits holds no more.
-const READ_BUFFER_BYTES: usize = 4096;
+/// A connection that waits holds it. Whoever reads a head or a body has a larger one and passes
+/// this by.
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// Large enough for the head and body of most manifests, so that they leave in one write; larger
 /// bodies pass the buffer by.

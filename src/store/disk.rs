@@ -72,6 +72,7 @@ impl Store {
             unlinked: Cache::builder().max_capacity(UNLINKED).time_to_live(UNLINKED_FOR).build(),
             health,
             evicting: Mutex::default(),
+            publications: AtomicU64::new(0),
             adopting: Mutex::default(),
             strays: AtomicU64::new(0),
             has_strays: AtomicBool::new(false),

@@ -49,8 +49,14 @@ impl Memory {
         }
     }
 
-    pub(super) fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.bodies.get(digest).map(|entry| entry.body.clone())
+    /// A body, and whether its recency is to be written down: once a minute for one that is used.
+    pub(super) fn get(&self, digest: &Digest) -> Option<(Bytes, bool)> {
+        let entry = self.bodies.get(digest)?;
+        Some((entry.body.clone(), entry.needs_touch(self.started.elapsed().as_secs())))
+    }
+
+    pub(super) fn contains(&self, digest: &Digest) -> bool {
+        self.bodies.contains_key(digest)
     }
 
     pub(super) fn insert(&self, digest: Digest, body: Bytes) {
@@ -61,16 +67,15 @@ impl Memory {
     pub(super) fn remove(&self, digest: &Digest) {
         self.bodies.invalidate(digest);
     }
+}
 
-    /// True once a minute for an entry that is used.
-    pub(super) fn needs_touch(&self, digest: &Digest) -> bool {
-        let Some(entry) = self.bodies.get(digest) else {
-            return false;
-        };
-        let now = self.started.elapsed().as_secs();
-        let last = entry.touched.load(Ordering::Relaxed);
+// === impl Entry ===
+
+impl Entry {
+    fn needs_touch(&self, now: u64) -> bool {
+        let last = self.touched.load(Ordering::Relaxed);
         now >= last + TOUCH_EVERY.as_secs()
-            && entry
+            && self
                 .touched
                 .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()

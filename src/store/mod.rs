@@ -144,6 +144,8 @@ pub struct Store {
     health: Arc<Health>,
     /// One eviction round at a time: two would race for the same victims.
     evicting: Mutex<()>,
+    /// How often something was published.
+    publications: AtomicU64,
     /// Files that are being looked at, to be adopted.
     adopting: Mutex<HashSet<Digest>>,
     /// Bytes of files that the index misses and that are not adopted yet.

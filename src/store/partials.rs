@@ -88,6 +88,11 @@ impl Partials {
         matches!(self.lock().of.get(digest), Some(State::Claimed))
     }
 
+    /// True while somebody writes `digest`, or a left-over of it lies there.
+    pub(super) fn is_known(&self, digest: &Digest) -> bool {
+        self.lock().of.contains_key(digest)
+    }
+
     /// True while anything is being written.
     pub(super) fn has_writers(&self) -> bool {
         self.lock().of.values().any(|state| matches!(state, State::Claimed))

@@ -17,8 +17,8 @@ use crate::{metrics, protocol::Digest};
 impl Store {
     /// A published body of up to [`super::SMALL_BYTES`], if it is in memory already.
     pub fn in_memory(&self, digest: &Digest) -> Option<Bytes> {
-        let body = self.memory.get(digest)?;
-        if self.memory.needs_touch(digest) {
+        let (body, needs_touch) = self.memory.get(digest)?;
+        if needs_touch {
             self.touch(*digest);
         }
         Some(body)
@@ -74,7 +74,7 @@ impl Store {
 
     /// True when `digest` is published. Reads the index.
     pub async fn contains(self: &Arc<Self>, digest: Digest) -> Result<bool, Error> {
-        if self.memory.get(&digest).is_some() || self.open.get(&digest).is_some() {
+        if self.memory.contains(&digest) || self.open.get(&digest).is_some() {
             return Ok(true);
         }
         self.lookup(move |store| match store.index().and_then(|index| index.blob(&digest)) {

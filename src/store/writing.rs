@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -106,6 +106,17 @@ impl Store {
         self.publish(staging, kind)
     }
 
+    /// How often something was published by now. What was not there at some count is not there as
+    /// long as the count stays, whoever has published it meanwhile having said so.
+    pub fn publications(&self) -> u64 {
+        self.publications.load(Ordering::Acquire)
+    }
+
+    /// Whether a staged file of `digest` lies there, or is being written.
+    pub fn is_staged(&self, digest: &Digest) -> bool {
+        self.partials.is_known(digest)
+    }
+
     /// Opens the staged file of `digest`, the left-over one if there is one. Blocks.
     pub fn stage(self: &Arc<Self>, digest: Digest) -> Result<Staging, Error> {
         if self.health.is_failing() {
@@ -137,6 +148,7 @@ impl Store {
                 return Err(error.into());
             }
         }
+        self.publications.fetch_add(1, Ordering::Release);
         if let Err(error) = self.layout.settle(&digest) {
             let error = self.failed("sync a folder", error);
             tracing::warn!(%digest, %error, "a power cut now may cost what was just published");

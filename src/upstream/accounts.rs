@@ -5,7 +5,10 @@
 //! asked anonymously, if that is allowed.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -64,7 +67,9 @@ pub(super) struct Accounts {
     denied: Cache<(String, Repository), ()>,
     settled: Arc<Notify>,
     /// As of the last answer: every request of a client asks for it.
-    outlook: Mutex<Outlook>,
+    /// Read by every answer, written when upstream says something new.
+    outlook: RwLock<Arc<Outlook>>,
+    spares: AtomicBool,
 }
 
 /// What all accounts together have left.
@@ -93,18 +98,18 @@ impl Accounts {
             credentials.accounts.iter().cloned().map(|config| account(Some(config))).collect();
         let anonymous = (named.is_empty() || credentials.anonymous).then(|| account(None));
         let denied = Cache::builder().max_capacity(DENIED).time_to_live(DENIED_FOR).build();
-        let outlook = Mutex::default();
-        Self { named, anonymous, budget: budget.clone(), denied, settled, outlook }
+        let (outlook, spares) = (RwLock::default(), AtomicBool::default());
+        Self { named, anonymous, budget: budget.clone(), denied, settled, outlook, spares }
     }
 
     /// What all together have left, as of the last answer.
-    pub(super) fn outlook(&self) -> Outlook {
-        self.outlook.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn outlook(&self) -> Arc<Outlook> {
+        Arc::clone(&self.outlook.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the budget is to be spared, as of the last answer.
     pub(super) fn spares(&self) -> bool {
-        self.outlook.lock().unwrap_or_else(PoisonError::into_inner).is_sparing
+        self.spares.load(Ordering::Relaxed)
     }
 
     /// Looks at what was said since.
@@ -120,7 +125,8 @@ impl Accounts {
             })
         });
         let outlook = Outlook { left, is_sparing: self.is_sparing(now), headers };
-        *self.outlook.lock().unwrap_or_else(PoisonError::into_inner) = outlook;
+        self.spares.store(outlook.is_sparing, Ordering::Relaxed);
+        *self.outlook.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(outlook);
     }
 
     /// All of them, those with a login first.

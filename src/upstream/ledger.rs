@@ -5,7 +5,7 @@ use std::{
     hash::Hash,
     net::IpAddr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -23,8 +23,8 @@ const ENTRIES: usize = 10_000;
 pub struct Ledger {
     spent: AtomicU64,
     saved: AtomicU64,
-    repositories: Mutex<Book<Repository>>,
-    clients: Mutex<Book<IpAddr>>,
+    repositories: RwLock<Book<Repository>>,
+    clients: RwLock<Book<IpAddr>>,
 }
 
 /// Pulls: requests that the registry counted, and those of clients that cost none.
@@ -48,8 +48,15 @@ pub struct Entry {
 
 #[derive(Debug)]
 struct Book<K> {
-    tallies: HashMap<K, Tally>,
+    tallies: HashMap<K, Counts>,
     others: Tally,
+}
+
+/// A tally that readers of the book may add to.
+#[derive(Debug, Default)]
+struct Counts {
+    spent: AtomicU64,
+    saved: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,18 +88,18 @@ impl Ledger {
 
     /// The repositories that spent most, `most` of them.
     pub fn repositories(&self, most: usize) -> Vec<Entry> {
-        lock(&self.repositories).top(most)
+        read(&self.repositories, |book| book.top(most))
     }
 
     /// The clients that spent most.
     pub fn clients(&self, most: usize) -> Vec<Entry> {
-        lock(&self.clients).top(most)
+        read(&self.clients, |book| book.top(most))
     }
 
     fn enter(&self, what: What, repository: &Repository, client: Option<IpAddr>) {
-        lock(&self.repositories).enter(what, repository);
+        enter(&self.repositories, what, repository);
         if let Some(client) = client {
-            lock(&self.clients).enter(what, &client);
+            enter(&self.clients, what, &client);
         }
     }
 }
@@ -106,28 +113,24 @@ impl<K> Default for Book<K> {
 }
 
 impl<K: Clone + Eq + Hash + ToString> Book<K> {
-    fn enter(&mut self, what: What, key: &K) {
-        if let Some(tally) = self.tallies.get_mut(key) {
-            tally.add(what);
-            return;
-        }
-        if self.tallies.len() >= ENTRIES {
+    /// A line for `key`, which had none a moment ago.
+    fn open(&mut self, what: What, key: &K) {
+        if !self.tallies.contains_key(key) && self.tallies.len() >= ENTRIES {
             self.make_room();
         }
-        let mut tally = Tally::default();
-        tally.add(what);
-        self.tallies.insert(key.clone(), tally);
+        self.tallies.entry(key.clone()).or_default().add(what);
     }
 
     /// Counts the quieter half together.
     fn make_room(&mut self) {
-        let mut sums: Vec<_> = self.tallies.values().map(|tally| tally.rank()).collect();
+        let mut sums: Vec<_> = self.tallies.values().map(|counts| counts.tally().rank()).collect();
         let middle = sums.len() / 2;
         let (_, median, _) = sums.select_nth_unstable(middle);
         let median = *median;
         let others = &mut self.others;
         let mut to_go = middle;
-        self.tallies.retain(|_, tally| {
+        self.tallies.retain(|_, counts| {
+            let tally = counts.tally();
             let goes = to_go > 0 && tally.rank() <= median;
             if goes {
                 to_go -= 1;
@@ -139,11 +142,11 @@ impl<K: Clone + Eq + Hash + ToString> Book<K> {
     }
 
     fn top(&self, most: usize) -> Vec<Entry> {
-        let mut all: Vec<_> = self.tallies.iter().collect();
+        let mut all: Vec<_> =
+            self.tallies.iter().map(|(key, counts)| (key, counts.tally())).collect();
         all.sort_by_cached_key(|(key, tally)| (std::cmp::Reverse(tally.rank()), key.to_string()));
-        let entry = |(key, tally): (&K, &Tally)| Entry { name: key.to_string(), tally: *tally };
-        let mut top: Vec<_> =
-            all.iter().take(most).map(|(key, tally)| entry((key, tally))).collect();
+        let entry = |(key, tally): &(&K, Tally)| Entry { name: key.to_string(), tally: *tally };
+        let mut top: Vec<_> = all.iter().take(most).map(entry).collect();
         let rest = all.iter().skip(most).fold(self.others, |sum, (_, tally)| Tally {
             spent: sum.spent + tally.spent,
             saved: sum.saved + tally.saved,
@@ -155,24 +158,41 @@ impl<K: Clone + Eq + Hash + ToString> Book<K> {
     }
 }
 
+// === impl Counts ===
+
+impl Counts {
+    fn add(&self, what: What) {
+        match what {
+            What::Spent => self.spent.fetch_add(1, Ordering::Relaxed),
+            What::Saved => self.saved.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+
+    fn tally(&self) -> Tally {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally { spent: load(&self.spent), saved: load(&self.saved) }
+    }
+}
+
 // === impl Tally ===
 
 impl Tally {
-    fn add(&mut self, what: What) {
-        match what {
-            What::Spent => self.spent += 1,
-            What::Saved => self.saved += 1,
-        }
-    }
-
     /// Spending comes first.
     fn rank(&self) -> (u64, u64) {
         (self.spent, self.saved)
     }
 }
 
-fn lock<T>(book: &Mutex<T>) -> MutexGuard<'_, T> {
-    book.lock().unwrap_or_else(PoisonError::into_inner)
+/// Adds to a line; those that are there already are added to side by side.
+fn enter<K: Clone + Eq + Hash + ToString>(book: &RwLock<Book<K>>, what: What, key: &K) {
+    let is_there = read(book, |book| book.tallies.get(key).map(|counts| counts.add(what)));
+    if is_there.is_none() {
+        book.write().unwrap_or_else(PoisonError::into_inner).open(what, key);
+    }
+}
+
+fn read<T, R>(book: &RwLock<T>, look: impl FnOnce(&T) -> R) -> R {
+    look(&book.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 #[cfg(test)]
@@ -210,7 +230,7 @@ mod tests {
         for n in 0..count {
             ledger.spend(&repository(&format!("library/i{n}")), None);
         }
-        assert!(lock(&ledger.repositories).tallies.len() <= ENTRIES);
+        assert!(read(&ledger.repositories, |book| book.tallies.len()) <= ENTRIES);
         let all = ledger.repositories(usize::MAX);
         assert_eq!(all[0].name, "library/loud");
         assert_eq!(all.iter().map(|entry| entry.tally.spent).sum::<u64>(), count + 2);

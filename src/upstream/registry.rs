@@ -141,7 +141,7 @@ impl Upstream {
     }
 
     /// What is left to all accounts together, as of upstream's last answer.
-    pub fn outlook(&self) -> Outlook {
+    pub fn outlook(&self) -> Arc<Outlook> {
         self.talk().accounts.outlook()
     }
 

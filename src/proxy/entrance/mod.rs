@@ -126,7 +126,8 @@ impl ServerApp for Entrance {
         let _place = self.connections.place()?;
         let stream = match self.door.is_open() {
             true => stream,
-            false => self.enter(stream, shutdown).await?,
+            // Boxed, so that it costs nothing once it is over.
+            false => Box::pin(self.enter(stream, shutdown)).await?,
         };
         self.connections.serve(stream, shutdown).await
     }

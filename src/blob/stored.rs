@@ -1,0 +1,80 @@
+//! Blobs in the store, and for whom they are.
+
+use bytes::Bytes;
+
+use super::{Ask, Blobs, Error, Source};
+use crate::{
+    protocol::Digest,
+    store::{self, Link, LinkKey, SMALL_BYTES},
+    upstream,
+};
+
+// === impl Blobs ===
+
+impl Blobs {
+    /// The body of a small blob, if it and all that lets it be sent is in memory. Never blocks.
+    pub fn recent(&self, ask: &Ask, key: &LinkKey) -> Option<Bytes> {
+        if !ask.upstream.is_authorised(&ask.caller, &ask.repository) {
+            return None;
+        }
+        self.store.linked_in_memory(key)?;
+        self.store.in_memory(&key.digest)
+    }
+
+    /// A blob known from elsewhere is served only once upstream has said, by a free HEAD, that
+    /// this repository has it too, and has it for this caller. False if it is known not to be stored.
+    pub(super) async fn admit(&self, ask: &Ask) -> Result<bool, Error> {
+        let authorised = ask.upstream.is_authorised(&ask.caller, &ask.repository);
+        if authorised && self.is_linked(ask).await {
+            return Ok(true);
+        }
+        let filling = self.fills.get(&ask.digest);
+        let same_origin = filling.as_ref().is_some_and(|fill| fill.is_from(&ask.origin()));
+        let was_there = same_origin && !self.store.is_unlinked(&ask.link_key());
+        if authorised && was_there {
+            return Ok(true);
+        }
+        let contained = self.store.contains(ask.digest).await;
+        let known = filling.is_some() || *contained.as_ref().unwrap_or(&false);
+        if known || !authorised {
+            let before = ask.upstream.writes();
+            self.head_upstream(ask).await?;
+            ask.upstream.authorise(&ask.caller, &ask.repository);
+            // What was deleted through us since does not come back.
+            self.store.relink_if(&ask.link_key(), || ask.upstream.writes() == before);
+            self.link(ask, Link { media_type: None }).await;
+        }
+        // What can't be read may be there.
+        Ok(filling.is_some() || contained.unwrap_or(true))
+    }
+
+    pub(super) async fn head_upstream(&self, ask: &Ask) -> Result<upstream::BlobHead, Error> {
+        Ok(ask.upstream.head_blob(&ask.repository, &ask.digest, &ask.caller).await?)
+    }
+
+    /// A store that can't be read knows nothing: it costs a free HEAD.
+    async fn is_linked(&self, ask: &Ask) -> bool {
+        matches!(self.store.linked(ask.link_key()).await, Ok(Some(_)))
+    }
+
+    /// The stored blob. A store that can't be read has nothing.
+    pub(super) async fn stored(&self, digest: Digest) -> Option<(Source, u64)> {
+        let small = |body: Bytes| {
+            let size = body.len() as u64;
+            (Source::Memory(body), size)
+        };
+        if let Some(body) = self.store.in_memory(&digest) {
+            return Some(small(body));
+        }
+        let logged = |error: store::Error| {
+            tracing::warn!(%error, %digest, "the store could not be read");
+        };
+        let lease = self.store.get(digest).await.map_err(logged).ok()??;
+        if lease.len() > SMALL_BYTES {
+            let size = lease.len();
+            return Some((Source::Stored(lease), size));
+        }
+        // Reading it checks it; a small blob that went bad on disk is absent from here on.
+        self.store.read(digest, SMALL_BYTES).await.map_err(logged).ok()?.map(small)
+    }
+}
