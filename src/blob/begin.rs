@@ -65,7 +65,10 @@ pub(super) async fn begin(
         (stage(blobs, fill).await, None)
     };
     // Another fill may have left something there at that moment; then it is begun with that.
-    let mut early = early.filter(|_| staging.as_ref().is_none_or(|it| it.present().is_empty()));
+    let mut early = early.filter(|_| {
+        let is_new = |it: &Staging| it.present().is_empty() && it.total().is_none();
+        staging.as_ref().is_none_or(is_new)
+    });
     if early.is_none() {
         staging = confirmed(blobs, ask, fill, staging).await?;
     }

@@ -102,14 +102,16 @@ impl Blobs {
     ) -> Result<Served, Error> {
         let before = self.store.publications();
         let may_be_stored = self.admit(ask).await?;
-        if may_be_stored && let Some((source, size)) = self.stored(ask.digest).await {
+        let stored = if may_be_stored { self.stored(ask.digest).await } else { Ok(None) };
+        let absent_at = stored.is_ok().then_some(before);
+        if let Ok(Some((source, size))) = stored {
             let feed = self.feed(ask, source);
             return Ok(Served { feed, size: Some(size), outcome: Outcome::Hit });
         }
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let place = self.join(ask, asked(range), Some(before).filter(|_| attempts == 1))?;
+            let place = self.join(ask, asked(range), absent_at.filter(|_| attempts == 1))?;
             let (is_foreign, collapsed) = (place.is_foreign, place.collapsed);
             match started(ask, place.reader, range, must_be_known).await {
                 Ok((source, size)) => {
@@ -137,7 +139,7 @@ impl Blobs {
         ask: &Ask,
         interest: Interest,
     ) -> Result<Source, Error> {
-        if let Some((source, _)) = self.stored(ask.digest).await {
+        if let Ok(Some((source, _))) = self.stored(ask.digest).await {
             return Ok(source);
         }
         let asked = match interest {
@@ -150,7 +152,7 @@ impl Blobs {
     /// The blob's length for a HEAD, which never fetches it.
     pub async fn describe(self: &Arc<Self>, ask: &Ask) -> Result<(u64, Outcome), Error> {
         self.admit(ask).await?;
-        if let Some((_, size)) = self.stored(ask.digest).await {
+        if let Ok(Some((_, size))) = self.stored(ask.digest).await {
             return Ok((size, Outcome::Hit));
         }
         let filling = self.fills.get(&ask.digest).and_then(|fill| fill.total());

@@ -198,11 +198,15 @@ impl Job {
         }
         // An upstream that ignores the range starts at 0: what is there already is passed over.
         let mut at = start;
-        let mut limit = FIRST_BYTES;
+        let (mut limit, mut room) = (FIRST_BYTES, FIRST_BYTES);
         loop {
-            let mut buffer = BytesMut::with_capacity(FIRST_BYTES);
+            let mut buffer = BytesMut::with_capacity(room);
             let cut = gather(&mut body, &mut buffer, limit).await.err();
+            let is_full = buffer.len() >= limit;
             limit = (limit * 2).min(PIECE_BYTES);
+            // An upstream that fills them gets large buffers at once; of others these would be held
+            // for little.
+            room = if is_full { limit } else { FIRST_BYTES };
             let is_end = buffer.is_empty() && cut.is_none();
             let mut piece = buffer.freeze();
             let left = self.claim.end().saturating_sub(at);

@@ -57,24 +57,29 @@ impl Blobs {
         matches!(self.store.linked(ask.link_key()).await, Ok(Some(_)))
     }
 
-    /// The stored blob. A store that can't be read has nothing.
-    pub(super) async fn stored(&self, digest: Digest) -> Option<(Source, u64)> {
+    /// The stored blob; an error, which is logged, where that can't be told.
+    pub(super) async fn stored(
+        &self,
+        digest: Digest,
+    ) -> Result<Option<(Source, u64)>, store::Error> {
         let small = |body: Bytes| {
             let size = body.len() as u64;
             (Source::Memory(body), size)
         };
         if let Some(body) = self.store.in_memory(&digest) {
-            return Some(small(body));
+            return Ok(Some(small(body)));
         }
-        let logged = |error: store::Error| {
+        let logged = |error: &store::Error| {
             tracing::warn!(%error, %digest, "the store could not be read");
         };
-        let lease = self.store.get(digest).await.map_err(logged).ok()??;
+        let Some(lease) = self.store.get(digest).await.inspect_err(logged)? else {
+            return Ok(None);
+        };
         if lease.len() > SMALL_BYTES {
             let size = lease.len();
-            return Some((Source::Stored(lease), size));
+            return Ok(Some((Source::Stored(lease), size)));
         }
         // Reading it checks it; a small blob that went bad on disk is absent from here on.
-        self.store.read(digest, SMALL_BYTES).await.map_err(logged).ok()?.map(small)
+        Ok(self.store.read(digest, SMALL_BYTES).await.inspect_err(logged)?.map(small))
     }
 }

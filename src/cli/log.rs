@@ -16,6 +16,8 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::proxy::AccessLines;
+
 /// How long an access line may wait.
 const DELAY: Duration = Duration::from_millis(100);
 
@@ -61,10 +63,15 @@ impl<W: Write + Send + 'static> Log<W> {
         std::thread::Builder::new().name("log".to_owned()).spawn(move || shared.keep_up())?;
         Ok(())
     }
+}
 
-    /// Takes a line that may wait.
-    pub(super) fn enter(&self, line: &[u8]) {
+impl<W: Write + Send> AccessLines for Log<W> {
+    fn take(&self, line: &[u8]) {
         self.0.enter(line);
+    }
+
+    fn flush(&self) {
+        self.0.write(b"");
     }
 }
 
@@ -103,9 +110,8 @@ impl<W: Write> Shared<W> {
         let was_empty = batch.is_empty();
         batch.extend_from_slice(line);
         if batch.len() >= FULL_BYTES {
-            let full = std::mem::take(&mut *batch);
             drop(batch);
-            self.put(&full);
+            self.write(b"");
         } else if was_empty {
             drop(batch);
             *lock(&self.waits) = true;
@@ -115,18 +121,16 @@ impl<W: Write> Shared<W> {
 
     /// Writes what waits, and then `line`.
     fn write(&self, line: &[u8]) {
+        // First: what another thread has taken out of the batches is written by then.
+        let mut out = lock(&self.out);
         let mut waiting = Vec::new();
         for batch in &self.batches {
             waiting.append(&mut lock(batch));
         }
         let mut all = in_order(&waiting);
         all.extend_from_slice(line);
-        self.put(&all);
-    }
-
-    /// A log that can't be written must not keep anybody from being served.
-    fn put(&self, lines: &[u8]) {
-        let _ = lock(&self.out).write_all(lines);
+        // A log that can't be written must not keep anybody from being served.
+        let _ = out.write_all(&all);
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder is less than what it was divided by")]
@@ -205,7 +209,7 @@ mod tests {
         let (log, written) = log();
         log.keep_up().unwrap();
         for line in ["a\n", "b\n"] {
-            log.enter(line.as_bytes());
+            log.take(line.as_bytes());
         }
         let mut all = String::new();
         while all.len() < 4 {
@@ -220,7 +224,7 @@ mod tests {
         for (thread, line) in ["3 access\n", "1 of another\n", "2 of a third\n"].iter().enumerate()
         {
             let log = log.clone();
-            let enter = move || log.enter(line.as_bytes());
+            let enter = move || log.take(line.as_bytes());
             std::thread::Builder::new()
                 .name(thread.to_string())
                 .spawn(enter)
@@ -237,7 +241,7 @@ mod tests {
     #[test]
     fn a_full_batch_does_not_wait() {
         let (log, written) = log();
-        log.enter(&[b'x'; FULL_BYTES]);
+        log.take(&[b'x'; FULL_BYTES]);
         assert_eq!(written.try_recv().unwrap().len(), FULL_BYTES);
     }
 }

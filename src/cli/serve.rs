@@ -79,8 +79,8 @@ impl Serve {
         match self.log_format {
             // On a terminal they have colours.
             LogFormat::Text if is_terminal => {}
-            LogFormat::Text => drop(take_access_lines(Format::Text, move |line| lines.enter(line))),
-            LogFormat::Json => drop(take_access_lines(Format::Json, move |line| lines.enter(line))),
+            LogFormat::Text => drop(take_access_lines(Format::Text, lines)),
+            LogFormat::Json => drop(take_access_lines(Format::Json, lines)),
         }
         Ok(())
     }

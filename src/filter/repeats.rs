@@ -83,8 +83,8 @@ pub struct Repeat {
     pub path: String,
     /// The headers of its answer that stay, as HTTP/1.1 has them.
     pub headers: Vec<u8>,
-    /// Counts such answers.
-    pub answers: IntCounter,
+    kind: &'static str,
+    answers: IntCounter,
     /// Counts the bytes of their bodies.
     pub bytes: IntCounter,
 }
@@ -194,6 +194,7 @@ impl Repeats {
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
             headers: staying(answer),
+            kind: context.kind(),
             answers: metrics::REQUESTS.with_label_values(&labels),
             bytes: metrics::RESPONSE_BYTES.with_label_values(&[upstream, context.kind()]),
         };
@@ -255,6 +256,20 @@ impl Repeats {
             left: outlook.left.map(|(left, _)| left),
             body: manifest.body,
         })
+    }
+}
+
+// === impl Repeat ===
+
+impl Repeat {
+    /// Counts an answer to it: 200, or what became of that.
+    pub fn count(&self, status: u16) {
+        if status == 200 {
+            return self.answers.inc();
+        }
+        let (method, status) = (self.method.as_str(), status.to_string());
+        let labels = [&self.upstream, self.kind, method, &status, "hit"];
+        metrics::REQUESTS.with_label_values(&labels).inc();
     }
 }
 

@@ -7,13 +7,8 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     future::poll_fn,
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
 };
@@ -23,7 +18,7 @@ use http::Method;
 use pingora::server::ShutdownWatch;
 use tokio::{
     io::{AsyncWrite, ReadBuf},
-    sync::{Notify, futures::Notified},
+    sync::futures::Notified,
     time::{Sleep, sleep},
 };
 
@@ -31,6 +26,7 @@ use super::{
     clock,
     drain::{Counted, Drain},
     guarded::Guarded,
+    idle::{Idle, Place},
     log::{self, Line, number},
     millis,
 };
@@ -68,24 +64,12 @@ pub(super) struct Between<'a> {
     pub(super) keepalive: Duration,
 }
 
-/// Connections that may be closed because nothing goes on there.
-#[derive(Debug, Default)]
-pub(super) struct Idle {
-    is_closed: AtomicBool,
-    all: Mutex<(u64, HashMap<u64, Arc<Notify>>)>,
-}
-
-/// One of them, while it lives.
-pub(super) struct Place<'a> {
-    idle: &'a Idle,
-    number: u64,
-    closes: Arc<Notify>,
-}
-
 /// A wait.
 struct Wait<'a, 'b> {
     between: &'a Between<'b>,
     stream: &'a mut Guarded,
+    /// What is there is answered, and then the connection ends.
+    is_last: bool,
     since: Instant,
     patience: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -96,17 +80,22 @@ struct Wait<'a, 'b> {
 struct Sending {
     head: Vec<u8>,
     body: Bytes,
+    /// What it took before.
+    taken: usize,
+    /// What it has taken of this.
     at: usize,
     sent: Sent,
     /// A stop waits for it.
-    _under_way: Counted,
+    under_way: Counted,
 }
 
 /// An answer, for the books.
 struct Sent {
     again: Again,
     started: Instant,
-    bytes: usize,
+    head_bytes: usize,
+    /// The body's.
+    size: usize,
 }
 
 /// Buffers for what is done at one go.
@@ -129,12 +118,11 @@ impl Between<'_> {
         let mut closes = pin!(place.closes.notified());
         // From here on no notice is missed, and before it the flag was looked at or will be.
         closes.as_mut().enable();
-        if self.idle.is_closed.load(Ordering::Acquire) {
-            return Next::End;
-        }
+        let is_last = self.idle.is_closed();
         let since = Instant::now();
         let patience = if is_new { self.first } else { self.keepalive };
-        let mut wait = Wait { between: self, stream, since, patience, timer: None, sending: None };
+        let mut wait =
+            Wait { between: self, stream, is_last, since, patience, timer: None, sending: None };
         poll_fn(|cx| wait.poll(cx, closes.as_mut())).await
     }
 }
@@ -147,7 +135,7 @@ impl Wait<'_, '_> {
         if next.is_ready() || self.sending.is_some() {
             return next.map(|result| result.unwrap_or(Next::End));
         }
-        if closes.poll(cx).is_ready() {
+        if self.is_last || closes.poll(cx).is_ready() {
             return Poll::Ready(Next::End);
         }
         self.poll_idle(cx)
@@ -177,10 +165,11 @@ impl Wait<'_, '_> {
             metrics::REPEATED_ANSWERS.inc();
             scratch.write.clear();
             let body = head_of(&again, now, &mut scratch.write);
-            let bytes = if again.repeat.method == Method::HEAD { 0 } else { again.body.len() };
-            let sent = Sent { again, started, bytes };
+            let size = if again.repeat.method == Method::HEAD { 0 } else { again.body.len() };
+            let head_bytes = scratch.write.len() + body.len() - size;
+            let sent = Sent { again, started, head_bytes, size };
             self.send(cx, &scratch.write, body, sent)?;
-            self.since = started;
+            self.since = Instant::now();
             if self.patience != self.between.keepalive {
                 (self.patience, self.timer) = (self.between.keepalive, None);
             }
@@ -189,8 +178,11 @@ impl Wait<'_, '_> {
 
     fn again(&self, head: &[u8], now: SystemTime) -> Option<Again> {
         let origin = self.between.origin.as_ref()?;
-        let again = self.between.repeats.again(head, origin, now)?;
-        (!*self.between.shutdown.borrow()).then_some(again)
+        // What is answered is counted, so this comes first.
+        if *self.between.shutdown.borrow() {
+            return None;
+        }
+        self.between.repeats.again(head, origin, now)
     }
 
     /// Sends as much as the client takes at once, and keeps the rest.
@@ -204,39 +196,45 @@ impl Wait<'_, '_> {
         let mut at = 0;
         while let Some(rest) = head.get(at..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut *self.stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return sent.fail(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(0)) => return sent.fail(at, std::io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => at += count,
-                Poll::Ready(Err(error)) => return sent.fail(error),
+                Poll::Ready(Err(error)) => return sent.fail(at, error),
                 Poll::Pending => break,
             }
         }
         if at == head.len() && body.is_empty() {
             match Pin::new(&mut *self.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
-                    sent.enter(None);
+                    sent.enter(at, None);
                     return Ok(());
                 }
-                Poll::Ready(Err(error)) => return sent.fail(error),
+                Poll::Ready(Err(error)) => return sent.fail(at, error),
                 Poll::Pending => {}
             }
         }
-        let head = head.get(at..).unwrap_or_default().to_vec();
-        let _under_way = self.between.drain.request();
-        self.sending = Some(Sending { head, body, at: 0, sent, _under_way });
+        let (taken, head) = (at, head.get(at..).unwrap_or_default().to_vec());
+        let under_way = self.between.drain.request();
+        self.sending = Some(Sending { head, body, taken, at: 0, sent, under_way });
         Ok(())
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
         let done = ready!(sending.poll(cx, self.stream));
-        let Some(Sending { sent, .. }) = self.sending.take() else { return Poll::Ready(Ok(())) };
-        Poll::Ready(match done {
+        let Some(Sending { sent, taken, at, under_way, .. }) = self.sending.take() else {
+            return Poll::Ready(Ok(()));
+        };
+        self.since = Instant::now();
+        let done = match done {
             Ok(()) => {
-                sent.enter(None);
+                sent.enter(taken + at, None);
                 Ok(())
             }
-            Err(error) => sent.fail(error),
-        })
+            Err(error) => sent.fail(taken + at, error),
+        };
+        // Not before it is in the books.
+        drop(under_way);
+        Poll::Ready(done)
     }
 
     /// The timer is set anew only once it has run out: most of the time something has come since.
@@ -278,20 +276,24 @@ impl Sending {
 // === impl Sent ===
 
 impl Sent {
-    fn fail(self, error: std::io::Error) -> std::io::Result<()> {
-        self.enter(Some(&error));
+    fn fail(self, taken: usize, error: std::io::Error) -> std::io::Result<()> {
+        self.enter(taken, Some(&error));
         Err(error)
     }
 
-    fn enter(self, error: Option<&std::io::Error>) {
+    /// The client took so many bytes of it, head and all.
+    fn enter(self, taken: usize, error: Option<&std::io::Error>) {
         let elapsed = self.started.elapsed();
-        let (repeat, bytes) = (&self.again.repeat, self.bytes as u64);
+        let repeat = &self.again.repeat;
+        let bytes = taken.saturating_sub(self.head_bytes).min(self.size) as u64;
+        // 499, as nginx has it: the client left before there was an answer.
+        let status = if taken == 0 { 499 } else { 200 };
         let line = Line {
             client: self.again.client,
             method: repeat.method.as_str(),
             path: &repeat.path,
             upstream: &repeat.upstream,
-            status: 200,
+            status,
             bytes,
             ms: millis(elapsed),
             cache: "hit",
@@ -300,41 +302,9 @@ impl Sent {
             ..Line::default()
         };
         line.write(SystemTime::now());
-        repeat.answers.inc();
+        repeat.count(status);
         repeat.bytes.inc_by(bytes);
         log::took(elapsed);
-    }
-}
-
-// === impl Idle ===
-
-impl Idle {
-    /// One connection more.
-    pub(super) fn enter(&self) -> Place<'_> {
-        let closes = Arc::new(Notify::new());
-        let mut all = self.lock();
-        all.0 += 1;
-        let number = all.0;
-        all.1.insert(number, Arc::clone(&closes));
-        Place { idle: self, number, closes }
-    }
-
-    /// Closes those on which no request has begun, now and from now on.
-    pub(super) fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
-        for closes in self.lock().1.values() {
-            closes.notify_waiters();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (u64, HashMap<u64, Arc<Notify>>)> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.idle.lock().1.remove(&self.number);
     }
 }
 

@@ -14,9 +14,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     Drain, Proxy,
-    between::{Between, Idle, Next},
+    between::{Between, Next},
     drain::Counted,
     guarded::{Guarded, Limits},
+    idle::Idle,
 };
 use crate::{
     config::Downstream,

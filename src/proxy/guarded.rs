@@ -90,18 +90,35 @@ impl Guarded {
         Self { inner, looked_at: BytesMut::new(), limits, state, stalled: None, is_read }
     }
 
-    /// Bytes that come while no head is being read; nobody's time runs.
+    /// Bytes that come while no head is being read; nobody's time runs, until they are given back.
     pub(super) fn poll_come(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
+        *self.is_read.get_mut() = false;
+        self.state = HeadState::Idle;
+        if self.take_looked_at(buffer) > 0 {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buffer)
     }
 
     /// What came is read once more, as the beginning of a head.
     pub(super) fn give_back(&mut self, bytes: &[u8]) {
         self.looked_at.extend_from_slice(bytes);
+    }
+
+    /// Reads what was given back; says how much that was.
+    fn take_looked_at(&mut self, buffer: &mut ReadBuf<'_>) -> usize {
+        let count = self.looked_at.len().min(buffer.remaining());
+        if count > 0 {
+            buffer.put_slice(&self.looked_at.split_to(count));
+        }
+        if self.looked_at.is_empty() {
+            self.looked_at = BytesMut::new();
+        }
+        count
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
@@ -123,13 +140,6 @@ impl Guarded {
             HeadState::Preface(missing, _) if *missing > bytes => *missing -= bytes,
             HeadState::Preface(..) => self.state = HeadState::Framed,
             HeadState::Idle | HeadState::Reading(_) | HeadState::Serving | HeadState::Framed => {}
-        }
-    }
-
-    /// What is written is the answer: the next byte that comes begins another head.
-    fn begin_answer(&mut self) {
-        if self.is_read.swap(false, Ordering::AcqRel) {
-            self.state = HeadState::Idle;
         }
     }
 
@@ -166,13 +176,9 @@ impl AsyncRead for Guarded {
         let this = self.get_mut();
         this.poll_deadline(cx)?;
         let before = buffer.filled().len();
-        if !this.looked_at.is_empty() {
-            let count = this.looked_at.len().min(buffer.remaining());
-            buffer.put_slice(&this.looked_at.split_to(count));
-            if this.looked_at.is_empty() {
-                this.looked_at = BytesMut::new();
-            }
-            this.came(count);
+        let looked_at = this.take_looked_at(buffer);
+        if looked_at > 0 {
+            this.came(looked_at);
             return Poll::Ready(Ok(()));
         }
         ready!(Pin::new(&mut this.inner).poll_read(cx, buffer))?;
@@ -188,7 +194,6 @@ impl AsyncWrite for Guarded {
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
-        this.begin_answer();
         let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
         this.watch(written, cx)
     }
@@ -209,7 +214,6 @@ impl AsyncWrite for Guarded {
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
-        this.begin_answer();
         let written = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
         this.watch(written, cx)
     }

@@ -31,13 +31,19 @@ pub enum Format {
     Json,
 }
 
-/// What takes a line.
-type Take = Box<dyn Fn(&[u8]) + Send + Sync>;
-
 /// Where access lines go.
+pub trait AccessLines: Send + Sync {
+    /// Takes a line, with its end; it may keep it for a while.
+    fn take(&self, line: &[u8]);
+
+    /// Writes what it has kept.
+    fn flush(&self);
+}
+
+/// Whoever takes them.
 struct Taker {
     format: Format,
-    take: Take,
+    lines: Box<dyn AccessLines>,
 }
 
 /// One request that has ended.
@@ -79,10 +85,17 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// From now on `take` gets each access line, with its end, instead of `tracing`, which still says
-/// whether there are any (target `access`). False if another takes them already.
-pub fn take_access_lines(format: Format, take: impl Fn(&[u8]) + Send + Sync + 'static) -> bool {
-    TAKER.set(Taker { format, take: Box::new(take) }).is_ok()
+/// From now on `lines` gets each access line instead of `tracing`, which still says whether there
+/// are any (target `access`). False if another takes them already.
+pub fn take_access_lines(format: Format, lines: impl AccessLines + 'static) -> bool {
+    TAKER.set(Taker { format, lines: Box::new(lines) }).is_ok()
+}
+
+/// Has what was taken written: the process is about to end.
+pub fn flush_access_lines() {
+    if let Some(taker) = TAKER.get() {
+        taker.lines.flush();
+    }
 }
 
 /// Writes the access line of a request that has ended, and counts it.
@@ -163,7 +176,7 @@ impl Line<'_> {
                 Format::Json => self.json(now, line),
             }
             line.push(b'\n');
-            (taker.take)(line);
+            taker.lines.take(line);
         });
     }
 

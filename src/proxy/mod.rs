@@ -11,6 +11,7 @@ mod entrance;
 mod forward;
 mod front;
 mod guarded;
+mod idle;
 mod log;
 mod respond;
 mod send;
@@ -33,7 +34,7 @@ pub use connection::Connections;
 use drain::Counted;
 pub use drain::Drain;
 pub use entrance::{Bounds, Door, Entrance, TransparentDoor, Tunnels};
-pub use log::{Format, take_access_lines};
+pub use log::{AccessLines, Format, flush_access_lines, take_access_lines};
 
 use crate::{
     config::Downstream,

@@ -43,7 +43,7 @@ use crate::{
     inventory::Inventory,
     manifest::Manifests,
     metrics,
-    proxy::{Connections, Door, Drain, Entrance, Proxy},
+    proxy::{Connections, Door, Drain, Entrance, Proxy, flush_access_lines},
     store::{self, Store},
     upstream::Upstream,
 };
@@ -121,6 +121,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     store.close();
     tracing::info!("stopped");
+    flush_access_lines();
     Ok(())
 }
 

@@ -18,7 +18,10 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{self, SignalKind};
 
 use super::handover::{Failed, Handover};
-use crate::{proxy::Drain, store::Store};
+use crate::{
+    proxy::{Drain, flush_access_lines},
+    store::Store,
+};
 
 /// How often a drain looks whether requests are still under way.
 const STEP: Duration = Duration::from_millis(50);
@@ -153,6 +156,7 @@ async fn end_at_once_on_interrupt(mut signals: Signals, store: Arc<Store>) {
 fn end(store: &Store) -> ! {
     store.close();
     tracing::info!("stopped");
+    flush_access_lines();
     std::process::exit(0)
 }
 

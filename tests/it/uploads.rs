@@ -317,6 +317,20 @@ async fn a_namespace_is_given_back_as_a_query_has_it() {
     }
 }
 
+/// What limits the time of a head does not limit that of the body which follows a 100.
+#[tokio::test]
+async fn a_client_that_asked_first_has_time_for_its_body() {
+    let hub = writable().await;
+    let setup = forwarding(&hub).key("downstream", json!({ "head": "1s" }));
+    let roadstead = setup.start().await;
+    let location = Registry::at(roadstead.at()).begin(NAME).await;
+    let mut client = told_to_go_on(&roadstead, &location).await;
+    client.write_all(b"a b").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    client.write_all(b"lob").await.unwrap();
+    has_six_bytes(&mut client).await;
+}
+
 #[tokio::test]
 async fn a_push_that_has_begun_is_finished_before_the_end() {
     let hub = writable().await;
