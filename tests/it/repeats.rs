@@ -6,14 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use hub::{Action, Fault, Hub, ImageSpec, Target};
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Connection, Reply, Request, get, head};
 use crate::conformance::{MANIFEST, Registry, config, digest_of, image, writable};
 use crate::pull::{accepting, blob_path, get_manifest, manifest_path, pull};
-use crate::roadstead::{Roadstead, Setup};
+use crate::roadstead::{Roadstead, Setup, free_address};
+use crate::secure::{self, Signer, Speaker};
 
 const NAME: &str = "library/alpine";
 const SOON: Duration = Duration::from_secs(20);
@@ -169,6 +170,50 @@ async fn many_requests_on_one_connection_are_all_answered() {
         }
     }
     assert!(repeated(&stage.roadstead).await >= 60.0);
+}
+
+/// An answer on a connection that stays open: its head and its body.
+async fn answer<S: AsyncRead + Unpin>(stream: &mut S) -> (String, Vec<u8>) {
+    let mut all = Vec::new();
+    loop {
+        let mut piece = vec![0; 64 << 10];
+        let count = timeout(SOON, stream.read(&mut piece)).await.unwrap().unwrap();
+        assert!(count > 0, "it is closed");
+        all.extend_from_slice(&piece[..count]);
+        let Some(end) = all.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8(all[..end].to_vec()).unwrap().to_lowercase();
+        let length = head.split_once("content-length: ").unwrap().1;
+        let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+        if all.len() == end + 4 + length {
+            return (head, all.split_off(end + 4));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_repeated_over_tls_as_well() {
+    let (signer, folder) = (Signer::new("first"), tempfile::tempdir().unwrap());
+    signer.issue("mirror.test").write(folder.path(), "tls");
+    let (certificate, key) = secure::paths(folder.path(), "tls");
+    let at = free_address();
+    let tls = json!({ "certificate": certificate, "key": key });
+    let listen = json!([{ "address": at.to_string(), "tls": tls }]);
+    let stage = Stage::set(|setup| setup.key("listen", listen)).await;
+    let speaker = Speaker::trusting(&[&signer.pem()]);
+    for path in &stage.paths {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: mirror.test\r\nAccept: */*\r\n\r\n");
+        let mut stream = speaker.dial(at, "mirror.test").await.unwrap();
+        let mut bodies = Vec::new();
+        let before = repeated(&stage.roadstead).await;
+        for _ in 0..3 {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let (head, body) = answer(&mut stream).await;
+            assert!(head.starts_with("http/1.1 200 ok"), "{head}");
+            bodies.push(body);
+        }
+        assert_eq!(repeated(&stage.roadstead).await - before, 2.0, "{path}");
+        assert!(bodies.iter().all(|body| *body == bodies[0] && !body.is_empty()));
+    }
 }
 
 // === not taken ===
