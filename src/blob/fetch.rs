@@ -215,9 +215,6 @@ impl Job {
             self.lane.take(at, &piece).await?;
             at += piece.len() as u64;
             self.claim.advance(at);
-            // A reader that this woke is next on this very thread, where no other can take it: it
-            // would wait for as long as upstream has more.
-            tokio::task::yield_now().await;
             match cut {
                 Some(failure) => return Ok(Received::Cut(failure)),
                 None if is_end && at < self.claim.at() => {
@@ -229,7 +226,9 @@ impl Job {
                 None if at >= self.claim.end() && self.claim.is_whole => {
                     return Ok(Received::Enough);
                 }
-                None => {}
+                // A reader that this woke is next on this very thread, where no other can take it:
+                // it would wait for as long as upstream has more.
+                None => tokio::task::yield_now().await,
             }
         }
     }
