@@ -123,7 +123,7 @@ pub static PULLS_SAVED: Lazy<IntCounterVec> = Lazy::new(|| {
 pub static STALE_ANSWERS: Lazy<IntCounterVec> = Lazy::new(|| {
     counters(
         "roadstead_stale_answers_total",
-        "Tags answered with the last known manifest because upstream did not answer, or was slow.",
+        "Answers with the last known manifest because upstream did not answer, was slow, or could not say whether it is gone.",
         &["upstream"],
     )
 });

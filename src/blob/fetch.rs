@@ -21,7 +21,7 @@ use crate::{
 const PIECE_BYTES: usize = 512 * 1024;
 
 /// What a buffer begins with; it grows with what is there. The first bytes of a body are handed on
-/// when there are as many.
+/// when there are as many, at the latest.
 const FIRST_BYTES: usize = 64 * 1024;
 
 /// A part of a blob that a request brings.

@@ -380,9 +380,41 @@ mod tests {
 
     use super::*;
     use crate::{
-        blob::fill::Origin,
+        blob::{fill::Origin, window::Interest},
+        config::Config,
         protocol::{Algorithm, Digest, Repository},
+        store::{Kind, Store},
+        upstream::{Caller, Upstream},
     };
+
+    /// Upstream can't be asked: what was published between the look and the fill is found.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_published_after_the_look_is_not_fetched() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config =
+            Config::parse("upstreams: [{name: r, url: 'http://127.0.0.1:1'}]", "test").unwrap();
+        config.store.directory = folder.path().to_owned();
+        let store = Arc::new(Store::open(&config.store).unwrap());
+        let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
+        let upstream = Arc::new(Upstream::new(config.upstreams.remove(0), 1 << 22).unwrap());
+        let body = Bytes::from(vec![1; 100_000]);
+        let digest = Digest::of(Algorithm::Sha256, &body);
+        let repository = Repository::parse("library/a").unwrap();
+        let ask = Ask { upstream, repository, digest, caller: Caller::Shared };
+        let before = store.publications();
+        store.put(digest, body, Kind::Blob).await.unwrap();
+        let ready = async |absent_at| {
+            let fill = Fill::new(digest, ask.origin());
+            let interest = Interest { at: 0, until: None, is_whole: true };
+            let mut reader = fill.reader(interest, 1).unwrap();
+            let filling = run(Arc::clone(&blobs), ask.clone(), fill, Asked::Whole, absent_at);
+            tokio::join!(reader.ready(0, None), filling).0
+        };
+        assert_eq!(ready(Some(before)).await.unwrap(), Some(100_000));
+        assert_eq!(ready(None).await.unwrap(), Some(100_000));
+        // It would be there if it had been published since.
+        assert!(ready(Some(store.publications())).await.is_err());
+    }
 
     /// What a look misses is asked for a second time.
     #[test]

@@ -127,7 +127,7 @@ impl<W: Write> Shared<W> {
         for batch in &self.batches {
             waiting.append(&mut lock(batch));
         }
-        let mut all = in_order(&waiting);
+        let mut all = in_order(waiting);
         all.extend_from_slice(line);
         // A log that can't be written must not keep anybody from being served.
         let _ = out.write_all(&all);
@@ -153,10 +153,12 @@ impl<W: Write> Shared<W> {
 }
 
 /// Lines of several threads by their times, with which they begin.
-fn in_order(lines: &[u8]) -> Vec<u8> {
-    let mut lines: Vec<_> = lines.split_inclusive(|byte| *byte == b'\n').collect();
+fn in_order(lines: Vec<u8>) -> Vec<u8> {
+    // A line of another's making may be no text; then they stay as they are.
+    let Ok(text) = std::str::from_utf8(&lines) else { return lines };
+    let mut lines: Vec<_> = text.split_inclusive('\n').collect();
     lines.sort_by_key(|line| line.get(..TIME_BYTES).unwrap_or(line));
-    lines.concat()
+    lines.concat().into_bytes()
 }
 
 /// The same number for every line of a thread.

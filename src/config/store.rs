@@ -17,7 +17,8 @@ pub struct Store {
     pub directory: PathBuf,
     /// Bytes on disk, never passed; above zero. Default: 100GiB.
     pub disk: u64,
-    /// Bytes of cached content in memory; above zero. Default: 256MiB.
+    /// Bytes of cached content in memory, and of the requests that are answered with it; above zero.
+    /// Default: 256MiB.
     pub memory: u64,
     /// Eviction begins beside the requests above this share of `disk`, 1–100. Default: 95.
     pub evict_above_percent: u8,
@@ -75,6 +76,16 @@ impl Default for Store {
 }
 
 impl Store {
+    /// The share of `memory` for the heads of requests that came before.
+    pub fn memory_of_heads(&self) -> u64 {
+        self.memory / 16
+    }
+
+    /// The share of `memory` for manifests and small blobs.
+    pub fn memory_of_bodies(&self) -> u64 {
+        self.memory - self.memory_of_heads()
+    }
+
     pub(super) fn read(scope: &Scope<'_>, raw: RawStore) -> Self {
         let default = Self::default();
         let (above, to) = (raw.evict_above_percent.as_ref(), raw.evict_to_percent.as_ref());

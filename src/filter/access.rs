@@ -1,5 +1,7 @@
 //! Who may pull: by address, and by password where a file names users.
 
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use http::{header, request::Parts};
 use ipnet::IpNet;
@@ -22,6 +24,17 @@ impl Access {
         let users = config.htpasswd.as_deref().map(Htpasswd::load).transpose()?;
         Ok(Self { allow: config.allow.clone(), users })
     }
+
+    /// Whether a client at this address may pull, its password aside. A Unix socket has none, and
+    /// is guarded by its file's permissions.
+    pub(super) fn allows(&self, client: Option<IpAddr>) -> bool {
+        client.is_none_or(|client| self.allow.iter().any(|net| net.contains(&client)))
+    }
+
+    /// Whether each request must say who sends it.
+    pub(super) fn wants_passwords(&self) -> bool {
+        self.users.is_some()
+    }
 }
 
 #[async_trait]
@@ -31,9 +44,8 @@ impl RequestFilter for Access {
     }
 
     async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
-        // A Unix socket is guarded by its file's permissions.
         if let Some(client) = context.client.address
-            && !self.allow.iter().any(|net| net.contains(&client))
+            && !self.allows(Some(client))
         {
             return Err(Refusal::AddressNotAllowed { client });
         }

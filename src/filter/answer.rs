@@ -42,6 +42,17 @@ impl Answer {
             .body(Body::Bytes(Bytes::copy_from_slice(text.as_bytes())))
     }
 
+    /// The body's length, where an answer of this status tells one.
+    pub fn length(&self) -> Option<u64> {
+        match &self.body {
+            Body::Bytes(bytes) => Some(bytes.len() as u64),
+            Body::Blob(_, length) => *length,
+            // RFC 9110 §8.6: a 304 need not repeat it, and 0 would be wrong.
+            Body::Empty if self.status == StatusCode::NOT_MODIFIED => None,
+            Body::Empty => Some(0),
+        }
+    }
+
     /// With a header more.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

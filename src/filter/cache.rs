@@ -13,9 +13,10 @@ use http::{
 
 use super::{
     Answer, Body, Context, Flow, Refusal, RequestFilter, Target,
+    headers::{CACHE_STATUS, DIGEST, LIMIT, NAMESPACE, REMAINING, age, hit},
     pushers::{self, There, own_credentials, takes_pushes},
     ranged::{OCTETS, range_header, ranged},
-    repeats::{Subject, age, hit},
+    repeats::Subject,
     written::Written,
 };
 use crate::{
@@ -39,12 +40,6 @@ const IMMUTABLE_PRIVATE: &str = "private, max-age=31536000, immutable";
 
 /// `detail` of an answer with what a tag named before it moved.
 const COOLDOWN: &str = "cooldown";
-
-static DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-pub(super) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-pub(super) static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
-pub(super) static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
-static NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// The filter.
 #[derive(Debug)]
@@ -109,7 +104,7 @@ impl Cache {
         let served = served.map_err(Refusal::Manifest)?;
         let (word, status) = manifest_status(&served);
         context.cache = word;
-        context.subject = subject(&ask, reference, &served);
+        context.may_repeat(|| subject(&ask, reference, &served));
         let (digest, media_type, size, body) = match served.found {
             Found::Whole(manifest) => {
                 let size = manifest.body.len() as u64;
@@ -165,7 +160,7 @@ impl Cache {
             let (size, outcome) = self.blobs.describe(&ask).await?;
             let (word, status) = blob_status(outcome);
             context.cache = word;
-            context.subject = small_blob(&ask, outcome, Some(size));
+            context.may_repeat(|| small_blob(&ask, outcome, Some(size)));
             return Ok(self.described(request, context, target, digest, &status, size));
         }
         if if_none_match(lines(request, &header::IF_NONE_MATCH), &digest) {
@@ -182,7 +177,7 @@ impl Cache {
         let served = self.blobs.open(&ask, wanted, must_be_known).await?;
         let (word, status) = blob_status(served.outcome);
         context.cache = word;
-        context.subject = small_blob(&ask, served.outcome, served.size);
+        context.may_repeat(|| small_blob(&ask, served.outcome, served.size));
         let answer =
             self.object(context, target, digest, &status).with(header::ACCEPT_RANGES, BYTES);
         Ok(ranged(wanted, answer, served.feed, served.size))

@@ -29,7 +29,9 @@ pub struct Context {
     pub is_counted: bool,
     /// Pulls left at that upstream, where it says so.
     pub left: Option<u64>,
-    /// What the answer is about, if it came out of memory and may do so again.
+    /// Whether an answer to the very same request may be a repetition of this one's.
+    pub is_repeatable: bool,
+    /// What such an answer is about, if it can come out of memory; whoever remembers it takes it.
     pub(super) subject: Option<Subject>,
     /// For filters of the library's users.
     pub extensions: http::Extensions,
@@ -103,8 +105,16 @@ impl Context {
             cache: "none",
             is_counted: false,
             left: None,
+            is_repeatable: false,
             subject: None,
             extensions: http::Extensions::new(),
+        }
+    }
+
+    /// Says what the answer is about, where that is of use.
+    pub(super) fn may_repeat(&mut self, subject: impl FnOnce() -> Option<Subject>) {
+        if self.is_repeatable {
+            self.subject = subject();
         }
     }
 

@@ -6,7 +6,12 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use http::{HeaderMap, header::HeaderName, request::Parts, uri::Authority};
+use http::{
+    HeaderMap,
+    header::{FORWARDED, HeaderName},
+    request::Parts,
+    uri::Authority,
+};
 use ipnet::IpNet;
 
 use super::hops::{self, Element};
@@ -34,8 +39,15 @@ impl Forwarded {
         Self { trusted }
     }
 
-    fn is_trusted(&self, address: IpAddr) -> bool {
+    pub(super) fn is_trusted(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether a request says whom a proxy asks for.
+    pub(super) fn has_hops(headers: &HeaderMap) -> bool {
+        [&FORWARDED, &X_FORWARDED_FOR, &X_FORWARDED_HOST]
+            .iter()
+            .any(|name| headers.contains_key(*name))
     }
 
     /// The client behind `peer`, as one header's hops tell it: the rightmost that is not trusted, or

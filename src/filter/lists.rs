@@ -19,6 +19,7 @@ use self::{
 };
 use super::{
     Answer, Body, Context, Flow, Refusal, RequestFilter, Target,
+    headers::{CACHE_STATUS, NAMESPACE},
     query::{own_link, query_there},
     written::Written,
 };
@@ -36,9 +37,7 @@ use crate::{
 /// How long a list of referrers is given again without asking.
 const REFERRERS_FRESH: Duration = Duration::from_secs(30);
 
-static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 static FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
-static NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
 /// The filter.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod cache;
 mod classify;
 mod context;
 mod forwarded;
+mod headers;
 mod hops;
 mod htpasswd;
 mod lists;
@@ -31,11 +32,12 @@ pub use cache::Cache;
 pub use classify::Classify;
 pub use context::{Client, Context, Destination, Mount, Target};
 pub use forwarded::Forwarded;
+pub use headers::varies;
 pub use lists::Lists;
 pub use policy::Policy;
 pub use query::{own_link, parameter, query_there};
 pub use refusal::Refusal;
-pub use repeats::{Again, Origin, Repeat, Repeats};
+pub use repeats::{Again, Peer, Repeat, Repeats};
 pub use written::blob_digest;
 
 use written::Written;
@@ -83,6 +85,21 @@ pub trait RequestFilter: Send + Sync + 'static {
     }
 }
 
+#[async_trait]
+impl<F: RequestFilter> RequestFilter for Arc<F> {
+    fn name(&self) -> &'static str {
+        F::name(self)
+    }
+
+    async fn filter(&self, request: &Parts, context: &mut Context) -> Result<Flow, Refusal> {
+        F::filter(self, request, context).await
+    }
+
+    async fn answered(&self, request: &Parts, context: &Context, answer: &response::Parts) {
+        F::answered(self, request, context, answer).await;
+    }
+}
+
 /// How a request goes on.
 #[derive(Debug)]
 pub enum Flow {
@@ -97,7 +114,7 @@ pub enum Flow {
 /// The filters in the order in which a request meets them.
 pub struct Chain {
     filters: Vec<Box<dyn RequestFilter>>,
-    repeats: Repeats,
+    repeats: Option<Repeats>,
 }
 
 // === impl Chain ===
@@ -118,23 +135,28 @@ impl Chain {
         blobs: Arc<Blobs>,
         extra: Vec<Box<dyn RequestFilter>>,
     ) -> Result<Self, String> {
+        let forwarded = Arc::new(Forwarded::new(config.trusted_proxies.clone()));
+        let access = Arc::new(Access::new(&config.access)?);
         let mut filters: Vec<Box<dyn RequestFilter>> = vec![
-            Box::new(Forwarded::new(config.trusted_proxies.clone())),
-            Box::new(Access::new(&config.access)?),
+            Box::new(Arc::clone(&forwarded)),
+            Box::new(Arc::clone(&access)),
             Box::new(Classify::new(upstreams)),
             Box::new(Policy),
         ];
-        let repeats =
-            Repeats::new(config, Arc::clone(&manifests), Arc::clone(&blobs), !extra.is_empty());
+        // What others put into the chain sees each request, and each says who sends it.
+        let is_long = !extra.is_empty() || access.wants_passwords();
+        let (memory, cached) = (config.store.memory_of_heads(), Arc::clone(&blobs));
+        let repeats = (!is_long)
+            .then(|| Repeats::new(memory, Arc::clone(&manifests), cached, forwarded, access));
         filters.extend(extra);
         filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
         filters.push(Box::new(Cache::new(manifests, blobs)));
         Ok(Self { filters, repeats })
     }
 
-    /// The requests that need not go along the chain again.
-    pub fn repeats(&self) -> &Repeats {
-        &self.repeats
+    /// The requests that need not go along the chain again, unless all have to.
+    pub fn repeats(&self) -> Option<&Repeats> {
+        self.repeats.as_ref()
     }
 
     /// Sends a request along the chain; [`Flow::Continue`] is never its end.

@@ -6,27 +6,21 @@
 //! memory, a repository that lost its digest, all go the long way. What only some may see never
 //! gets here.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
-use ipnet::IpNet;
 use moka::sync::Cache;
 use prometheus::IntCounter;
 
 use super::{
-    Answer, Body, Context,
-    cache::{CACHE_STATUS, LIMIT, REMAINING},
+    Access, Answer, Context, Forwarded,
+    headers::{age, hit},
     pushers::takes_pushes,
 };
 use crate::{
     blob::{self, Blobs},
-    config::Config,
-    manifest::{self, Found, Manifests, Outcome, Want},
+    manifest::{self, Manifests, Recent, Want},
     metrics,
     protocol::{Digest, cache_status::CacheStatus},
     store::{LinkKey, TagKey},
@@ -39,27 +33,20 @@ const LONGEST_HEAD: usize = 2048;
 /// What an entry costs besides its bytes.
 const ENTRY_BYTES: usize = 768;
 
-/// The share of `store.memory` that remembered heads may take besides it.
-const SHARE: u64 = 16;
-
-/// Headers that tell whom a proxy asks for.
-const HOPS: [&str; 3] = ["forwarded", "x-forwarded-for", "x-forwarded-host"];
-
 /// The requests remembered.
 #[derive(Debug)]
 pub struct Repeats {
     known: Cache<Arc<[u8]>, Arc<Repeat>>,
     manifests: Arc<Manifests>,
     blobs: Arc<Blobs>,
-    allow: Vec<IpNet>,
-    trusted: Vec<IpNet>,
-    is_off: bool,
+    forwarded: Arc<Forwarded>,
+    access: Arc<Access>,
 }
 
 /// The other end of a connection, and what that means for all of its requests.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin {
-    peer: Option<IpAddr>,
+pub struct Peer {
+    address: Option<IpAddr>,
     is_trusted: bool,
     is_allowed: bool,
 }
@@ -72,8 +59,6 @@ pub struct Repeat {
     /// For whom, if that proxy said so.
     client: Option<IpAddr>,
     subject: Subject,
-    /// What the answer was about; of another one, its head would say something else.
-    digest: Digest,
     media_type: Option<HeaderValue>,
     /// The upstream's name.
     pub upstream: Arc<str>,
@@ -81,8 +66,8 @@ pub struct Repeat {
     pub method: Method,
     /// Its path.
     pub path: String,
-    /// The headers of its answer that stay, as HTTP/1.1 has them.
-    pub headers: Vec<u8>,
+    /// What lasts of its answer's head, as it goes onto the wire.
+    pub head: Vec<u8>,
     kind: &'static str,
     answers: IntCounter,
     /// Counts the bytes of their bodies.
@@ -92,7 +77,7 @@ pub struct Repeat {
 /// What a request is about that can be answered out of memory.
 #[derive(Debug, Clone)]
 pub(super) enum Subject {
-    /// A tag that names the digest.
+    /// A tag, and the digest that was answered with.
     Tag(manifest::Ask, TagKey, Digest),
     /// A manifest by its digest.
     Manifest(manifest::Ask, LinkKey),
@@ -122,55 +107,53 @@ pub struct Again {
 // === impl Repeats ===
 
 impl Repeats {
-    /// Of requests to these. `is_off`: what stands before the cache must see each request.
+    /// Of requests to these, in at most `memory` bytes.
     pub(super) fn new(
-        config: &Config,
+        memory: u64,
         manifests: Arc<Manifests>,
         blobs: Arc<Blobs>,
-        is_off: bool,
+        forwarded: Arc<Forwarded>,
+        access: Arc<Access>,
     ) -> Self {
         let weight = |head: &Arc<[u8]>, repeat: &Arc<Repeat>| {
-            let bytes = head.len() + repeat.headers.len() + repeat.path.len() + ENTRY_BYTES;
+            let bytes = head.len() + repeat.head.len() + repeat.path.len() + ENTRY_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        Self {
-            known: Cache::builder()
-                .max_capacity(config.store.memory / SHARE)
-                .weigher(weight)
-                .build(),
-            manifests,
-            blobs,
-            allow: config.access.allow.clone(),
-            trusted: config.trusted_proxies.clone(),
-            // Who has a password is found out by each request.
-            is_off: is_off || config.access.htpasswd.is_some(),
-        }
+        let known = Cache::builder().max_capacity(memory).weigher(weight).build();
+        Self { known, manifests, blobs, forwarded, access }
     }
 
-    /// A connection from `peer`; `None` if each of its requests goes the long way.
-    pub fn origin(&self, peer: Option<IpAddr>) -> Option<Origin> {
-        let peer = peer.map(|peer| peer.to_canonical());
-        let is_in =
-            |nets: &[IpNet]| peer.is_some_and(|peer| nets.iter().any(|net| net.contains(&peer)));
-        let (is_trusted, is_allowed) = (is_in(&self.trusted), peer.is_none() || is_in(&self.allow));
-        (!self.is_off).then_some(Origin { peer, is_trusted, is_allowed })
+    /// The other end of a connection from `address`.
+    pub fn peer(&self, address: Option<IpAddr>) -> Peer {
+        let address = address.map(|address| address.to_canonical());
+        let (is_trusted, is_allowed) = (self.is_trusted(address), self.access.allows(address));
+        Peer { address, is_trusted, is_allowed }
     }
 
-    /// Remembers a request with this head, of which `context` says what it is about, and its answer.
-    pub fn remember(&self, head: &[u8], request: &Parts, context: &Context, answer: &Answer) {
-        let (Some(subject), Some(target)) = (&context.subject, &context.target) else { return };
+    fn is_trusted(&self, address: Option<IpAddr>) -> bool {
+        address.is_some_and(|address| self.forwarded.is_trusted(address))
+    }
+
+    /// Remembers a request with this head, of which `context` says what it is about, and of its
+    /// answer what is `lasting`.
+    pub fn remember(
+        &self,
+        head: &[u8],
+        request: &Parts,
+        context: &mut Context,
+        answer: &Answer,
+        lasting: fn(&Answer) -> Vec<u8>,
+    ) {
+        let (Some(subject), Some(target)) = (context.subject.take(), &context.target) else {
+            return;
+        };
         let told = context.client.address != context.client.peer;
-        let from_trusted = context
-            .client
-            .peer
-            .is_some_and(|peer| self.trusted.iter().any(|net| net.contains(&peer)));
-        let has_hops = HOPS.iter().any(|name| request.headers.contains_key(*name));
+        let from_trusted = self.is_trusted(context.client.peer);
         // Upstream alone says what it has to one who may push, whenever it can be asked.
         let is_before_push = request.method == Method::HEAD
             && takes_pushes(target)
             && !matches!(subject, Subject::Tag(..));
-        if self.is_off
-            || is_before_push
+        if is_before_push
             || head.len() > LONGEST_HEAD
             || answer.status != StatusCode::OK
             || !is_plain(request)
@@ -178,7 +161,8 @@ impl Repeats {
             || context.user.is_some()
             || !matches!(target.caller, Caller::Shared)
             // It is told to be the proxy itself, which another proxy is not.
-            || (from_trusted && has_hops && !told)
+            || (from_trusted && !told && Forwarded::has_hops(&request.headers))
+            || !self.has(&subject)
         {
             return;
         }
@@ -187,13 +171,12 @@ impl Repeats {
         let repeat = Repeat {
             from_trusted,
             client: context.client.address.filter(|_| told),
-            subject: subject.clone(),
-            digest: subject.digest(),
+            subject,
             media_type: answer.headers.get(header::CONTENT_TYPE).cloned(),
             upstream: Arc::clone(upstream),
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
-            headers: staying(answer),
+            head: lasting(answer),
             kind: context.kind(),
             answers: metrics::REQUESTS.with_label_values(&labels),
             bytes: metrics::RESPONSE_BYTES.with_label_values(&[upstream, context.kind()]),
@@ -201,27 +184,43 @@ impl Repeats {
         self.known.insert(head.into(), Arc::new(repeat));
     }
 
+    /// Whether it is in memory now. The manifest for a client that reads no index is not what its tag
+    /// names, and is looked for in the index each time.
+    fn has(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Tag(ask, key, digest) => {
+                let recent = self.manifests.recent_tag(ask, key, SystemTime::now());
+                recent.is_some_and(|recent| recent.manifest.digest == *digest)
+            }
+            Subject::Manifest(ask, key) => self.manifests.recent_digest(ask, key).is_some(),
+            Subject::Blob(ask, key) => self.blobs.recent(ask, key).is_some(),
+        }
+    }
+
     /// The answer to a request with this head, if it came before and can be answered out of memory.
-    pub fn again(&self, head: &[u8], origin: &Origin, now: SystemTime) -> Option<Again> {
+    pub fn again(&self, head: &[u8], peer: &Peer, now: SystemTime) -> Option<Again> {
         let repeat = self.known.get(head)?;
-        if repeat.from_trusted != origin.is_trusted
-            || (repeat.client.is_none() && !origin.is_allowed)
-        {
+        let is_allowed = repeat.client.is_some() || peer.is_allowed;
+        if repeat.from_trusted != peer.is_trusted || !is_allowed {
             return None;
         }
-        let client = repeat.client.or(origin.peer);
+        let client = repeat.client.or(peer.address);
         match &repeat.subject {
-            Subject::Tag(ask, key, _) => {
-                let served = self.manifests.recent_tag(ask, key, now)?;
-                self.manifest(&repeat, ask, served, client, now)
+            Subject::Tag(ask, key, digest) => {
+                let recent = self.manifests.recent_tag(ask, key, now)?;
+                // Of another one the head would say something else.
+                if recent.manifest.digest != *digest {
+                    return None;
+                }
+                self.manifest(&repeat, ask, recent, client, now)
             }
             Subject::Manifest(ask, key) => {
-                let served = self.manifests.recent_digest(ask, key)?;
-                self.manifest(&repeat, ask, served, client, now)
+                let recent = self.manifests.recent_digest(ask, key)?;
+                self.manifest(&repeat, ask, recent, client, now)
             }
             Subject::Blob(ask, key) => {
                 let body = self.blobs.recent(ask, key)?;
-                let status = CacheStatus::hit();
+                let status = hit(None);
                 Some(Again { repeat, client, status, age: None, limits: None, left: None, body })
             }
         }
@@ -231,16 +230,12 @@ impl Repeats {
         &self,
         repeat: &Arc<Repeat>,
         ask: &manifest::Ask,
-        served: manifest::Served,
+        Recent { manifest, left, validated }: Recent,
         client: Option<IpAddr>,
         now: SystemTime,
     ) -> Option<Again> {
-        let (Found::Whole(manifest), Outcome::Hit { left }) = (served.found, served.outcome) else {
-            return None;
-        };
-        let is_same_type = |value: &HeaderValue| value.as_bytes() == manifest.media_type.as_bytes();
-        if manifest.digest != repeat.digest || !repeat.media_type.as_ref().is_some_and(is_same_type)
-        {
+        let media_type = repeat.media_type.as_ref()?;
+        if media_type.as_bytes() != manifest.media_type.as_bytes() {
             return None;
         }
         if ask.want == Want::Body {
@@ -251,7 +246,7 @@ impl Repeats {
             repeat: Arc::clone(repeat),
             client,
             status: hit(left),
-            age: served.validated.map(|validated| age(validated, now)),
+            age: validated.map(|validated| age(validated, now)),
             limits: outlook.headers.clone(),
             left: outlook.left.map(|(left, _)| left),
             body: manifest.body,
@@ -271,62 +266,6 @@ impl Repeat {
         let labels = [&self.upstream, self.kind, method, &status, "hit"];
         metrics::REQUESTS.with_label_values(&labels).inc();
     }
-}
-
-// === impl Subject ===
-
-impl Subject {
-    fn digest(&self) -> Digest {
-        match self {
-            Self::Tag(_, _, digest) => *digest,
-            Self::Manifest(_, key) | Self::Blob(_, key) => key.digest,
-        }
-    }
-}
-
-/// `Age` of what was validated then.
-pub(super) fn age(validated: SystemTime, now: SystemTime) -> u64 {
-    now.duration_since(validated).unwrap_or_default().as_secs()
-}
-
-/// `Cache-Status` of a hit that holds so much longer.
-pub(super) fn hit(left: Option<Duration>) -> CacheStatus {
-    match left.and_then(|left| i64::try_from(left.as_secs()).ok()) {
-        Some(seconds) => CacheStatus::hit().ttl(seconds),
-        None => CacheStatus::hit(),
-    }
-}
-
-/// The headers of an answer that are the same each time.
-fn staying(answer: &Answer) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let varying = [&CACHE_STATUS, &LIMIT, &REMAINING, &header::AGE];
-    for (name, value) in answer.headers.iter().filter(|(name, _)| !varying.contains(name)) {
-        line(&mut lines, name, value.as_bytes());
-    }
-    let length = match &answer.body {
-        _ if answer.headers.contains_key(header::CONTENT_LENGTH) => None,
-        Body::Empty => Some(0),
-        Body::Bytes(bytes) => Some(bytes.len() as u64),
-        Body::Blob(_, length) => *length,
-    };
-    if let Some(length) = length {
-        line(&mut lines, &header::CONTENT_LENGTH, length.to_string().as_bytes());
-    }
-    lines
-}
-
-/// Writes a header's line, its name as HTTP/1.1 is used to it.
-fn line(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    let mut begins = true;
-    lines.extend(name.as_str().bytes().map(|byte| {
-        let byte = if begins { byte.to_ascii_uppercase() } else { byte };
-        begins = byte == b'-';
-        byte
-    }));
-    lines.extend_from_slice(b": ");
-    lines.extend_from_slice(value);
-    lines.extend_from_slice(b"\r\n");
 }
 
 /// Whether nothing in a request asks for more than the object.

@@ -78,7 +78,7 @@ impl Manifests {
         let key = ask.tag_key(tag);
         let recent = self.recent_tag(ask, &key, SystemTime::now());
         let mut served = match recent {
-            Some(served) => served,
+            Some(recent) => recent.into(),
             None => self.resolve(ask, &key).await?,
         };
         if let Found::Described { media_type, .. } = &served.found
@@ -105,7 +105,8 @@ impl Manifests {
 
     /// The manifest named by `digest`: what is cached is never asked for again.
     pub async fn by_digest(self: &Arc<Self>, ask: &Ask, digest: Digest) -> Result<Served, Error> {
-        if let Some(served) = self.recent_digest(ask, &ask.link_key(digest)) {
+        if let Some(recent) = self.recent_digest(ask, &ask.link_key(digest)) {
+            let served = recent.into();
             self.count(ask, &served);
             return Ok(served);
         }

@@ -15,5 +15,6 @@ mod types;
 mod written;
 
 pub use manifests::Manifests;
+pub use recent::Recent;
 pub use revalidation::{Choice, Health, Plan, choose, confirm, plan};
 pub use types::{Ask, Error, Found, Manifest, Outcome, Served, Want};

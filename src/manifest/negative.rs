@@ -41,7 +41,8 @@ pub(super) struct Question {
 pub(super) struct Negatives {
     answers: Cache<Question, upstream::Error>,
     doubted: Cache<LinkKey, ()>,
-    /// Never was anything doubted; then a hit does not look.
+    /// Never was anything doubted; then a hit does not look. Once something was, all look for good:
+    /// it happens to few.
     is_free_of_doubt: AtomicBool,
 }
 

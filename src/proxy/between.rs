@@ -23,15 +23,15 @@ use tokio::{
 };
 
 use super::{
-    clock,
     drain::{Counted, Drain},
     guarded::Guarded,
+    head,
     idle::{Idle, Place},
-    log::{self, Line, number},
+    log::{self, Line},
     millis,
 };
 use crate::{
-    filter::{Again, Origin, Repeats},
+    filter::{Again, Peer, Repeats},
     metrics,
 };
 
@@ -52,12 +52,11 @@ pub(super) enum Next {
 
 /// What connections wait with.
 pub(super) struct Between<'a> {
-    pub(super) repeats: &'a Repeats,
+    /// Who has connected, where not all of its requests are Pingora's.
+    pub(super) repeats: Option<(&'a Repeats, Peer)>,
     pub(super) drain: &'a Drain,
     pub(super) idle: &'a Idle,
     pub(super) shutdown: &'a ShutdownWatch,
-    /// Whose connection it is; `None` if all of its requests are Pingora's.
-    pub(super) origin: Option<Origin>,
     /// How long it may wait for its first request.
     pub(super) first: Duration,
     /// How long it may idle between two.
@@ -70,7 +69,9 @@ struct Wait<'a, 'b> {
     stream: &'a mut Guarded,
     /// What is there is answered, and then the connection ends.
     is_last: bool,
+    /// When the connection began to idle.
     since: Instant,
+    /// How long it may.
     patience: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     sending: Option<Sending>,
@@ -80,22 +81,21 @@ struct Wait<'a, 'b> {
 struct Sending {
     head: Vec<u8>,
     body: Bytes,
-    /// What it took before.
-    taken: usize,
-    /// What it has taken of this.
+    /// How many bytes it has taken.
     at: usize,
     sent: Sent,
-    /// A stop waits for it.
-    under_way: Counted,
+    /// A stop waits until it is in the books.
+    _under_way: Counted,
 }
 
 /// An answer, for the books.
 struct Sent {
     again: Again,
     started: Instant,
+    /// The same moment, by the clock.
+    now: SystemTime,
+    /// How much of it comes before the body.
     head_bytes: usize,
-    /// The body's.
-    size: usize,
 }
 
 /// Buffers for what is done at one go.
@@ -119,6 +119,7 @@ impl Between<'_> {
         // From here on no notice is missed, and before it the flag was looked at or will be.
         closes.as_mut().enable();
         let is_last = self.idle.is_closed();
+        stream.rest();
         let since = Instant::now();
         let patience = if is_new { self.first } else { self.keepalive };
         let mut wait =
@@ -148,9 +149,7 @@ impl Wait<'_, '_> {
         scratch: &mut Scratch,
     ) -> Poll<std::io::Result<Next>> {
         loop {
-            if self.sending.is_some() {
-                ready!(self.poll_send(cx))?;
-            }
+            ready!(self.send_rest(cx))?;
             let mut buffer = ReadBuf::new(&mut scratch.read);
             ready!(self.stream.poll_come(cx, &mut buffer))?;
             let head = buffer.filled();
@@ -164,12 +163,10 @@ impl Wait<'_, '_> {
             };
             metrics::REPEATED_ANSWERS.inc();
             scratch.write.clear();
-            let body = head_of(&again, now, &mut scratch.write);
-            let size = if again.repeat.method == Method::HEAD { 0 } else { again.body.len() };
-            let head_bytes = scratch.write.len() + body.len() - size;
-            let sent = Sent { again, started, head_bytes, size };
-            self.send(cx, &scratch.write, body, sent)?;
-            self.since = Instant::now();
+            head::write(&again, &mut scratch.write);
+            let sent = Sent { again, started, now, head_bytes: scratch.write.len() };
+            let body = sent.body(&mut scratch.write);
+            ready!(self.send(cx, &scratch.write, body, sent))?;
             if self.patience != self.between.keepalive {
                 (self.patience, self.timer) = (self.between.keepalive, None);
             }
@@ -177,63 +174,44 @@ impl Wait<'_, '_> {
     }
 
     fn again(&self, head: &[u8], now: SystemTime) -> Option<Again> {
-        let origin = self.between.origin.as_ref()?;
+        let (repeats, peer) = self.between.repeats.as_ref()?;
         // What is answered is counted, so this comes first.
         if *self.between.shutdown.borrow() {
             return None;
         }
-        self.between.repeats.again(head, origin, now)
+        repeats.again(head, peer, now)
     }
 
-    /// Sends as much as the client takes at once, and keeps the rest.
+    /// Sends what the client takes at once, and keeps the rest.
     fn send(
         &mut self,
         cx: &mut Context<'_>,
         head: &[u8],
         body: Bytes,
         sent: Sent,
-    ) -> std::io::Result<()> {
+    ) -> Poll<std::io::Result<()>> {
         let mut at = 0;
-        while let Some(rest) = head.get(at..).filter(|rest| !rest.is_empty()) {
-            match Pin::new(&mut *self.stream).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return sent.fail(at, std::io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => at += count,
-                Poll::Ready(Err(error)) => return sent.fail(at, error),
-                Poll::Pending => break,
+        match poll_send(self.stream, cx, head, &body, &mut at) {
+            Poll::Ready(done) => {
+                self.since = sent.enter(at, done.as_ref().err());
+                Poll::Ready(done)
+            }
+            Poll::Pending => {
+                let _under_way = self.between.drain.request();
+                self.sending = Some(Sending { head: head.to_vec(), body, at, sent, _under_way });
+                Poll::Pending
             }
         }
-        if at == head.len() && body.is_empty() {
-            match Pin::new(&mut *self.stream).poll_flush(cx) {
-                Poll::Ready(Ok(())) => {
-                    sent.enter(at, None);
-                    return Ok(());
-                }
-                Poll::Ready(Err(error)) => return sent.fail(at, error),
-                Poll::Pending => {}
-            }
-        }
-        let (taken, head) = (at, head.get(at..).unwrap_or_default().to_vec());
-        let under_way = self.between.drain.request();
-        self.sending = Some(Sending { head, body, taken, at: 0, sent, under_way });
-        Ok(())
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
-        let done = ready!(sending.poll(cx, self.stream));
-        let Some(Sending { sent, taken, at, under_way, .. }) = self.sending.take() else {
+    fn send_rest(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let Some(Sending { head, body, at, .. }) = &mut self.sending else {
             return Poll::Ready(Ok(()));
         };
-        self.since = Instant::now();
-        let done = match done {
-            Ok(()) => {
-                sent.enter(taken + at, None);
-                Ok(())
-            }
-            Err(error) => sent.fail(taken + at, error),
-        };
-        // Not before it is in the books.
-        drop(under_way);
+        let done = ready!(poll_send(self.stream, cx, head, body, at));
+        if let Some(Sending { sent, at, _under_way, .. }) = self.sending.take() {
+            self.since = sent.enter(at, done.as_ref().err());
+        }
         Poll::Ready(done)
     }
 
@@ -252,40 +230,28 @@ impl Wait<'_, '_> {
     }
 }
 
-// === impl Sending ===
-
-impl Sending {
-    fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Guarded) -> Poll<std::io::Result<()>> {
-        loop {
-            let rest = match self.head.get(self.at..) {
-                Some(rest) if !rest.is_empty() => rest,
-                _ => self.body.get(self.at - self.head.len()..).unwrap_or_default(),
-            };
-            if rest.is_empty() {
-                return Pin::new(stream).poll_flush(cx);
-            }
-            let count = ready!(Pin::new(&mut *stream).poll_write(cx, rest))?;
-            if count == 0 {
-                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
-            }
-            self.at += count;
-        }
-    }
-}
-
 // === impl Sent ===
 
 impl Sent {
-    fn fail(self, taken: usize, error: std::io::Error) -> std::io::Result<()> {
-        self.enter(taken, Some(&error));
-        Err(error)
+    /// The body that goes out behind the head; a small one is copied there at once.
+    fn body(&self, head: &mut Vec<u8>) -> Bytes {
+        let body = &self.again.body;
+        if self.again.repeat.method == Method::HEAD {
+            return Bytes::new();
+        }
+        if body.len() > COPIED_BYTES {
+            return body.clone();
+        }
+        head.extend_from_slice(body);
+        Bytes::new()
     }
 
-    /// The client took so many bytes of it, head and all.
-    fn enter(self, taken: usize, error: Option<&std::io::Error>) {
-        let elapsed = self.started.elapsed();
+    /// The client took so many bytes of it, head and all. Gives the moment.
+    fn enter(self, taken: usize, error: Option<&std::io::Error>) -> Instant {
+        let ended = Instant::now();
+        let elapsed = ended - self.started;
         let repeat = &self.again.repeat;
-        let bytes = taken.saturating_sub(self.head_bytes).min(self.size) as u64;
+        let bytes = taken.saturating_sub(self.head_bytes) as u64;
         // 499, as nginx has it: the client left before there was an answer.
         let status = if taken == 0 { 499 } else { 200 };
         let line = Line {
@@ -301,45 +267,34 @@ impl Sent {
             error: error.map(ToString::to_string),
             ..Line::default()
         };
-        line.write(SystemTime::now());
+        line.write(self.now + elapsed);
         repeat.count(status);
         repeat.bytes.inc_by(bytes);
         log::took(elapsed);
+        ended
     }
 }
 
-/// Writes an answer's head, and a small body behind it; gives the body that is to follow.
-fn head_of(again: &Again, now: SystemTime, out: &mut Vec<u8>) -> Bytes {
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    out.extend_from_slice(&again.repeat.headers);
-    if let Some([limit, remaining]) = &again.limits {
-        for (name, value) in [("Ratelimit-Limit: ", limit), ("Ratelimit-Remaining: ", remaining)] {
-            field(out, name, value.as_bytes());
+/// Sends head and body from the byte `at` on, which grows with what was taken.
+fn poll_send(
+    stream: &mut Guarded,
+    cx: &mut Context<'_>,
+    head: &[u8],
+    body: &[u8],
+    at: &mut usize,
+) -> Poll<std::io::Result<()>> {
+    loop {
+        let rest = match head.get(*at..) {
+            Some(rest) if !rest.is_empty() => rest,
+            _ => body.get(*at - head.len()..).unwrap_or_default(),
+        };
+        if rest.is_empty() {
+            return Pin::new(stream).poll_flush(cx);
         }
+        let count = ready!(Pin::new(&mut *stream).poll_write(cx, rest))?;
+        if count == 0 {
+            return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+        }
+        *at += count;
     }
-    if let Some(age) = again.age {
-        out.extend_from_slice(b"Age: ");
-        number(out, age);
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"Cache-Status: ");
-    // A vector takes all that is written.
-    let _ = std::io::Write::write_fmt(out, format_args!("{}", again.status));
-    out.extend_from_slice(b"\r\nDocker-Distribution-Api-Version: registry/2.0\r\nDate: ");
-    clock::date(now, out);
-    out.extend_from_slice(b"\r\nConnection: keep-alive\r\n\r\n");
-    if again.repeat.method == Method::HEAD {
-        return Bytes::new();
-    }
-    if again.body.len() <= COPIED_BYTES {
-        out.extend_from_slice(&again.body);
-        return Bytes::new();
-    }
-    again.body.clone()
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::Downstream,
-    filter::{Chain, Origin},
+    filter::{Chain, Peer, Repeats},
     metrics,
 };
 
@@ -105,11 +105,10 @@ impl Connections {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let between = Between {
-            repeats: self.chain.repeats(),
+            repeats: self.repeats(&stream),
             drain: &self.drain,
             idle: &self.idle,
             shutdown,
-            origin: self.origin(&stream),
             first: FIRST_REQUEST,
             keepalive: self.keepalive,
         };
@@ -136,15 +135,16 @@ impl Connections {
         }
     }
 
-    /// Whose connection it is, unless each of its requests goes the long way.
-    fn origin(&self, stream: &Guarded) -> Option<Origin> {
+    /// Who has connected, unless all requests of the connection go the long way.
+    fn repeats(&self, stream: &Guarded) -> Option<(&Repeats, Peer)> {
+        let repeats = self.chain.repeats()?;
         // What a client of a transparent listener wants is not in its heads alone.
         if stream.get_proxy_digest().is_some_and(|digest| digest.user_data.is_some()) {
             return None;
         }
         let digest = stream.get_socket_digest()?;
-        let peer = digest.peer_addr().and_then(|address| address.as_inet());
-        self.chain.repeats().origin(peer.map(|address| address.ip()))
+        let address = digest.peer_addr().and_then(|address| address.as_inet());
+        Some((repeats, repeats.peer(address.map(|address| address.ip()))))
     }
 
     /// Runs once a listener is closed. Pingora's own cleanup closes each connection on which

@@ -90,14 +90,18 @@ impl Guarded {
         Self { inner, looked_at: BytesMut::new(), limits, state, stalled: None, is_read }
     }
 
-    /// Bytes that come while no head is being read; nobody's time runs, until they are given back.
+    /// The request before is answered: what comes next begins another head.
+    pub(super) fn rest(&mut self) {
+        *self.is_read.get_mut() = false;
+        self.state = HeadState::Idle;
+    }
+
+    /// Bytes that come while it rests; nobody's time runs until they are given back.
     pub(super) fn poll_come(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        *self.is_read.get_mut() = false;
-        self.state = HeadState::Idle;
         if self.take_looked_at(buffer) > 0 {
             return Poll::Ready(Ok(()));
         }
@@ -114,9 +118,10 @@ impl Guarded {
         let count = self.looked_at.len().min(buffer.remaining());
         if count > 0 {
             buffer.put_slice(&self.looked_at.split_to(count));
-        }
-        if self.looked_at.is_empty() {
-            self.looked_at = BytesMut::new();
+            if self.looked_at.is_empty() {
+                // What idles holds no buffer.
+                self.looked_at = BytesMut::new();
+            }
         }
         count
     }

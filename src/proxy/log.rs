@@ -265,19 +265,8 @@ fn quoted(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// A number in decimal digits.
-pub(super) fn number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [b'0'; 20];
-    let mut count = 0;
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        count += 1;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend(digits.iter().skip(digits.len() - count));
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 fn address<S: serde::Serializer>(

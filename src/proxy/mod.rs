@@ -11,6 +11,7 @@ mod entrance;
 mod forward;
 mod front;
 mod guarded;
+mod head;
 mod idle;
 mod log;
 mod respond;
@@ -92,7 +93,7 @@ impl Proxy {
             decision = &mut decision => Ok(decision),
             // Nothing else notices while we wait that the client has gone. A body is not read here:
             // it belongs to the request that is forwarded.
-            gone = idle(session) => Err(gone),
+            gone = client_gone(session) => Err(gone),
         }
     }
 
@@ -179,6 +180,7 @@ impl ProxyHttp for Proxy {
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(|a| a.ip());
         let context = journey.context.insert(Context::new(peer));
         context.destination = entrance::destination(session);
+        context.is_repeatable = self.chain.repeats().is_some() && !session.is_http2();
         let decision = self.decide(session, &request, context).await?;
         let decision = match decision {
             Ok(Flow::Forward | Flow::Continue) => match forward::prepare(&request, context).await {
@@ -189,9 +191,11 @@ impl ProxyHttp for Proxy {
                 Err(refusal) => Err(refusal),
             },
             Ok(Flow::Respond(answer)) => {
-                if let Some(h1) = session.as_downstream().as_http1() {
+                if let Some((repeats, h1)) =
+                    self.chain.repeats().zip(session.as_downstream().as_http1())
+                {
                     let head = h1.get_headers_raw_bytes();
-                    self.chain.repeats().remember(&head, &request, context, &answer);
+                    repeats.remember(&head, &request, context, &answer, head::lasting);
                 }
                 Ok(answer)
             }
@@ -328,7 +332,7 @@ impl ProxyHttp for Proxy {
 }
 
 /// Resolves when the client has closed its connection, or broken the protocol on it.
-async fn idle(session: &mut Session) -> Box<Error> {
+async fn client_gone(session: &mut Session) -> Box<Error> {
     if !session.as_downstream_mut().is_body_done() {
         std::future::pending::<()>().await;
     }

@@ -8,14 +8,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, header};
 use pingora::{
     http::ResponseHeader,
     prelude::{Error, ErrorType},
     proxy::Session,
 };
 
-use super::{idle, name};
+use super::{
+    client_gone,
+    head::{API_VERSION, API_VERSION_VALUE},
+};
 use crate::{
     blob::Stream,
     filter::{Answer, Body},
@@ -43,14 +46,15 @@ pub(super) async fn send(
     answer: Answer,
     sent: &mut u64,
 ) -> pingora::Result<()> {
+    let length = answer.length();
     let Answer { status, headers, body } = answer;
     let is_head = session.req_header().method == Method::HEAD;
     let mut head = ResponseHeader::build(status, Some(headers.len() + 3))?;
     for (name, value) in &headers {
         head.append_header(name.clone(), value.clone())?;
     }
-    head.insert_header(name("docker-distribution-api-version"), "registry/2.0")?;
-    match length_of(&body, status) {
+    head.insert_header(API_VERSION.clone(), API_VERSION_VALUE)?;
+    match length {
         _ if headers.contains_key(header::CONTENT_LENGTH) => {}
         Some(length) => head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?,
         // Without it the end of the connection would be the end of the body, cut or whole.
@@ -98,7 +102,7 @@ async fn next(
     let next = tokio::select! {
         biased;
         next = stream.next(limit) => next,
-        gone = idle(session) => return Err(gone),
+        gone = client_gone(session) => return Err(gone),
     };
     next.map_err(|error| {
         session.set_keepalive(None);
@@ -113,17 +117,6 @@ fn next_limit(limit: u64, took: Duration) -> u64 {
         (limit / 4).max(SMALLEST_PIECE_BYTES)
     } else {
         limit
-    }
-}
-
-/// The length that a body has, where an answer of this status tells one.
-fn length_of(body: &Body, status: StatusCode) -> Option<u64> {
-    match body {
-        Body::Bytes(bytes) => Some(bytes.len() as u64),
-        Body::Blob(_, length) => *length,
-        // RFC 9110 §8.6: a 304 need not repeat it, and 0 would be wrong.
-        Body::Empty if status == StatusCode::NOT_MODIFIED => None,
-        Body::Empty => Some(0),
     }
 }
 

@@ -107,7 +107,7 @@ impl Store {
 
     /// A stored body of at most `limit` bytes, without a touch of its recency.
     pub fn peek(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>, Error> {
-        if let Some((body, _)) = self.memory.get(digest) {
+        if let Some(body) = self.memory.get(digest) {
             return Ok((body.len() as u64 <= limit).then_some(body));
         }
         match self.index()?.blob(digest)? {

@@ -64,7 +64,7 @@ impl Store {
         let store = Self {
             layout,
             index: RwLock::new(index),
-            memory: Memory::new(config.memory),
+            memory: Memory::new(config.memory_of_bodies()),
             open: OpenObjects::default(),
             space,
             partials,

@@ -49,8 +49,12 @@ impl Memory {
         }
     }
 
-    /// A body, and whether its recency is to be written down: once a minute for one that is used.
-    pub(super) fn get(&self, digest: &Digest) -> Option<(Bytes, bool)> {
+    pub(super) fn get(&self, digest: &Digest) -> Option<Bytes> {
+        self.bodies.get(digest).map(|entry| entry.body.clone())
+    }
+
+    /// A body that is used, and whether that is to be written down, as it is once a minute.
+    pub(super) fn use_of(&self, digest: &Digest) -> Option<(Bytes, bool)> {
         let entry = self.bodies.get(digest)?;
         Some((entry.body.clone(), entry.needs_touch(self.started.elapsed().as_secs())))
     }
@@ -79,5 +83,24 @@ impl Entry {
                 .touched
                 .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Algorithm;
+
+    #[test]
+    fn only_a_use_takes_the_turn_to_be_written_down() {
+        let digest = Digest::of(Algorithm::Sha256, b"a");
+        let mut memory = Memory::new(1 << 20);
+        memory.insert(digest, Bytes::from_static(b"a"));
+        let needs = |memory: &Memory| memory.use_of(&digest).unwrap().1;
+        assert!(!needs(&memory), "it has just come");
+        memory.started = memory.started.checked_sub(TOUCH_EVERY).unwrap();
+        assert!(memory.get(&digest).is_some());
+        assert!(needs(&memory), "a look is no use");
+        assert!(!needs(&memory), "it is written down");
     }
 }

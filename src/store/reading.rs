@@ -17,7 +17,7 @@ use crate::{metrics, protocol::Digest};
 impl Store {
     /// A published body of up to [`super::SMALL_BYTES`], if it is in memory already.
     pub fn in_memory(&self, digest: &Digest) -> Option<Bytes> {
-        let (body, needs_touch) = self.memory.get(digest)?;
+        let (body, needs_touch) = self.memory.use_of(digest)?;
         if needs_touch {
             self.touch(*digest);
         }

@@ -106,8 +106,9 @@ impl Store {
         self.publish(staging, kind)
     }
 
-    /// How often something was published by now. What was not there at some count is not there as
-    /// long as the count stays, whoever has published it meanwhile having said so.
+    /// How often something was published by now. The count grows before [`Store::publish`] returns:
+    /// what was not there at some count is not there as long as the count stays, except while it is
+    /// being published.
     pub fn publications(&self) -> u64 {
         self.publications.load(Ordering::Acquire)
     }

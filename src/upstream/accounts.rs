@@ -5,10 +5,7 @@
 //! asked anonymously, if that is allowed.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
@@ -69,7 +66,6 @@ pub(super) struct Accounts {
     /// As of the last answer: every request of a client asks for it.
     /// Read by every answer, written when upstream says something new.
     outlook: RwLock<Arc<Outlook>>,
-    spares: AtomicBool,
 }
 
 /// What all accounts together have left.
@@ -98,8 +94,8 @@ impl Accounts {
             credentials.accounts.iter().cloned().map(|config| account(Some(config))).collect();
         let anonymous = (named.is_empty() || credentials.anonymous).then(|| account(None));
         let denied = Cache::builder().max_capacity(DENIED).time_to_live(DENIED_FOR).build();
-        let (outlook, spares) = (RwLock::default(), AtomicBool::default());
-        Self { named, anonymous, budget: budget.clone(), denied, settled, outlook, spares }
+        let outlook = RwLock::default();
+        Self { named, anonymous, budget: budget.clone(), denied, settled, outlook }
     }
 
     /// What all together have left, as of the last answer.
@@ -109,7 +105,7 @@ impl Accounts {
 
     /// Whether the budget is to be spared, as of the last answer.
     pub(super) fn spares(&self) -> bool {
-        self.spares.load(Ordering::Relaxed)
+        self.outlook().is_sparing
     }
 
     /// Looks at what was said since.
@@ -125,7 +121,6 @@ impl Accounts {
             })
         });
         let outlook = Outlook { left, is_sparing: self.is_sparing(now), headers };
-        self.spares.store(outlook.is_sparing, Ordering::Relaxed);
         *self.outlook.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(outlook);
     }
 

@@ -204,6 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_lost_where_many_enter_a_new_line_at_once() {
+        let ledger = Ledger::default();
+        let client = "192.0.2.1".parse().ok();
+        let names: Vec<_> = (0..50).map(|n| repository(&format!("library/r{n}"))).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| names.iter().for_each(|name| ledger.save(name, client)));
+            }
+        });
+        assert!(ledger.repositories(50).iter().all(|line| line.tally.saved == 8));
+        assert_eq!(ledger.clients(1)[0].tally, Tally { spent: 0, saved: 400 });
+    }
+
+    #[test]
     fn who_spent_most_comes_first_and_nothing_is_lost() {
         let ledger = Ledger::default();
         let client = "192.0.2.1".parse().ok();

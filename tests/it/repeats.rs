@@ -4,10 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hub::{Action, Fault, Hub, ImageSpec, Target};
+use hub::{Action, Fault, Hub, ImageSpec, Options, Target};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Connection, Reply, Request, get, head};
@@ -147,6 +147,40 @@ async fn a_repeated_request_is_in_all_books() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_the_budget_is_told_as_of_now() {
+    let stage = Stage::set(|setup| setup).await;
+    let request = accepting(get(stage.roadstead.at(), &stage.paths[0]));
+    known(&request).await;
+    let left = async || {
+        let (repeats, reply) = stage.once_more(request.clone()).await;
+        assert_eq!(repeats, 1.0);
+        reply.header("ratelimit-remaining").unwrap().to_owned()
+    };
+    assert_eq!(left().await, "99;w=21600");
+    stage.hub.push(&ImageSpec::new("library/other").tag("1").single());
+    let other = manifest_path("library/other", "1");
+    assert_eq!(accepting(get(stage.roadstead.at(), other)).send().await.status, 200);
+    assert_eq!(left().await, "98;w=21600");
+    let log = stage.roadstead.whole_log().await;
+    assert!(log.contains("cache=\"hit\" left=98"), "{log}");
+}
+
+/// It gets the manifest of its platform, which is not what the tag names.
+#[tokio::test]
+async fn a_client_that_reads_no_index_goes_the_long_way() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new(NAME).tag("latest"));
+    let roadstead = fresh(&hub).start().await;
+    let accept = "application/vnd.oci.image.manifest.v1+json";
+    for _ in 0..4 {
+        let request = get(roadstead.at(), manifest_path(NAME, "latest"));
+        let reply = request.header("Accept", accept).send().await;
+        assert_eq!(reply.header("content-type"), Some(accept));
+    }
+    assert_eq!(repeated(&roadstead).await, 0.0);
+}
+
+#[tokio::test]
 async fn many_requests_on_one_connection_are_all_answered() {
     let stage = Stage::set(|setup| setup).await;
     let at = stage.roadstead.at();
@@ -173,7 +207,7 @@ async fn many_requests_on_one_connection_are_all_answered() {
 }
 
 /// An answer on a connection that stays open: its head and its body.
-async fn answer<S: AsyncRead + Unpin>(stream: &mut S) -> (String, Vec<u8>) {
+pub(crate) async fn answer<S: AsyncRead + Unpin>(stream: &mut S) -> (String, Vec<u8>) {
     let mut all = Vec::new();
     loop {
         let mut piece = vec![0; 64 << 10];
@@ -373,6 +407,65 @@ async fn whom_a_trusted_proxy_asks_for_is_told_and_let_in_as_on_the_long_way() {
     assert_eq!(log.matches("client=\"198.51.100.7\"").count(), 3, "{log}");
 }
 
+/// The head says nothing of the connection that it comes on.
+#[tokio::test]
+async fn who_sends_a_known_head_is_held_to_his_own_address() {
+    let at = free_address();
+    let listen = json!([{ "address": at.to_string(), "proxy_protocol": true }]);
+    let stage = Stage::set(|setup| {
+        setup
+            .key("trusted_proxies", json!(["127.0.0.1", "10.0.0.0/8"]))
+            .key("access", json!({ "allow": ["127.0.0.1", "192.0.2.0/24"] }))
+            .key("listen", listen)
+    })
+    .await;
+    let path = &stage.paths[0];
+    let send = async |from: &str, more: &str| {
+        let before = repeated(&stage.roadstead).await;
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let header = format!("PROXY TCP4 {from} 192.0.2.1 40000 443\r\n");
+        stream.write_all(header.as_bytes()).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let status = answer(&mut stream).await.0["http/1.1 ".len()..][..3].to_owned();
+        (status, repeated(&stage.roadstead).await - before)
+    };
+    let told = |status: &str, repeats: f64| (status.to_owned(), repeats);
+    send("192.0.2.7", "").await;
+    assert_eq!(send("192.0.2.8", "").await, told("200", 1.0));
+    assert_eq!(send("198.51.100.9", "").await, told("403", 0.0));
+    // A trusted proxy's word counts, and nobody else's.
+    let hop = "X-Forwarded-For: 192.0.2.66\r\n";
+    send("10.0.0.5", hop).await;
+    assert_eq!(send("10.0.0.6", hop).await, told("200", 1.0));
+    assert_eq!(send("192.0.2.9", hop).await, told("200", 0.0));
+    assert_eq!(send("198.51.100.9", hop).await, told("403", 0.0));
+    // One that is told to be the proxy itself is not another proxy.
+    let itself = "X-Forwarded-For: 127.0.0.1\r\n";
+    for _ in 0..3 {
+        assert_eq!(send("127.0.0.1", itself).await, told("200", 0.0));
+    }
+    let log = stage.roadstead.whole_log().await;
+    let lines = |client: &str| log.matches(&format!("client=\"{client}\"")).count();
+    assert_eq!(["192.0.2.8", "192.0.2.66", "192.0.2.9"].map(lines), [1, 2, 1], "{log}");
+}
+
+/// P6: what a client may see by its own credentials, none included, is asked of upstream.
+#[tokio::test]
+async fn where_clients_use_their_own_credentials_nothing_is_repeated() {
+    let options = Options { require_token: false, ..Options::default() };
+    let hub = Hub::start_with(options).await.unwrap();
+    let image = hub.push(&ImageSpec::new(NAME).tag("latest").single());
+    let roadstead = fresh(&hub).with("credentials.mode", "client").start().await;
+    for reference in ["latest", &image.digest] {
+        for _ in 0..3 {
+            let request = get_manifest(roadstead.at(), NAME, reference);
+            assert_eq!(request.send().await.status, 200);
+        }
+    }
+    assert_eq!(repeated(&roadstead).await, 0.0);
+}
+
 #[tokio::test]
 async fn where_a_password_is_wanted_nothing_is_repeated() {
     let folder = tempfile::tempdir().unwrap();
@@ -485,6 +578,22 @@ async fn a_request_during_a_stop_is_told_that_the_connection_ends() {
     }
     assert!(told, "the connection ended without a word");
     assert!(stage.roadstead.ended().await.success());
+}
+
+/// Lines that wait are written at the end, also where nothing else is logged.
+#[tokio::test]
+async fn the_last_requests_are_in_the_log() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new(NAME).tag("latest"));
+    let mut roadstead = fresh(&hub).log("warn,access=info").start().await;
+    for signal in ["INT", "TERM"] {
+        let path = format!("/v2/{NAME}/manifests/{}", signal.to_lowercase());
+        assert_eq!(get(roadstead.at(), &path).send().await.status, 404);
+        crate::roadstead::signal(roadstead.pid(), signal);
+        assert!(roadstead.ended().await.success());
+        assert!(roadstead.log().contains(&path), "{signal}: {}", roadstead.log());
+        roadstead.restart().await;
+    }
 }
 
 /// A half of a head that never goes on is cut like any other.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::client::{Connection, get, raw};
 use crate::pull::{blob_path, manifest_path};
+use crate::repeats::answer;
 use crate::roadstead::{BINARY, Roadstead, Setup, eventually, free_address};
 use crate::secure::{self, Pair, Said, Signer, Speaker};
 
@@ -191,6 +192,34 @@ async fn a_certificate_is_for_one_host_and_a_few_days() {
     assert!((1..=7).contains(&days), "{days}");
     // The next client is shown the same one.
     assert_eq!(secure::shown(&speaker.dial(stage.sni, "ghcr.io").await.unwrap()), shown);
+}
+
+/// What is known of a head on one listener is not what it means on another.
+#[tokio::test]
+async fn a_known_head_goes_where_its_connection_goes() {
+    let stage = stage(json!({}), |setup| setup.with("tags.fresh_for", "1h")).await;
+    let path = manifest_path("library/alpine", "latest");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: mirror.test\r\nAccept: */*\r\n\r\n");
+    let repeated = async || stage.roadstead.metric(&["roadstead_repeated_answers_total"]).await;
+    let mut plain = TcpStream::connect(stage.roadstead.at()).await.unwrap();
+    for _ in 0..3 {
+        plain.write_all(head.as_bytes()).await.unwrap();
+        assert!(answer(&mut plain).await.0.starts_with("http/1.1 200 ok"));
+    }
+    let before = repeated().await;
+    assert!(before > 0.0);
+    let mut stream = stage.speaker().dial(stage.sni, "ghcr.io").await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (said, _) = answer(&mut stream).await;
+    assert!(said.starts_with("http/1.1 4"), "{said}");
+    // Nor is anything remembered there.
+    let mut stream = stage.speaker().dial(stage.sni, "ghcr.io").await.unwrap();
+    let head = head.replace("library/alpine", "org/app").replace("mirror.test", "ghcr.io");
+    for _ in 0..3 {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.0.starts_with("http/1.1 200 ok"));
+    }
+    assert_eq!(repeated().await, before);
 }
 
 // === Others ===
