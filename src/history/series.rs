@@ -1,0 +1,72 @@
+//! What the history answers: plain data, ready to be drawn.
+
+use serde::{Deserialize, Serialize};
+
+/// A stretch of time that is kept, and how finely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Span {
+    /// The last hour, by 10 seconds.
+    Hour,
+    /// The last day, by 5 minutes.
+    Day,
+    /// The last week, by 30 minutes.
+    Week,
+}
+
+/// A span's past, up to now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Series {
+    /// Which span it is.
+    pub span: Span,
+    /// Seconds from one point to the next.
+    pub step_seconds: u64,
+    /// When the first point begins; seconds since 1970, a multiple of `step_seconds`.
+    pub begins_at: u64,
+    /// One for each step, the oldest first; the last one is of the step that is under way. `null`
+    /// where nobody counted: the server was down, or this is before its first start.
+    pub points: Vec<Option<Point>>,
+}
+
+/// What happened during one step. Counts are of this step alone, not running totals.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Point {
+    /// When the step begins; seconds since 1970.
+    pub at: u64,
+    /// Seconds of the step during which somebody counted. Rates are counts divided by this.
+    pub seconds: f64,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Pulls left to all accounts of all upstreams that say so, at the step's end; `null` where none
+    /// does.
+    pub left: Option<u64>,
+}
+
+/// What is counted, over a time that whoever has it knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Requests of clients that were answered.
+    pub requests: u64,
+    /// Those of them that were answered from what is kept: fresh, found unchanged, or stale.
+    pub hits: u64,
+    /// Those of them that could be kept and had to be fetched. What is neither a hit nor a miss can't
+    /// be kept (pings, pushes), or was refused.
+    pub misses: u64,
+    /// Body bytes sent to clients.
+    pub bytes: u64,
+    /// Those of them that were kept.
+    pub bytes_from_cache: u64,
+    /// Body bytes received from upstream.
+    pub upstream_bytes: u64,
+    /// Requests that a registry's pull limit counted.
+    pub spent: u64,
+    /// Manifest requests of clients that cost none.
+    pub saved: u64,
+    /// Answers that clients have to take as failures: 429 and 5xx.
+    pub errors: u64,
+    /// Answers with a copy that could not be validated.
+    pub stale: u64,
+    /// Fills of blobs that ended, however they did.
+    pub fills: u64,
+}
