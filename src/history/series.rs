@@ -70,3 +70,79 @@ pub struct Counts {
     /// Fills of blobs that ended, however they did.
     pub fills: u64,
 }
+
+// === impl Span ===
+
+impl Span {
+    /// Seconds of a step.
+    pub fn step_seconds(self) -> u64 {
+        match self {
+            Self::Hour => 10,
+            Self::Day => 300,
+            Self::Week => 1800,
+        }
+    }
+
+    /// Steps that it has.
+    pub fn steps(self) -> usize {
+        match self {
+            Self::Hour => 360,
+            Self::Day => 288,
+            Self::Week => 336,
+        }
+    }
+}
+
+// === impl Series ===
+
+impl Series {
+    /// All that was counted during it.
+    pub fn sum(&self) -> Counts {
+        let counts = self.points.iter().flatten().map(|point| &point.counts);
+        counts.fold(Counts::default(), |sum, counts| sum.plus(counts))
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// Both together.
+    pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// What was counted since `before`; nothing where that is more.
+    pub fn since(&self, before: &Self) -> Self {
+        self.with(before, u64::saturating_sub)
+    }
+
+    /// Hits among hits and misses; `None` where there are none.
+    pub fn hit_ratio(&self) -> Option<f64> {
+        share(self.hits, self.hits.saturating_add(self.misses))
+    }
+
+    /// Bytes that were kept among those that were sent; `None` where there are none.
+    pub fn byte_hit_ratio(&self) -> Option<f64> {
+        share(self.bytes_from_cache, self.bytes)
+    }
+
+    fn with(&self, other: &Self, both: fn(u64, u64) -> u64) -> Self {
+        Self {
+            requests: both(self.requests, other.requests),
+            hits: both(self.hits, other.hits),
+            misses: both(self.misses, other.misses),
+            bytes: both(self.bytes, other.bytes),
+            bytes_from_cache: both(self.bytes_from_cache, other.bytes_from_cache),
+            upstream_bytes: both(self.upstream_bytes, other.upstream_bytes),
+            spent: both(self.spent, other.spent),
+            saved: both(self.saved, other.saved),
+            errors: both(self.errors, other.errors),
+            stale: both(self.stale, other.stale),
+            fills: both(self.fills, other.fills),
+        }
+    }
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}

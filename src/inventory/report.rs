@@ -148,6 +148,9 @@ pub struct StoreUsage {
     pub index: u64,
     /// Bytes set aside because they went bad.
     pub quarantine: u64,
+    /// Bytes of the history.
+    #[serde(default)]
+    pub history: u64,
     /// Bytes that pins keep.
     pub pinned: u64,
 }
@@ -364,8 +367,16 @@ impl From<store::Kind> for ObjectKind {
 
 impl From<store::Usage> for StoreUsage {
     fn from(usage: store::Usage) -> Self {
-        let store::Usage { capacity, used, objects, published, staged, index, quarantine, pinned } =
-            usage;
-        Self { capacity, used, objects, published, staged, index, quarantine, pinned }
+        Self {
+            capacity: usage.capacity,
+            used: usage.used,
+            objects: usage.objects,
+            published: usage.published,
+            staged: usage.staged,
+            index: usage.index,
+            quarantine: usage.quarantine,
+            history: usage.history,
+            pinned: usage.pinned,
+        }
     }
 }

@@ -217,6 +217,7 @@ impl Catalogue for Fake {
             staged: 0,
             index: 0,
             quarantine: 0,
+            history: 0,
             pinned: 0,
         })
     }

@@ -44,6 +44,8 @@ pub struct Usage {
     pub index: u64,
     /// What was set aside because it was not what its name says.
     pub quarantine: u64,
+    /// What happened lately.
+    pub history: u64,
     /// Published objects that a pin names.
     pub pinned: u64,
 }
@@ -101,6 +103,7 @@ impl Store {
             staged: self.space.staged(),
             index: self.space.index(),
             quarantine: self.space.quarantine(),
+            history: self.space.history(),
             pinned: totals.pinned,
         })
     }

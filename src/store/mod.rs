@@ -25,6 +25,7 @@ mod object;
 mod partials;
 mod reading;
 mod recovery;
+mod report;
 mod repository;
 mod scrub;
 mod space;
@@ -50,6 +51,7 @@ pub use index::{Kind, Link, LinkKey, TagKey, TagRecord};
 pub use mapped::{Map, is_bad_file};
 pub use object::{Lease, Object};
 pub use recovery::Verdict;
+pub use report::DiskReport;
 pub use staging::Staging;
 
 use crate::protocol::Digest;
