@@ -36,7 +36,7 @@ use self::{
     stop::Stop,
 };
 use crate::{
-    admin::Admin,
+    admin::{self, Admin},
     blob::Blobs,
     config::{self, Config, Listen},
     filter::{Chain, RequestFilter},
@@ -104,9 +104,13 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
 
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
-    let admin =
-        Admin::new(Arc::clone(&ready), inventory, Arc::clone(&upstreams), Arc::clone(&store));
-    let admin = admin_service(config, admin);
+    let admin = Admin {
+        ready: Arc::clone(&ready),
+        inventory,
+        upstreams: Arc::clone(&upstreams),
+        store: Arc::clone(&store),
+    };
+    let admin = admin_service(config, admin::Service::new(admin));
     // The operator's is one more.
     let services = clients.len() + 1;
     let listeners = Listeners::new(services, announce(config.clone(), Arc::clone(&ready), heir));
@@ -199,7 +203,7 @@ fn client_services(
 
 fn admin_service(
     config: &Config,
-    admin: Admin,
+    admin: admin::Service,
 ) -> Service<impl pingora::apps::ServerApp + Send + Sync + 'static> {
     let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);
