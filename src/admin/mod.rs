@@ -24,7 +24,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 pub use serve::Service;
 
-use crate::{inventory::Inventory, store::Store, upstream::Upstream};
+use crate::{inventory::Inventory, status::Monitor, store::Store, upstream::Upstream};
 
 /// What the second listener tells of, and what it changes.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Admin {
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// It has a state to tell of.
     pub store: Arc<Store>,
+    /// How all of it goes, and went lately.
+    pub monitor: Arc<Monitor>,
 }
 
 /// As handlers take it.

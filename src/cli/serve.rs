@@ -3,10 +3,11 @@
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use super::{FAILED, Source, WRONG_USAGE, complain, log::Log};
 use crate::{
+    events,
     proxy::{Format, take_access_lines},
     server::{self, StartError},
 };
@@ -73,8 +74,10 @@ impl Serve {
             .with_ansi(is_terminal)
             .with_writer(lines.clone());
         match self.log_format {
-            LogFormat::Text => log.init(),
-            LogFormat::Json => log.json().flatten_event(true).init(),
+            LogFormat::Text => log.finish().with(events::layer()).init(),
+            LogFormat::Json => {
+                log.json().flatten_event(true).finish().with(events::layer()).init();
+            }
         }
         match self.log_format {
             // On a terminal they have colours.

@@ -1,9 +1,10 @@
 //! What the history answers: plain data, ready to be drawn.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A stretch of time that is kept, and how finely.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Span {
     /// The last hour, by 10 seconds.
@@ -15,7 +16,7 @@ pub enum Span {
 }
 
 /// A span's past, up to now.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Series {
     /// Which span it is.
     pub span: Span,
@@ -29,7 +30,7 @@ pub struct Series {
 }
 
 /// What happened during one step. Counts are of this step alone, not running totals.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Point {
     /// When the step begins; seconds since 1970.
     pub at: u64,
@@ -44,7 +45,7 @@ pub struct Point {
 }
 
 /// What is counted, over a time that whoever has it knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Counts {
     /// Requests of clients that were answered.
     pub requests: u64,

@@ -44,6 +44,7 @@ use crate::{
     manifest::Manifests,
     metrics,
     proxy::{Connections, Door, Drain, Entrance, Proxy, flush_access_lines},
+    status::{Monitor, Sources},
     store::{self, Store},
     upstream::Upstream,
 };
@@ -53,6 +54,9 @@ const LAST_WRITES_SECONDS: u64 = 10;
 
 /// Looks after the upstreams while the server runs.
 struct Watch(Arc<[Arc<Upstream>]>);
+
+/// Has the totals looked at while the server runs.
+struct Looking(Arc<Monitor>);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -99,16 +103,25 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let mut conf = server_conf(config);
     let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
     let mut server = Server::new_with_opt_and_conf(options, conf);
+    let traffic = Arc::clone(chain.traffic());
     let clients = client_services(config, doors, &server.configuration, proxy, chain, &drain);
     server.bootstrap();
 
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
+    let monitor = Monitor::new(Sources {
+        ready: Arc::clone(&ready),
+        upstreams: Arc::clone(&upstreams),
+        store: Arc::clone(&store),
+        blobs: Arc::clone(&blobs),
+        traffic,
+    });
     let admin = Admin {
         ready: Arc::clone(&ready),
         inventory,
         upstreams: Arc::clone(&upstreams),
         store: Arc::clone(&store),
+        monitor: Arc::clone(&monitor),
     };
     let admin = admin_service(config, admin::Service::new(admin));
     // The operator's is one more.
@@ -119,6 +132,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     }
     server.add_service(Listening::new(admin, &listeners));
     server.add_service(background_service("upstreams", Watch(upstreams)));
+    server.add_service(background_service("status", Looking(monitor)));
     server.add_service(background_service("certificates", certificates));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
@@ -173,6 +187,18 @@ impl BackgroundService for Watch {
         // An error means that the server is gone, which is a shutdown too; what is watched ends
         // with the set.
         let _ = shutdown.wait_for(|stops| *stops).await;
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Looking {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.0.run() => {}
+            // An error means that the server is gone, which is a shutdown too.
+            _ = shutdown.wait_for(|stops| *stops) => {}
+        }
+        self.0.finish().await;
     }
 }
 

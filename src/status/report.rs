@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     blob::FillReport,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// How the server is, at one moment.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Status {
     /// The program's version.
     pub version: &'static str,
@@ -51,7 +52,7 @@ pub struct Status {
 }
 
 /// What goes on, averaged over the last seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub struct Traffic {
     /// Seconds that it is averaged over: ten, or less just after the start.
     pub over_seconds: f64,
@@ -67,7 +68,7 @@ pub struct Traffic {
 
 /// Shares of what was answered from what is kept: of hits and misses, or of body bytes. `null` where
 /// there were none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub struct HitRatio {
     /// Of the requests since the process started.
     pub requests: Option<f64>,
@@ -80,7 +81,7 @@ pub struct HitRatio {
 }
 
 /// What is left at one upstream, and how long it lasts.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Budget {
     /// The upstream's name.
     pub upstream: String,
@@ -101,7 +102,7 @@ pub struct Budget {
 }
 
 /// An account, and how long its pulls last.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Account {
     /// What the registry said of it, and what was spent.
     #[serde(flatten)]
@@ -112,7 +113,7 @@ pub struct Account {
 }
 
 /// What comes of an account's pulls if spending goes on as it does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub struct Forecast {
     /// Pulls spent per hour, lately; `null` in the first minute.
     pub spent_per_hour: Option<f64>,
@@ -122,7 +123,7 @@ pub struct Forecast {
 }
 
 /// Those who come first, in two orders.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Top {
     /// By requests, at most [`MOST_LISTED`](super::MOST_LISTED).
     pub by_requests: Vec<TopEntry>,
@@ -131,7 +132,7 @@ pub struct Top {
 }
 
 /// A repository or client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TopEntry {
     /// A repository, or a client's address. A repository's name follows the specification's grammar.
     pub name: String,
@@ -148,9 +149,10 @@ pub struct TopEntry {
 }
 
 /// The store's disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Disk {
     /// The store's folder.
+    #[schema(value_type = String)]
     pub directory: PathBuf,
     /// `store.disk`: what the store may use.
     pub capacity_bytes: u64,
@@ -175,7 +177,7 @@ pub struct Disk {
 }
 
 /// What the process uses of the machine. `null` where the system does not say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub struct Process {
     /// Its own memory (`RssAnon`): without pages of files, which the system takes back when it wants.
     pub memory_bytes: Option<u64>,

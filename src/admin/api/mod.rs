@@ -17,6 +17,7 @@
 //! ```
 
 mod cache;
+mod status;
 mod upstreams;
 
 use http::StatusCode;
@@ -27,7 +28,7 @@ use crate::inventory;
 
 /// Every endpoint.
 pub(super) fn router() -> OpenApiRouter<Server> {
-    OpenApiRouter::new().merge(cache::router()).merge(upstreams::router())
+    OpenApiRouter::new().merge(cache::router()).merge(upstreams::router()).merge(status::router())
 }
 
 /// Does what may wait for the disk where it keeps nobody else waiting.

@@ -1,9 +1,10 @@
-//! Recent problems: what the log warned of, kept for those who look later.
+//! A problem as it is told: plain data.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A warning or an error of the log, with how often it came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Event {
     /// Grows with every event, and with every repetition of one: `recent(after)` with the largest
     /// that is known answers what is new. Starts anew with the process.
@@ -27,7 +28,7 @@ pub struct Event {
 }
 
 /// How bad something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The server goes on, and somebody may want to know.
@@ -37,7 +38,7 @@ pub enum Level {
 }
 
 /// A name and what it stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Field {
     /// Such as `upstream` or `error`; written by us.
     pub name: &'static str,
