@@ -113,13 +113,13 @@ impl Monitor {
         loop {
             looks.tick().await;
             self.look(Instant::now(), SystemTime::now());
-            count = count.wrapping_add(1);
             // A disk that hangs must not have one task after the other wait for it.
             let is_free = saving.as_ref().is_none_or(JoinHandle::is_finished);
             if count.is_multiple_of(LOOKS_PER_SAVE) && is_free {
                 let own = Arc::clone(self);
                 saving = Some(tokio::task::spawn_blocking(move || own.save()));
             }
+            count = count.wrapping_add(1);
         }
     }
 
