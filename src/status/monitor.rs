@@ -23,7 +23,7 @@ use crate::{
     blob::{Blobs, FillReport},
     history::{Counts, History, Sample, Series, Span},
     metrics,
-    store::{DiskReport, Store},
+    store::{DiskReport, FileSystem, Store},
     traffic,
     upstream::{BudgetReport, Upstream},
 };
@@ -65,6 +65,8 @@ pub struct Monitor {
     history: History,
     started: Instant,
     started_at: SystemTime,
+    /// As of the last save: whoever asks must not wait for a disk that hangs.
+    file_system: Mutex<Option<FileSystem>>,
     state: Mutex<State>,
 }
 
@@ -101,7 +103,9 @@ impl Monitor {
         let first = Look::now(started, &sources);
         let state = State { looks: VecDeque::from([first]), spending: HashMap::new() };
         let history = History::open(place, started_at);
-        Arc::new(Self { sources, history, started, started_at, state: Mutex::new(state) })
+        let file_system = Mutex::new(sources.store.file_system());
+        let state = Mutex::new(state);
+        Arc::new(Self { sources, history, started, started_at, file_system, state })
     }
 
     /// Looks, for ever.
@@ -169,6 +173,8 @@ impl Monitor {
     }
 
     fn save(&self) {
+        let file_system = self.sources.store.file_system();
+        *self.file_system.lock().unwrap_or_else(PoisonError::into_inner) = file_system;
         // Where another process has taken over, the file is its own.
         if self.sources.store.is_ours() {
             self.history.save();
@@ -185,7 +191,7 @@ impl Monitor {
 // === impl Monitor: telling ===
 
 impl Monitor {
-    /// How the server is now. Reads no file of the store.
+    /// How the server is now. Waits for no disk.
     pub fn status(&self) -> Status {
         let Sources { upstreams, traffic, store, ready, .. } = &self.sources;
         let (at, now) = (Instant::now(), SystemTime::now());
@@ -209,7 +215,7 @@ impl Monitor {
             clients: top::clients(traffic, upstreams),
             fills,
             fills_active,
-            disk: store.disk().into(),
+            disk: self.disk(store.disk()),
             process: Process { cpu_load: look.cpu_load(&since), ..process::process() },
         }
     }
@@ -222,6 +228,23 @@ impl Monitor {
     /// The fills under way, the oldest first.
     pub fn fills(&self) -> Vec<FillReport> {
         self.sources.blobs.fills()
+    }
+
+    fn disk(&self, disk: DiskReport) -> Disk {
+        let file_system = *self.file_system.lock().unwrap_or_else(PoisonError::into_inner);
+        Disk {
+            directory: disk.directory,
+            capacity_bytes: disk.capacity,
+            used_bytes: disk.used,
+            published_bytes: disk.published,
+            staged_bytes: disk.staged,
+            index_bytes: disk.index,
+            quarantine_bytes: disk.quarantine,
+            history_bytes: disk.history,
+            free_bytes: file_system.map(|system| system.free),
+            file_system_bytes: file_system.map(|system| system.size),
+            trouble: disk.trouble,
+        }
     }
 
     fn hit_ratio(&self, totals: &Counts, now: SystemTime) -> HitRatio {
@@ -286,26 +309,6 @@ impl Look {
     fn cpu_load(&self, before: &Self) -> Option<f64> {
         let seconds = self.seconds_since(before)?;
         Some(self.cpu.saturating_sub(before.cpu).as_secs_f64() / seconds)
-    }
-}
-
-// === impl Disk ===
-
-impl From<DiskReport> for Disk {
-    fn from(disk: DiskReport) -> Self {
-        Self {
-            directory: disk.directory,
-            capacity_bytes: disk.capacity,
-            used_bytes: disk.used,
-            published_bytes: disk.published,
-            staged_bytes: disk.staged,
-            index_bytes: disk.index,
-            quarantine_bytes: disk.quarantine,
-            history_bytes: disk.history,
-            free_bytes: disk.file_system.map(|(free, _)| free),
-            file_system_bytes: disk.file_system.map(|(_, size)| size),
-            trouble: disk.trouble,
-        }
     }
 }
 

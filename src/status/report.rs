@@ -168,7 +168,7 @@ pub struct Disk {
     pub quarantine_bytes: u64,
     /// The history.
     pub history_bytes: u64,
-    /// What the file system has left; `null` where it does not say.
+    /// What the file system has left, as of the last seconds; `null` where it does not say.
     pub free_bytes: Option<u64>,
     /// How large the file system is.
     pub file_system_bytes: Option<u64>,

@@ -51,7 +51,7 @@ pub use index::{Kind, Link, LinkKey, TagKey, TagRecord};
 pub use mapped::{Map, is_bad_file};
 pub use object::{Lease, Object};
 pub use recovery::Verdict;
-pub use report::DiskReport;
+pub use report::{DiskReport, FileSystem};
 pub use staging::Staging;
 
 use crate::protocol::Digest;

@@ -28,22 +28,25 @@ pub struct DiskReport {
     pub quarantine: u64,
     /// What happened lately.
     pub history: u64,
-    /// What the file system has left, and its size; `None` where it does not say.
-    pub file_system: Option<(u64, u64)>,
     /// What is wrong with the disk, in a sentence.
     pub trouble: Option<String>,
+}
+
+/// The file system below the store, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem {
+    /// What is left to this user.
+    pub free: u64,
+    /// All of it.
+    pub size: u64,
 }
 
 // === impl Store ===
 
 impl Store {
-    /// How the disk is. Reads no file.
+    /// How the disk is. Waits for no disk.
     pub fn disk(&self) -> DiskReport {
         let space = &self.space;
-        let file_system = statvfs(self.layout.root()).ok().map(|system| {
-            let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
-            (bytes(system.f_bavail), bytes(system.f_blocks))
-        });
         DiskReport {
             directory: self.layout.root().to_owned(),
             capacity: space.capacity(),
@@ -53,9 +56,15 @@ impl Store {
             index: space.index(),
             quarantine: space.quarantine(),
             history: space.history(),
-            file_system,
             trouble: self.trouble(),
         }
+    }
+
+    /// What the file system has left, and its size. Blocks.
+    pub fn file_system(&self) -> Option<FileSystem> {
+        let system = statvfs(self.layout.root()).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
+        Some(FileSystem { free: bytes(system.f_bavail), size: bytes(system.f_blocks) })
     }
 
     /// Where the history is kept, with so many bytes of the limit set apart for it; `None` where the
