@@ -66,7 +66,7 @@ pub(super) struct Turn {
 }
 
 /// An account as the operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct AccountReport {
     /// Its name, or "anonymous".
     pub account: String,
@@ -94,7 +94,7 @@ pub struct AccountReport {
 }
 
 /// The budget of one of several sources of an account.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct SourceReport {
     /// Whom the registry charges.
     pub source: Option<String>,

@@ -28,7 +28,7 @@ pub struct Ledger {
 }
 
 /// Pulls: requests that the registry counted, and those of clients that cost none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Tally {
     /// Counted by the registry.
     pub spent: u64,
@@ -37,7 +37,7 @@ pub struct Tally {
 }
 
 /// One line of a book.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Entry {
     /// A repository, or a client's address.
     pub name: String,

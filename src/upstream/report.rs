@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{AccountReport, Entry, Tally, Upstream};
 use crate::config::Mode;
@@ -11,7 +12,7 @@ use crate::config::Mode;
 const LISTED: usize = 20;
 
 /// The budget of one upstream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BudgetReport {
     /// The upstream's name.
     pub upstream: String,
@@ -35,7 +36,7 @@ pub struct BudgetReport {
 }
 
 /// The state of one upstream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct UpstreamReport {
     /// Its name.
     pub name: String,
@@ -50,7 +51,7 @@ pub struct UpstreamReport {
 }
 
 /// The state of a mirror.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MirrorReport {
     /// Where it is.
     pub url: String,
