@@ -33,6 +33,7 @@ pub use classify::Classify;
 pub use context::{Client, Context, Destination, Mount, Target};
 pub use forwarded::Forwarded;
 pub use headers::varies;
+pub use htpasswd::Htpasswd;
 pub use lists::Lists;
 pub use policy::Policy;
 pub use query::{own_link, parameter, query_there};

@@ -36,7 +36,7 @@ use self::{
     stop::Stop,
 };
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Viewers},
     blob::Blobs,
     config::{self, Config, Listen},
     filter::{Chain, RequestFilter},
@@ -88,14 +88,15 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     checks::roots(config)?;
     let nothing = HashSet::new();
     checks::addresses(config, heir.as_ref().map_or(&nothing, Heir::names))?;
-    let Doors { doors, certificates } = Doors::prepare(config)?;
+    let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(config)?;
     let store = open_store(config, heir.as_ref())?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
     let inventory = inventory(config, &store, &manifests);
     let upstreams = upstreams(config)?;
     let filtered = Arc::clone(&blobs);
-    let chain = Chain::standard(config, upstreams.to_vec(), manifests, filtered, extra);
+    let for_clients = Arc::clone(&manifests);
+    let chain = Chain::standard(config, upstreams.to_vec(), for_clients, filtered, extra);
     let chain = Arc::new(chain.map_err(StartError::Config)?);
     let drain = Arc::new(Drain::new(config.shutdown.drain));
     let proxy = Proxy::new(Arc::clone(&chain), config.downstream.clone(), Arc::clone(&drain));
@@ -119,11 +120,14 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let admin = Admin {
         ready: Arc::clone(&ready),
         inventory,
+        manifests,
         upstreams: Arc::clone(&upstreams),
         store: Arc::clone(&store),
         monitor: Arc::clone(&monitor),
+        viewers: Viewers::default(),
     };
-    let admin = admin_service(config, admin::Service::new(admin));
+    let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
+    let admin = admin_service(config, admin);
     // The operator's is one more.
     let services = clients.len() + 1;
     let listeners = Listeners::new(services, announce(config.clone(), Arc::clone(&ready), heir));

@@ -46,7 +46,7 @@ use std::{
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
-pub use catalogue::{ObjectInfo, Pin, Usage};
+pub use catalogue::{ObjectInfo, Pin, Share, Usage};
 pub use index::{Kind, Link, LinkKey, TagKey, TagRecord};
 pub use mapped::{Map, is_bad_file};
 pub use object::{Lease, Object};

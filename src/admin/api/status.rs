@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::super::{Server, extract::Query, reply::Json};
+use super::super::{
+    Server,
+    extract::Query,
+    reply::{Failures, Json},
+};
 use crate::{
     blob::FillReport,
     events::{self, Event},
@@ -65,21 +69,23 @@ pub(super) fn router() -> OpenApiRouter<Server> {
 }
 
 #[utoipa::path(get, path = "/api/v1/status", tag = TAG,
-    responses((status = OK, description = "At this moment", body = Status)))]
-/// How the server is: traffic, budgets, upstreams, top repositories and clients, fills, disk, process.
+    responses((status = OK, description = "At this moment", body = Status), Failures))]
+/// How the server is at this moment.
+///
+/// Traffic, budgets with a forecast, upstreams, top repositories and clients, fills, disk, process.
 async fn status(State(server): State<Server>) -> Json<Status> {
     Json(server.monitor.status())
 }
 
 #[utoipa::path(get, path = "/api/v1/history", tag = TAG, params(Past),
-    responses((status = OK, description = "Up to now", body = Series)))]
+    responses((status = OK, description = "Up to now", body = Series), Failures))]
 /// What happened during the last hour, day or week, across restarts.
 async fn history(State(server): State<Server>, Query(past): Query<Past>) -> Json<Series> {
     Json(server.monitor.history(past.span))
 }
 
 #[utoipa::path(get, path = "/api/v1/fills", tag = TAG,
-    responses((status = OK, description = "Under way at this moment", body = Fills)))]
+    responses((status = OK, description = "Under way at this moment", body = Fills), Failures))]
 /// What is being fetched, and how far it is.
 async fn fills(State(server): State<Server>) -> Json<Fills> {
     let mut fills = server.monitor.fills();
@@ -89,9 +95,10 @@ async fn fills(State(server): State<Server>) -> Json<Fills> {
 }
 
 #[utoipa::path(get, path = "/api/v1/events", tag = TAG, params(Known),
-    responses((status = OK, description = "Since then", body = Events)))]
-/// Warnings and errors since the start, as far as the log's level lets them through; what came again
-/// is counted.
+    responses((status = OK, description = "Since then", body = Events), Failures))]
+/// Recent warnings and errors, with their remedy.
+///
+/// As far as the log's level lets them through, since the start; what came again is counted.
 async fn recent(Query(known): Query<Known>) -> Json<Events> {
     Json(Events { events: events::recent(known.after) })
 }
