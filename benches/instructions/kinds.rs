@@ -1,5 +1,7 @@
 //! The kinds of requests that are counted, and what is published for them.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -28,8 +30,11 @@ const LARGE_LIMIT_PERCENT: f64 = 30.0;
 /// One kind of request.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// Head, ready to be sent.
-    pub(crate) request: Vec<u8>,
+    /// Head, ready to be sent, of a request without a number.
+    head: Vec<u8>,
+    /// The last request's number, where each has one and so is like none before it: what is remembered of heads that
+    /// come again is of no use to it.
+    number: Option<Cell<u32>>,
     /// `Content-Length` of the right answer.
     pub(crate) size_bytes: u64,
     /// Not so in the answer to a HEAD.
@@ -56,7 +61,8 @@ pub(crate) fn all(address: SocketAddr, published: &Published) -> Vec<Kind> {
     let tag = || format!("manifests/{TAG}");
     let kind = |name, method: &str, path: String, size_bytes| Kind {
         name,
-        request: request(address, method, &path),
+        head: head(address, method, &path),
+        number: None,
         size_bytes,
         has_body: method == "GET",
         is_fresh: false,
@@ -66,11 +72,13 @@ pub(crate) fn all(address: SocketAddr, published: &Published) -> Vec<Kind> {
     };
     let manifest = published.manifest_bytes;
     let fresh = kind("tag-fresh-connection", "GET", tag(), manifest);
+    let new_head = kind("tag-new-head", "GET", tag(), manifest);
     let large = format!("blobs/{}", published.large);
     let large = kind("large-blob-mib", "GET", large, LARGE_MIB << 20);
     vec![
         kind("tag", "GET", tag(), manifest),
         kind("tag-head", "HEAD", tag(), manifest),
+        Kind { number: Some(Cell::default()), ..new_head },
         kind("manifest-by-digest", "GET", format!("manifests/{}", published.manifest), manifest),
         kind("small-blob", "GET", format!("blobs/{}", published.small), SMALL_BYTES),
         Kind { requests: 16, units: LARGE_MIB as f64, limit_percent: LARGE_LIMIT_PERCENT, ..large },
@@ -78,12 +86,29 @@ pub(crate) fn all(address: SocketAddr, published: &Published) -> Vec<Kind> {
     ]
 }
 
-fn request(address: SocketAddr, method: &str, path: &str) -> Vec<u8> {
+fn head(address: SocketAddr, method: &str, path: &str) -> Vec<u8> {
     let text = format!(
         "{method} /v2/{NAME}/{path} HTTP/1.1\r\nHost: {address}\r\n\
          User-Agent: docker/28.3.2 go/go1.24.5 os/linux arch/amd64\r\nAccept: {ACCEPT}\r\n\r\n"
     );
     text.into_bytes()
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The next request's head.
+    pub(crate) fn request(&self) -> Cow<'_, [u8]> {
+        let Some(number) = &self.number else {
+            return Cow::Borrowed(&self.head);
+        };
+        number.set(number.get() + 1);
+        let mut head = self.head.clone();
+        // In front of the empty line. Always as long, for length costs.
+        head.truncate(head.len() - 2);
+        head.extend_from_slice(format!("X-Request: {:08}\r\n\r\n", number.get()).as_bytes());
+        Cow::Owned(head)
+    }
 }
 
 // === impl Published ===
