@@ -92,7 +92,7 @@ pub(crate) struct Plan {
     pub(crate) herd_clients: usize,
     pub(crate) small_blobs: u64,
     pub(crate) idle_connections: usize,
-    /// How long a server may take to give back what they took.
+    /// How long after they were closed it is seen what a server has not given back.
     pub(crate) give_back_ms: u64,
     /// Of the client beside them, and of the one beside the disk's readers when there are none yet.
     pub(crate) latency_time_ms: u64,
