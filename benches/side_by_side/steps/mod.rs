@@ -19,10 +19,10 @@ use anyhow::{Context, Result, bail};
 use crate::Bench;
 use crate::args::Step;
 use crate::content::Object;
-use crate::proc::{self, MemoryWatch};
+use crate::proc;
 use crate::recipes::ROADSTEAD_MEMORY_MIB;
 use crate::report::{Collector, Section};
-use crate::server::Server;
+use crate::server::{Role, Server};
 use crate::target::Target;
 use crate::transport::Transport;
 
@@ -33,6 +33,7 @@ const IDLE: Duration = Duration::from_millis(200);
 const IDLE_WITHIN: Duration = Duration::from_secs(120);
 
 const END: &str = "RssAnon at the end, MiB";
+const PEAK_OF_ANY: &str = "peak RssAnon of any step's instance, MiB";
 /// What Roadstead may take besides the memory that it is given.
 const OWN_MEMORY_MIB: u32 = 64;
 
@@ -59,22 +60,40 @@ pub(crate) async fn run(step: Step, bench: &Bench<'_>) -> Result<Section> {
     }
 }
 
-/// The private memory of the servers that ran through all steps: at its peak, and after them.
-pub(crate) async fn memory(bench: &Bench<'_>, watch: MemoryWatch) -> Result<Section> {
-    let mut rows = Collector::default();
+/// The private memory of the servers that ran from the first step to the last, at its peak and after them, and the
+/// highest peak among these and the steps' own instances.
+pub(crate) async fn memory(bench: &Bench<'_>, steps: &[Step]) -> Result<Section> {
+    let (mut rows, watch) = (Collector::default(), &bench.launcher.memory);
     rows.aim(END, Target::limit(f64::from(OWN_MEMORY_MIB + ROADSTEAD_MEMORY_MIB)));
     for server in &bench.servers {
+        let kind = server.kind;
         idle(server).await?;
         let end = proc::anonymous_bytes(server.pid())?;
-        let peak = watch.peaks().get(&server.kind).copied().unwrap_or_default().max(end);
-        rows.add(END, server.kind, end as f64 / MIB);
-        rows.add("peak RssAnon, MiB", server.kind, peak as f64 / MIB);
+        rows.add(END, kind, end as f64 / MIB);
+        rows.add("peak RssAnon, MiB", kind, watch.peak(kind, Role::Main).max(end) as f64 / MIB);
+        rows.add(PEAK_OF_ANY, kind, watch.highest_peak(kind).max(end) as f64 / MIB);
     }
+    let covered: Vec<_> =
+        steps.iter().filter(|step| uses_main(**step)).map(|it| it.name()).collect();
+    let after = if covered.is_empty() { "a start alone".to_owned() } else { covered.join(", ") };
     let title = format!(
-        "memory over all of the above; target: {OWN_MEMORY_MIB} MiB and roadstead's `store.memory` of \
-         {ROADSTEAD_MEMORY_MIB} MiB"
+        "memory after {after}; target: {OWN_MEMORY_MIB} MiB and roadstead's `store.memory` of {ROADSTEAD_MEMORY_MIB} MiB"
     );
-    Ok(rows.finish(title, bench.plan.quick))
+    Ok(rows.finish(title, bench.plan.quick || covered.is_empty()))
+}
+
+/// Whether the step measures the servers that run from the first step to the last; else it has its own.
+const fn uses_main(step: Step) -> bool {
+    match step {
+        Step::CachedTag
+        | Step::SmallBlobs
+        | Step::HotBlob
+        | Step::HotBlobTls
+        | Step::HotBlobHttp2
+        | Step::ColdBlob
+        | Step::Herd => true,
+        Step::IdleConnections | Step::DiskReads | Step::ShapedLink | Step::Zipf => false,
+    }
 }
 
 /// Makes the machine ready for a cold blob: a quiet disk, and memory for the copy that the cache will make.
