@@ -164,10 +164,12 @@ fn nginx(home: &Path, role: Role, http: &str) -> String {
     let aio = if role == Role::DiskReads { "threads" } else { "off" };
     // A master run by root would hand its workers to `nobody`, who may not enter the run's directory.
     let user = if runs_as_root() { "user root;" } else { "" };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         r#"daemon off;
 {user}
-worker_processes 2;
+# As many as Roadstead takes threads.
+worker_processes {workers};
 pid "{home}/nginx.pid";
 error_log stderr warn;
 events {{ worker_connections {connections}; }}
