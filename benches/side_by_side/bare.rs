@@ -1,4 +1,4 @@
-//! The peer "bare": a Pingora service with one prepared answer for everything, the most that can be had from Pingora.
+//! The peer "bare": a Pingora service with one prepared answer for everything, a plain `request_filter` without a log.
 //!
 //! It is this program in another mode, so that its CPU time and memory are those of a process of its own. What it
 //! answers is what Roadstead answers for the cached tag: the same head but for the hop-by-hop fields, which Pingora

@@ -23,7 +23,7 @@ pub(crate) enum ServerKind {
     Roadstead,
     Nginx,
     DockerRegistry,
-    /// No cache: Pingora with one prepared answer, the most that can be had from it.
+    /// No cache: a plain `request_filter` answer by Pingora, prepared once, without a log.
     Bare,
 }
 

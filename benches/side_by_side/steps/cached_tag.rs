@@ -24,6 +24,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> Result<Section> {
     rows.aim(RATE, Target::at_least(2.0, ServerKind::Nginx));
     rows.aim(RATE, Target::at_least(0.8, ServerKind::Bare));
     rows.aim(CPU, Target::at_most(0.4, ServerKind::Nginx));
+    rows.aim(CPU, Target::at_most(1.25, ServerKind::Bare));
     for round in 0..bench.plan.rounds {
         for server in bench.in_turn_with_bare(round) {
             measure(bench, server, &mut rows).await.with_context(|| server.kind.name())?;
