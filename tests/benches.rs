@@ -1,11 +1,17 @@
-//! The arithmetic of the side-by-side bench's slow link. A bench has no test harness, so its tests stand here.
+//! What the benches reckon: the slow link of `side_by_side`, and what `instructions` makes of its counts. A bench has no
+//! test harness, so its tests stand here.
 
+#[path = "../benches/instructions/baseline.rs"]
+mod baseline;
 #[path = "../benches/side_by_side/link.rs"]
 mod link;
 
 use std::time::{Duration, Instant};
 
+use baseline::{Baseline, Verdict};
 use link::{Lane, Link};
+
+// --- the slow link ---
 
 const PIECE_BYTES: u64 = 16 << 10;
 /// 100 Mbit/s are 12 500 bytes a millisecond.
@@ -89,4 +95,63 @@ fn without_a_rate_only_the_delay_remains() {
 fn a_handshake_costs_a_round_trip() {
     let asked_at = Instant::now();
     assert_eq!(LINK.established_at(asked_at), asked_at + ms(40));
+}
+
+// --- instructions ---
+
+/// The bench's own.
+const LIMIT_PERCENT: f64 = 5.0;
+
+fn baseline() -> Baseline {
+    Baseline::new("1.95.0", [("tag".to_owned(), 100_000)].into())
+}
+
+fn verdict(count: u64) -> Verdict {
+    baseline().verdict("tag", count, LIMIT_PERCENT)
+}
+
+#[test]
+fn more_than_five_percent_above_is_a_regression_on_any_compiler() {
+    assert_eq!([verdict(100_000), verdict(105_000)], [Verdict::Within, Verdict::Within]);
+    assert_eq!([verdict(105_001), verdict(1_000_000)], [Verdict::Above, Verdict::Above]);
+    assert!(!Verdict::Above.is_accepted(true));
+    assert!(!Verdict::Above.is_accepted(false));
+}
+
+#[test]
+fn a_baseline_that_is_too_high_is_to_be_lowered_if_the_compiler_is_the_same() {
+    assert_eq!([verdict(95_000), verdict(94_999)], [Verdict::Within, Verdict::Below]);
+    assert!(!Verdict::Below.is_accepted(true));
+    assert!(Verdict::Below.is_accepted(false));
+}
+
+#[test]
+fn a_kind_without_a_baseline_is_not_accepted() {
+    assert_eq!(baseline().verdict("new", 1, LIMIT_PERCENT), Verdict::Unknown);
+    assert!(!Verdict::Unknown.is_accepted(true));
+    assert!(Verdict::Within.is_accepted(true));
+}
+
+#[test]
+fn every_verdict_but_the_good_one_has_words() {
+    let words = [Verdict::Above, Verdict::Below, Verdict::Unknown].map(Verdict::as_str);
+    assert!(words.iter().all(|words| !words.is_empty()));
+    assert_eq!(Verdict::Within.as_str(), "");
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("baseline.json");
+    baseline().write(&file).unwrap();
+    assert_eq!(Baseline::read(&file).unwrap(), baseline());
+    assert!(Baseline::read(&folder.path().join("none")).is_err());
+}
+
+#[test]
+fn the_baseline_in_the_repository_is_readable_and_has_no_empty_counts() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/baseline.json");
+    let baseline = Baseline::read(file.as_ref()).unwrap();
+    assert!(baseline.instructions.values().all(|count| *count > 0));
+    assert!(baseline.instructions.contains_key("tag"));
 }
