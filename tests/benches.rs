@@ -133,6 +133,13 @@ fn a_kind_without_a_baseline_is_not_accepted() {
 }
 
 #[test]
+fn a_kind_of_the_baseline_that_was_not_measured_is_found() {
+    let found = Baseline::new("1.95.0", [("new".to_owned(), 1)].into());
+    assert_eq!(baseline().unmeasured(&found).collect::<Vec<_>>(), ["tag"]);
+    assert_eq!(baseline().unmeasured(&baseline()).count(), 0);
+}
+
+#[test]
 fn every_verdict_but_the_good_one_has_words() {
     let words = [Verdict::Above, Verdict::Below, Verdict::Unknown].map(Verdict::as_str);
     assert!(words.iter().all(|words| !words.is_empty()));

@@ -49,6 +49,12 @@ impl Baseline {
         fs::write(file, text).with_context(|| format!("writing {}", file.display()))
     }
 
+    /// The kinds that `found` has no count of: a baseline that names them says that they are guarded.
+    pub(crate) fn unmeasured<'a>(&'a self, found: &'a Self) -> impl Iterator<Item = &'a str> {
+        let kinds = self.instructions.keys().map(String::as_str);
+        kinds.filter(|kind| !found.instructions.contains_key(*kind))
+    }
+
     /// How far `count` is from the baseline of `kind`, in percent.
     pub(crate) fn change_percent(&self, kind: &str, count: u64) -> Option<f64> {
         let accepted = *self.instructions.get(kind)? as f64;

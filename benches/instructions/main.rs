@@ -74,7 +74,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let unfit = callgrind::missing().or_else(|| binary.unfit().filter(|_| !args.quick));
     if let Some(unfit) = unfit {
         println!("instructions: nothing is measured: {unfit}");
-        return Ok(if args.require { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        return Ok(exit_code(!args.require));
     }
     let measured = measure(&binary, args)?;
     let found = Baseline::new(binary.rustc(), report::counts(&measured));
@@ -89,10 +89,13 @@ fn run(args: &Args) -> Result<ExitCode> {
     report::print(&measured, Some(&baseline).filter(|_| comparable));
     if !comparable {
         println!("\nno verdict: the baseline is of a full run on {}", baseline.target);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit_code(!args.require));
     }
-    let is_accepted = report::judge(&measured, &baseline, &found);
-    Ok(if is_accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(report::judge(&measured, &baseline, &found)))
+}
+
+fn exit_code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn measure(binary: &Binary, args: &Args) -> Result<Vec<Measured>> {

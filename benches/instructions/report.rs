@@ -41,9 +41,13 @@ pub(crate) fn print(measured: &[Measured], baseline: Option<&Baseline>) {
 pub(crate) fn judge(measured: &[Measured], baseline: &Baseline, found: &Baseline) -> bool {
     let is_same_compiler = baseline.rustc == found.rustc;
     let verdicts: Vec<_> = measured.iter().map(|one| one.verdict(baseline)).collect();
-    if verdicts.iter().all(|verdict| *verdict == Verdict::Within) {
+    let unmeasured: Vec<_> = baseline.unmeasured(found).collect();
+    if unmeasured.is_empty() && verdicts.iter().all(|verdict| *verdict == Verdict::Within) {
         println!("\nall within their limits");
         return true;
+    }
+    for kind in &unmeasured {
+        println!("\nNOT MEASURED: {kind}, which the baseline has");
     }
     println!("\nWhere the change is wanted: cargo bench --bench instructions -- --bless");
     if !is_same_compiler {
@@ -52,7 +56,7 @@ pub(crate) fn judge(measured: &[Measured], baseline: &Baseline, found: &Baseline
             baseline.rustc, found.rustc
         );
     }
-    verdicts.iter().all(|verdict| verdict.is_accepted(is_same_compiler))
+    unmeasured.is_empty() && verdicts.iter().all(|it| it.is_accepted(is_same_compiler))
 }
 
 // === impl Measured ===
