@@ -128,6 +128,7 @@ fn run(args: &Args) -> Result<()> {
     if args.install {
         install::missing_peers()?;
     }
+    proc::raise_descriptor_limit();
     let workspace = Workspace::create(args.dir.as_deref())?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let outcome = runtime.block_on(async {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::server::{Role, ServerKind};
 
@@ -59,6 +60,18 @@ pub(crate) fn anonymous_bytes(root: u32) -> Result<u64> {
 /// What `root` and its descendants have read from disks, in bytes; what came from the page cache does not count.
 pub(crate) fn disk_bytes_read(root: u32) -> Result<u64> {
     Ok(tree(&processes()?, root).into_iter().filter_map(disk_read).sum())
+}
+
+/// Raises the number of descriptors that this process, and every server that it starts from now on, may have open to
+/// what anyone may raise it to.
+pub(crate) fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is refused, less is allowed, which is looked at where it matters.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 pub(crate) fn has_ended(pid: u32) -> bool {
