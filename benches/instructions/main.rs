@@ -26,6 +26,7 @@ mod baseline;
 mod binary;
 mod callgrind;
 mod client;
+mod interrupt;
 mod kinds;
 mod report;
 mod server;
@@ -42,6 +43,7 @@ use args::Args;
 use baseline::Baseline;
 use binary::Binary;
 use client::Client;
+use interrupt::Interrupt;
 use kinds::{Kind, Published};
 use report::Measured;
 use server::Server;
@@ -104,8 +106,22 @@ fn measure(binary: &Binary, args: &Args) -> Result<Vec<Measured>> {
     let options = Options { limit: None, ..Options::default() };
     let hub = runtime.block_on(Hub::start_with(options)).context("starting the simulator")?;
     let published = Published::on(&hub);
-    let server = Server::start(binary.path(), &hub)?;
-    let kinds = kinds::all(server.address(), &published);
+    let interrupt = Interrupt::listen(runtime.handle())?;
+    let measured = served(binary, &hub, &published, args, &interrupt);
+    // Else it fails for what a signal did to it.
+    interrupt.check()?;
+    measured
+}
+
+fn served(
+    binary: &Binary,
+    hub: &Hub,
+    published: &Published,
+    args: &Args,
+    interrupt: &Interrupt,
+) -> Result<Vec<Measured>> {
+    let server = Server::start(binary.path(), hub, interrupt.clone())?;
+    let kinds = kinds::all(server.address(), published);
     let measured = counted(&server, kinds, args);
     measured
         .map_err(|error| anyhow!("{error:#}; the server's last words:\n{}", server.last_words()))
