@@ -8,7 +8,7 @@ mod link;
 
 use std::time::{Duration, Instant};
 
-use baseline::{Baseline, Verdict};
+use baseline::{Baseline, Limit, Verdict};
 use link::{Lane, Link};
 
 // --- the slow link ---
@@ -99,15 +99,12 @@ fn a_handshake_costs_a_round_trip() {
 
 // --- instructions ---
 
-/// The bench's own.
-const LIMIT_PERCENT: f64 = 5.0;
-
 fn baseline() -> Baseline {
     Baseline::new("1.95.0", [("tag".to_owned(), 100_000)].into())
 }
 
 fn verdict(count: u64) -> Verdict {
-    baseline().verdict("tag", count, LIMIT_PERCENT)
+    baseline().verdict("tag", count, Limit::USUAL)
 }
 
 #[test]
@@ -126,8 +123,16 @@ fn a_baseline_that_is_too_high_is_to_be_lowered_if_the_compiler_is_the_same() {
 }
 
 #[test]
+fn a_count_that_varies_is_judged_upwards_only() {
+    let verdict = |count| baseline().verdict("tag", count, Limit::Upwards(30.0));
+    assert_eq!([verdict(130_000), verdict(130_001)], [Verdict::Within, Verdict::Above]);
+    assert_eq!([verdict(70_000), verdict(69_999)], [Verdict::Within, Verdict::Lower]);
+    assert!(Verdict::Lower.is_accepted(true) && Verdict::Lower.is_within());
+}
+
+#[test]
 fn a_kind_without_a_baseline_is_not_accepted() {
-    assert_eq!(baseline().verdict("new", 1, LIMIT_PERCENT), Verdict::Unknown);
+    assert_eq!(baseline().verdict("new", 1, Limit::USUAL), Verdict::Unknown);
     assert!(!Verdict::Unknown.is_accepted(true));
     assert!(Verdict::Within.is_accepted(true));
 }
@@ -141,7 +146,8 @@ fn a_kind_of_the_baseline_that_was_not_measured_is_found() {
 
 #[test]
 fn every_verdict_but_the_good_one_has_words() {
-    let words = [Verdict::Above, Verdict::Below, Verdict::Unknown].map(Verdict::as_str);
+    let words =
+        [Verdict::Above, Verdict::Below, Verdict::Lower, Verdict::Unknown].map(Verdict::as_str);
     assert!(words.iter().all(|words| !words.is_empty()));
     assert_eq!(Verdict::Within.as_str(), "");
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use hub::{Hub, ImageSpec};
 
-use crate::LIMIT_PERCENT;
+use crate::baseline::Limit;
 
 /// What docker sends.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -25,7 +25,7 @@ const LARGE_MIB: u64 = 32;
 /// How often a large body has to wait for its reader, and so how many writes there are, is up to the kernel's buffers
 /// and to who runs when: it came out up to 18 % apart. What a body must not have, a copy, a hash, or many small writes,
 /// costs several times as much.
-const LARGE_LIMIT_PERCENT: f64 = 30.0;
+const LARGE_LIMIT: Limit = Limit::Upwards(30.0);
 
 /// One kind of request.
 pub(crate) struct Kind {
@@ -46,7 +46,7 @@ pub(crate) struct Kind {
     /// What the count of one request is divided by.
     pub(crate) units: f64,
     /// How far from its baseline it may be.
-    pub(crate) limit_percent: f64,
+    pub(crate) limit: Limit,
 }
 
 /// What the registry has.
@@ -68,7 +68,7 @@ pub(crate) fn all(address: SocketAddr, published: &Published) -> Vec<Kind> {
         is_fresh: false,
         requests: 5000,
         units: 1.0,
-        limit_percent: LIMIT_PERCENT,
+        limit: Limit::USUAL,
     };
     let manifest = published.manifest_bytes;
     let fresh = kind("tag-fresh-connection", "GET", tag(), manifest);
@@ -81,7 +81,7 @@ pub(crate) fn all(address: SocketAddr, published: &Published) -> Vec<Kind> {
         Kind { number: Some(Cell::default()), ..new_head },
         kind("manifest-by-digest", "GET", format!("manifests/{}", published.manifest), manifest),
         kind("small-blob", "GET", format!("blobs/{}", published.small), SMALL_BYTES),
-        Kind { requests: 16, units: LARGE_MIB as f64, limit_percent: LARGE_LIMIT_PERCENT, ..large },
+        Kind { requests: 16, units: LARGE_MIB as f64, limit: LARGE_LIMIT, ..large },
         Kind { is_fresh: true, requests: 500, ..fresh },
     ]
 }

@@ -3,7 +3,7 @@
 //! `cargo bench --bench instructions`, with `-- --bless` to accept what is measured. The program itself, `roadstead
 //! serve`, runs under valgrind's callgrind before the simulator of Docker Hub; after everything was asked for once, its
 //! counter is read before and after batches of one kind of request. Where a machine's load and clock make times useless,
-//! counts come back within a percent, so that [`LIMIT_PERCENT`] tells a change of the code from chance.
+//! counts come back within a percent, so that [`baseline::Limit::USUAL`] tells a change of the code from chance.
 //! Only what runs in user space is counted: what the kernel does for a write or an accept is not in it.
 //!
 //! What would tell one machine from another is taken out of the way:
@@ -47,9 +47,6 @@ use interrupt::Interrupt;
 use kinds::{Kind, Published};
 use report::Measured;
 use server::Server;
-
-/// How far a kind of request may be from its baseline.
-const LIMIT_PERCENT: f64 = 5.0;
 
 /// Batches of each kind, of which the least counts.
 const ROUNDS: usize = 5;
