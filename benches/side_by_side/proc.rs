@@ -52,6 +52,12 @@ pub(crate) fn cpu_time(root: u32) -> Result<Duration> {
     Ok(TICK * ticks)
 }
 
+/// CPU time used so far by this process alone, and by children that it has waited for: none while work is measured.
+pub(crate) fn own_cpu_time() -> Result<Duration> {
+    let own = read_stat(std::process::id()).context("reading this process's own CPU time")?;
+    Ok(TICK * own.ticks)
+}
+
 /// `RssAnon` of `root` and its descendants, in bytes: what the page cache can't give back.
 pub(crate) fn anonymous_bytes(root: u32) -> Result<u64> {
     Ok(tree(&processes()?, root).into_iter().filter_map(rss_anon).sum())

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{Cost, costed};
+use super::{Cost, costed, micros_each};
 use crate::Bench;
 use crate::drive::closed_loop;
 use crate::load::{Request, verify};
@@ -18,6 +18,7 @@ const RATE: &str = "requests/s";
 const CPU: &str = "server CPU, µs/request";
 const RATE_NEW: &str = "requests/s, each head new";
 const CPU_NEW: &str = "server CPU, µs, each head new";
+const CLIENT_CPU_NEW: &str = "client CPU, µs, each head new";
 
 pub(super) async fn run(bench: &Bench<'_>) -> Result<Section> {
     let mut rows = Collector::default();
@@ -43,13 +44,15 @@ async fn measure(bench: &Bench<'_>, server: &Server, rows: &mut Collector) -> Re
     let request = Request::object(server.address, tag);
     let (answered, cost, asked) = load(bench, server, request.clone()).await?;
     rows.add(RATE, server.kind, answered / cost.wall.as_secs_f64());
-    rows.add(CPU, server.kind, cost.cpu.as_secs_f64() * 1e6 / answered);
+    rows.add(CPU, server.kind, micros_each(cost.cpu, answered));
+    rows.add("client CPU, µs/request", server.kind, micros_each(cost.client_cpu, answered));
     rows.add("upstream GETs", server.kind, asked.gets.into());
     rows.add("upstream HEADs", server.kind, asked.heads.into());
 
     let (answered, cost, _) = load(bench, server, request.numbered()).await?;
     rows.add(RATE_NEW, server.kind, answered / cost.wall.as_secs_f64());
-    rows.add(CPU_NEW, server.kind, cost.cpu.as_secs_f64() * 1e6 / answered);
+    rows.add(CPU_NEW, server.kind, micros_each(cost.cpu, answered));
+    rows.add(CLIENT_CPU_NEW, server.kind, micros_each(cost.client_cpu, answered));
     Ok(())
 }
 

@@ -65,6 +65,7 @@ async fn measure(
     let gib = blob.size_bytes as f64 * (plan.hot_readers * plan.hot_gets) as f64 / GIB;
     rows.add(RATE, server.kind, gib / cost.wall.as_secs_f64());
     rows.add(CPU, server.kind, cost.cpu.as_secs_f64() / gib);
+    rows.add("client CPU, s/GiB", server.kind, cost.client_cpu.as_secs_f64() / gib);
     Ok(())
 }
 

@@ -42,6 +42,9 @@ struct Cost {
     wall: Duration,
     /// The server's, including what it did after the last byte was sent.
     cpu: Duration,
+    /// This program's: the clients, what watches memory, and the origin where that is built in. It shares the machine
+    /// with the server, and may be what limits it.
+    client_cpu: Duration,
 }
 
 pub(crate) async fn run(step: Step, bench: &Bench<'_>) -> Result<Section> {
@@ -117,12 +120,18 @@ async fn ready_for_cold(bench: &Bench<'_>, blob: &Object) -> Result<()> {
 /// Does `work` and answers its result with what it cost `server`.
 async fn costed<T>(server: &Server, work: impl Future<Output = Result<T>>) -> Result<(T, Cost)> {
     let cpu_before = idle(server).await?;
+    let client_before = proc::own_cpu_time()?;
     let started = Instant::now();
     let done = crate::load::within_reason(work).await?;
     let wall = started.elapsed();
+    let client_cpu = proc::own_cpu_time()?.saturating_sub(client_before);
     let cpu = idle(server).await?.saturating_sub(cpu_before);
     server.still_runs()?;
-    Ok((done, Cost { wall, cpu }))
+    Ok((done, Cost { wall, cpu, client_cpu }))
+}
+
+fn micros_each(cpu: Duration, requests: f64) -> f64 {
+    cpu.as_secs_f64() * 1e6 / requests
 }
 
 /// Waits until the server rests; answers its CPU time so far.
