@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::runtime;
 use tokio::task::JoinSet;
 
-use crate::load::{Connection, MANIFEST_BUFFER_BYTES, Request, within_reason};
+use crate::load::{Connection, MANIFEST_BUFFER_BYTES, Request, join_all, within_reason};
 
 /// Set when dropped, so that a measurement that is given up leaves no client behind.
 struct Stop(Arc<AtomicBool>);
@@ -28,16 +28,8 @@ pub(crate) async fn closed_loop(
         let (requests, start) = (requests.clone(), client * requests.len() / connections);
         clients.spawn(async move { repeat_until(end, address, &requests, start).await });
     }
-    let answered = within_reason(sum(clients)).await?;
+    let answered = within_reason(join_all(clients)).await?.iter().sum();
     ensure!(answered > 0, "no request was answered");
-    Ok(answered)
-}
-
-async fn sum(mut clients: JoinSet<Result<u64>>) -> Result<u64> {
-    let mut answered = 0;
-    while let Some(done) = clients.join_next().await {
-        answered += done.context("a client panicked")??;
-    }
     Ok(answered)
 }
 

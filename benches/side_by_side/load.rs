@@ -299,10 +299,16 @@ pub(crate) async fn verify_all(
             anyhow::Ok(())
         });
     }
-    while let Some(done) = clients.join_next().await {
-        done.context("a client panicked")??;
+    join_all(clients).await.map(drop)
+}
+
+/// What the clients answered, as they came to their ends; a failure ends those that still run.
+pub(crate) async fn join_all<T: 'static>(mut clients: JoinSet<Result<T>>) -> Result<Vec<T>> {
+    let mut answers = Vec::with_capacity(clients.len());
+    while let Some(answer) = clients.join_next().await {
+        answers.push(answer.context("a client panicked")??);
     }
-    Ok(())
+    Ok(answers)
 }
 
 /// A server that hangs is a failed step, not a bench that never ends.

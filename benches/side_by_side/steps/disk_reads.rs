@@ -13,7 +13,7 @@ use super::{GIB, costed};
 use crate::Bench;
 use crate::content::Object;
 use crate::drive::{p99_ms_during, p99_ms_for};
-use crate::load::{BLOB_BUFFER_BYTES, Connection, Request, verify, verify_all};
+use crate::load::{BLOB_BUFFER_BYTES, Connection, Request, join_all, verify, verify_all};
 use crate::page_cache;
 use crate::proc;
 use crate::report::{Collector, Section};
@@ -112,8 +112,5 @@ async fn read_all(address: SocketAddr, blobs: &[Object], readers: usize) -> Resu
             anyhow::Ok(())
         });
     }
-    while let Some(done) = clients.join_next().await {
-        done.context("a client panicked")??;
-    }
-    Ok(())
+    join_all(clients).await.map(drop)
 }

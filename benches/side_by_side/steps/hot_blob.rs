@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use super::{GIB, costed};
 use crate::Bench;
 use crate::content::Object;
+use crate::load::join_all;
 use crate::report::{Collector, Section};
 use crate::server::{Server, ServerKind};
 use crate::stream::Endpoint;
@@ -88,8 +89,5 @@ async fn read_whole(
             anyhow::Ok(())
         });
     }
-    while let Some(done) = clients.join_next().await {
-        done.context("a client panicked")??;
-    }
-    Ok(())
+    join_all(clients).await.map(drop)
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::idle;
 use crate::Bench;
 use crate::drive::{closed_loop, p99_ms_for};
-use crate::load::{Connection, Request, verify, within_reason};
+use crate::load::{Connection, Request, join_all, verify, within_reason};
 use crate::proc;
 use crate::report::{Collector, Section};
 use crate::server::{Role, Server, ServerKind};
@@ -125,11 +125,7 @@ async fn open(
             anyhow::Ok(opened)
         });
     }
-    let mut all = Vec::with_capacity(connections);
-    while let Some(opened) = openers.join_next().await {
-        all.extend(opened.context("a client panicked")??);
-    }
-    Ok(all)
+    Ok(join_all(openers).await?.into_iter().flatten().collect())
 }
 
 async fn rested_bytes(server: &Server) -> Result<u64> {

@@ -15,7 +15,7 @@ use super::{MIB, costed};
 use crate::Bench;
 use crate::content::Object;
 use crate::images::{Image, popularity};
-use crate::load::{verify_all, within_reason};
+use crate::load::{join_all, verify_all, within_reason};
 use crate::pull::pull;
 use crate::relay::Relay;
 use crate::report::{Collector, Section, Subject};
@@ -95,10 +95,7 @@ async fn pull_all(address: SocketAddr, order: &Order, clients: usize) -> Result<
             anyhow::Ok(())
         });
     }
-    while let Some(done) = running.join_next().await {
-        done.context("a client panicked")??;
-    }
-    Ok(())
+    join_all(running).await.map(drop)
 }
 
 /// Verifies every resource that is pulled, once.
