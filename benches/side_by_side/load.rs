@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use crate::content::Object;
@@ -144,16 +143,6 @@ impl Connection {
         !self.closing && self.stream.is_quiet()
     }
 
-    /// Gets the object and compares its digest; never inside a measurement.
-    pub(crate) async fn verify(&mut self, object: &Object) -> Result<()> {
-        let mut hasher = Sha256::new();
-        let request = Request::object(self.address(), object);
-        within_reason(self.exchange(&request, |piece| hasher.update(piece))).await?;
-        let digest = format!("sha256:{:x}", hasher.finalize());
-        ensure!(digest == object.digest, "wrong bytes of {}: {digest}", object.path);
-        Ok(())
-    }
-
     /// Sends the request and answers the head as it came, and the body.
     pub(crate) async fn capture(&mut self, request: &Request) -> Result<(Vec<u8>, Vec<u8>)> {
         self.stream.write_all(&request.to_send()).await.context("sending the request")?;
@@ -275,31 +264,6 @@ impl Head {
 pub(crate) async fn get_once(address: SocketAddr, object: &Object) -> Result<Timing> {
     let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
     within_reason(connection.exchange(&Request::object(address, object), |_| ())).await
-}
-
-/// Gets the object on a connection of its own and compares its digest; never inside a measurement.
-pub(crate) async fn verify(address: SocketAddr, object: &Object) -> Result<()> {
-    Connection::open(address, BLOB_BUFFER_BYTES).await?.verify(object).await
-}
-
-/// `verify` for many objects, on a few connections at a time.
-pub(crate) async fn verify_all(
-    address: SocketAddr,
-    objects: &[Object],
-    connections: usize,
-) -> Result<()> {
-    let mut clients = JoinSet::new();
-    for share in objects.chunks(objects.len().div_ceil(connections).max(1)) {
-        let share = share.to_vec();
-        clients.spawn(async move {
-            let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
-            for object in &share {
-                connection.verify(object).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    join_all(clients).await.map(drop)
 }
 
 /// What the clients answered, as they came to their ends; a failure ends those that still run.

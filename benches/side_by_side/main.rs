@@ -221,7 +221,7 @@ async fn bare_server(
     };
     let address = roadstead.address;
     // The second answer is one from the cache.
-    load::verify(address, &content.tag).await.context("the bare server's answer")?;
+    transport::verify(address, &content.tag).await.context("the bare server's answer")?;
     let request = Request::object(address, &content.tag);
     bare::prepare(address, &request, &launcher.bare_answer()?).await?;
     let program = std::env::current_exe().context("finding this program")?;

@@ -8,11 +8,12 @@ use anyhow::{Context, Result};
 use super::{Cost, costed, micros_each};
 use crate::Bench;
 use crate::drive::closed_loop;
-use crate::load::{Request, verify};
+use crate::load::Request;
 use crate::origin::Tally;
 use crate::report::{Collector, Section};
 use crate::server::{Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify;
 
 const RATE: &str = "requests/s";
 const CPU: &str = "server CPU, µs/request";

@@ -5,10 +5,11 @@ use anyhow::{Context, Result};
 use super::{GIB, costed, ready_for_cold};
 use crate::Bench;
 use crate::content::Object;
-use crate::load::{get_once, verify};
+use crate::load::get_once;
 use crate::report::{Collector, Section, Subject};
 use crate::server::{Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify;
 
 const RELATIVE_TIME: &str = "time ÷ direct";
 const FIRST_BYTE: &str = "first byte, ms";

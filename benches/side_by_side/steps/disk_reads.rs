@@ -13,12 +13,13 @@ use super::{GIB, costed};
 use crate::Bench;
 use crate::content::Object;
 use crate::drive::{p99_ms_during, p99_ms_for};
-use crate::load::{BLOB_BUFFER_BYTES, Connection, Request, join_all, verify, verify_all};
+use crate::load::{BLOB_BUFFER_BYTES, Connection, Request, join_all};
 use crate::page_cache;
 use crate::proc;
 use crate::report::{Collector, Section};
 use crate::server::{Role, Server, ServerKind};
 use crate::target::Target;
+use crate::transport::{verify, verify_all};
 
 const RATE: &str = "GiB/s";
 const RELATIVE_P99: &str = "tag's p99, meanwhile ÷ idle";

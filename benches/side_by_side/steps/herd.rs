@@ -9,10 +9,11 @@ use tokio::task::JoinSet;
 use super::{costed, ready_for_cold};
 use crate::Bench;
 use crate::content::Object;
-use crate::load::{get_once, join_all, verify};
+use crate::load::{get_once, join_all};
 use crate::report::{Collector, Section};
 use crate::server::{Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify;
 
 const WALL: &str = "wall, s";
 const GETS: &str = "upstream GETs";

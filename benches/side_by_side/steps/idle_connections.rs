@@ -13,11 +13,12 @@ use tokio::task::JoinSet;
 use super::idle;
 use crate::Bench;
 use crate::drive::{closed_loop, p99_ms_for};
-use crate::load::{Connection, Request, join_all, verify, within_reason};
+use crate::load::{Connection, Request, join_all, within_reason};
 use crate::proc;
 use crate::report::{Collector, Section};
 use crate::server::{Role, Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify;
 
 const EACH: &str = "RssAnon/connection, KiB";
 const KEPT: &str = "kept of it when time is up, %";

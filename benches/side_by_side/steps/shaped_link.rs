@@ -11,12 +11,13 @@ use super::{MIB, costed};
 use crate::Bench;
 use crate::images::Image;
 use crate::link::Link;
-use crate::load::{verify, within_reason};
+use crate::load::within_reason;
 use crate::pull::pull;
 use crate::relay::Relay;
 use crate::report::{Collector, Section, Subject};
 use crate::server::{Role, Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify;
 
 const TIME: &str = "time, s";
 const WIRE_TIMES: &str = "time ÷ the link's limit";

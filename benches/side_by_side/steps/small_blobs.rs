@@ -8,10 +8,11 @@ use super::{costed, micros_each};
 use crate::Bench;
 use crate::content::SMALL_BYTES;
 use crate::drive::closed_loop;
-use crate::load::{Request, verify_all};
+use crate::load::Request;
 use crate::report::{Collector, Section};
 use crate::server::{Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify_all;
 
 const RATE: &str = "requests/s";
 const FILLING: usize = 8;
