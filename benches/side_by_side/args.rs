@@ -54,6 +54,7 @@ pub(crate) struct Args {
     bench: bool,
 }
 
+/// In the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     CachedTag,
@@ -117,44 +118,18 @@ impl Args {
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
-        Step::ALL
-            .into_iter()
-            .filter(|step| self.only.is_empty() || self.only.contains(step))
-            .collect()
+        let steps = Step::value_variants().iter().copied();
+        steps.filter(|step| self.only.is_empty() || self.only.contains(step)).collect()
     }
 }
 
 // === impl Step ===
 
 impl Step {
-    const ALL: [Self; 11] = [
-        Self::CachedTag,
-        Self::SmallBlobs,
-        Self::HotBlob,
-        Self::HotBlobTls,
-        Self::HotBlobHttp2,
-        Self::ColdBlob,
-        Self::Herd,
-        Self::IdleConnections,
-        Self::DiskReads,
-        Self::ShapedLink,
-        Self::Zipf,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::CachedTag => "cached-tag",
-            Self::SmallBlobs => "small-blobs",
-            Self::HotBlob => "hot-blob",
-            Self::HotBlobTls => "hot-blob-tls",
-            Self::HotBlobHttp2 => "hot-blob-http2",
-            Self::ColdBlob => "cold-blob",
-            Self::Herd => "herd",
-            Self::IdleConnections => "idle-connections",
-            Self::DiskReads => "disk-reads",
-            Self::ShapedLink => "shaped-link",
-            Self::Zipf => "zipf",
-        }
+    /// As `--only` names it.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value().expect("no step is hidden from the command line");
+        value.get_name().to_owned()
     }
 }
 
