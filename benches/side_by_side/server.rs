@@ -103,13 +103,14 @@ impl ServerKind {
 impl Role {
     /// The instance's name: of its directory and its log.
     fn instance(self, kind: ServerKind) -> String {
-        match self {
-            Self::Main => kind.name().to_owned(),
-            Self::IdleConnections => format!("{}-idle-connections", kind.name()),
-            Self::DiskReads => format!("{}-disk-reads", kind.name()),
-            Self::ShapedLink => format!("{}-shaped-link", kind.name()),
-            Self::Zipf => format!("{}-zipf", kind.name()),
-        }
+        let step = match self {
+            Self::Main => return kind.name().to_owned(),
+            Self::IdleConnections => "idle-connections",
+            Self::DiskReads => "disk-reads",
+            Self::ShapedLink => "shaped-link",
+            Self::Zipf => "zipf",
+        };
+        format!("{}-{step}", kind.name())
     }
 }
 
