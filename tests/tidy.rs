@@ -11,10 +11,10 @@ use std::{
 const FLOORS: [&[&str]; 9] = [
     &["sync"],
     &["protocol", "collapse"],
-    &["config", "metrics"],
+    &["config", "metrics", "events", "traffic"],
     &["store", "tls", "upstream"],
-    &["manifest", "blob", "inventory"],
-    &["filter"],
+    &["manifest", "blob", "inventory", "history"],
+    &["filter", "status"],
     &["proxy", "admin"],
     &["server"],
     &["cli"],

@@ -33,6 +33,7 @@ pub use classify::Classify;
 pub use context::{Client, Context, Destination, Mount, Target};
 pub use forwarded::Forwarded;
 pub use headers::varies;
+pub use htpasswd::Htpasswd;
 pub use lists::Lists;
 pub use policy::Policy;
 pub use query::{own_link, parameter, query_there};
@@ -42,7 +43,9 @@ pub use written::blob_digest;
 
 use written::Written;
 
-use crate::{blob::Blobs, config::Config, manifest::Manifests, upstream::Upstream};
+use crate::{
+    blob::Blobs, config::Config, manifest::Manifests, traffic::Traffic, upstream::Upstream,
+};
 
 /// A step on the way of a request.
 ///
@@ -115,6 +118,7 @@ pub enum Flow {
 pub struct Chain {
     filters: Vec<Box<dyn RequestFilter>>,
     repeats: Option<Repeats>,
+    traffic: Arc<Traffic>,
 }
 
 // === impl Chain ===
@@ -146,17 +150,25 @@ impl Chain {
         // What others put into the chain sees each request, and each says who sends it.
         let is_long = !extra.is_empty() || access.wants_passwords();
         let (memory, cached) = (config.store.memory_of_heads(), Arc::clone(&blobs));
-        let repeats = (!is_long)
-            .then(|| Repeats::new(memory, Arc::clone(&manifests), cached, forwarded, access));
+        let traffic = Arc::<Traffic>::default();
+        let repeats = (!is_long).then(|| {
+            let counted = Arc::clone(&traffic);
+            Repeats::new(memory, Arc::clone(&manifests), cached, forwarded, access, counted)
+        });
         filters.extend(extra);
         filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
         filters.push(Box::new(Cache::new(manifests, blobs)));
-        Ok(Self { filters, repeats })
+        Ok(Self { filters, repeats, traffic })
     }
 
     /// The requests that need not go along the chain again, unless all have to.
     pub fn repeats(&self) -> Option<&Repeats> {
         self.repeats.as_ref()
+    }
+
+    /// Who asked for what.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// Sends a request along the chain; [`Flow::Continue`] is never its end.

@@ -13,6 +13,7 @@ mod pattern;
 mod pins;
 mod purge;
 mod report;
+mod repositories;
 mod select;
 #[cfg(test)]
 mod testing;
@@ -30,9 +31,10 @@ use std::{
 pub use names::{BadReference, ImageName, Names, Wanted};
 pub use pattern::Pattern;
 pub use report::{
-    Amount, Done, Finding, Image, ImagePage, Object, ObjectKind, ObjectPage, PinPage, PinReport,
-    Pinned, Platform, Problem, PurgeReport, PurgeRequest, RepositoryUsage, Server, State,
-    StoreUsage, UnpinReport, UpstreamUsage, UsageReport, VerifyState, VerifyStatus,
+    Amount, Blob, BlobKind, BlobPage, Done, Finding, Freshness, FreshnessState, Image, ImagePage,
+    PinPage, PinReport, Pinned, Platform, Problem, PurgeReport, PurgeRequest, RepositoryInfo,
+    RepositoryPage, RepositoryUsage, Server, State, StoreUsage, TagInfo, TagPage, UnpinReport,
+    UpstreamUsage, UsageReport, VerifyState, VerifyStatus,
 };
 
 use crate::{

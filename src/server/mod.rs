@@ -37,7 +37,7 @@ use self::{
     stop::Stop,
 };
 use crate::{
-    admin::Admin,
+    admin::{self, Admin, Viewers},
     blob::Blobs,
     config::{self, Config, Listen},
     filter::{Chain, RequestFilter},
@@ -45,6 +45,7 @@ use crate::{
     manifest::Manifests,
     metrics,
     proxy::{Connections, Door, Drain, Entrance, Proxy, flush_access_lines},
+    status::{Monitor, Sources},
     store::{self, Store},
     upstream::Upstream,
 };
@@ -58,6 +59,9 @@ const LAST_WRITES_SECONDS: u64 = 10;
 
 /// Looks after the upstreams while the server runs.
 struct Watch(Arc<[Arc<Upstream>]>);
+
+/// Has the totals looked at while the server runs.
+struct Looking(Arc<Monitor>);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +93,15 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     checks::roots(config)?;
     let nothing = HashSet::new();
     checks::addresses(config, heir.as_ref().map_or(&nothing, Heir::names))?;
-    let Doors { doors, certificates } = Doors::prepare(config)?;
+    let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(config)?;
     let store = open_store(config, heir.as_ref())?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
     let inventory = inventory(config, &store, &manifests);
     let upstreams = upstreams(config)?;
     let filtered = Arc::clone(&blobs);
-    let chain = Chain::standard(config, upstreams.to_vec(), manifests, filtered, extra);
+    let for_clients = Arc::clone(&manifests);
+    let chain = Chain::standard(config, upstreams.to_vec(), for_clients, filtered, extra);
     let chain = Arc::new(chain.map_err(StartError::Config)?);
     let drain = Arc::new(Drain::new(config.shutdown.drain));
     let proxy = Proxy::new(Arc::clone(&chain), config.downstream.clone(), Arc::clone(&drain));
@@ -104,13 +109,29 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let mut conf = server_conf(config);
     let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
     let mut server = Server::new_with_opt_and_conf(options, conf);
+    let traffic = Arc::clone(chain.traffic());
     let clients = client_services(config, doors, &server.configuration, proxy, chain, &drain);
     server.bootstrap();
 
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
-    let admin =
-        Admin::new(Arc::clone(&ready), inventory, Arc::clone(&upstreams), Arc::clone(&store));
+    let monitor = Monitor::new(Sources {
+        ready: Arc::clone(&ready),
+        upstreams: Arc::clone(&upstreams),
+        store: Arc::clone(&store),
+        blobs: Arc::clone(&blobs),
+        traffic,
+    });
+    let admin = Admin {
+        ready: Arc::clone(&ready),
+        inventory,
+        manifests,
+        upstreams: Arc::clone(&upstreams),
+        store: Arc::clone(&store),
+        monitor: Arc::clone(&monitor),
+        viewers: Viewers::default(),
+    };
+    let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
     let admin = admin_service(config, admin);
     // The operator's is one more.
     let services = clients.len() + 1;
@@ -120,6 +141,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     }
     server.add_service(Listening::new(admin, &listeners));
     server.add_service(background_service("upstreams", Watch(upstreams)));
+    server.add_service(background_service("status", Looking(monitor)));
     server.add_service(background_service("certificates", certificates));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
@@ -177,6 +199,18 @@ impl BackgroundService for Watch {
     }
 }
 
+#[async_trait]
+impl BackgroundService for Looking {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.0.run() => {}
+            // An error means that the server is gone, which is a shutdown too.
+            _ = shutdown.wait_for(|stops| *stops) => {}
+        }
+        self.0.finish().await;
+    }
+}
+
 /// One service for each listener, since Pingora does not tell through which one a connection came.
 fn client_services(
     config: &Config,
@@ -215,7 +249,7 @@ fn http2_options(config: &Config) -> H2Options {
 
 fn admin_service(
     config: &Config,
-    admin: Admin,
+    admin: admin::Service,
 ) -> Service<impl pingora::apps::ServerApp + Send + Sync + 'static> {
     let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);

@@ -37,6 +37,7 @@ mod secrets;
 mod serving;
 mod small_print;
 mod sparse;
+mod status;
 mod terminator;
 mod transparent;
 mod trouble;

@@ -473,11 +473,14 @@ impl Roadstead {
             files.iter().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum()
         };
         let index = fs::metadata(self.data().join("index.redb")).unwrap().len();
+        let history = fs::metadata(self.data().join("history.ring"));
+        let history = history.map_or(0, |meta| meta.len());
         let there = [
             ("published", sum("blobs")),
             ("staged", sum("partial")),
             ("quarantine", sum("quarantine")),
             ("index", index),
+            ("history", history),
         ];
         for (state, bytes) in there {
             let counted = self.metric(&["roadstead_store_bytes", &format!("\"{state}\"")]).await;

@@ -6,8 +6,8 @@ use super::remote::Remote;
 use crate::{
     config::Config,
     inventory::{
-        Error, ImagePage, Inventory, ObjectPage, PinPage, PinReport, PurgeReport, PurgeRequest,
-        UnpinReport, UsageReport, VerifyStatus,
+        BlobPage, Error, ImagePage, Inventory, MOST_PER_PAGE, PinPage, PinReport, PurgeReport,
+        PurgeRequest, UnpinReport, UsageReport, VerifyStatus,
     },
     store::{self, Store},
 };
@@ -110,12 +110,12 @@ impl Access {
         }
     }
 
-    pub(super) fn objects(&self, after: Option<&str>, limit: usize) -> Result<ObjectPage, Trouble> {
+    pub(super) fn blobs(&self, after: Option<&str>, limit: usize) -> Result<BlobPage, Trouble> {
         match self {
-            Self::Here(inventory, _) => Ok(inventory.objects(after, limit)?),
+            Self::Here(inventory, _) => Ok(inventory.blobs(after, limit)?),
             Self::There(remote) => {
                 let limit = limit.to_string();
-                remote.get("objects", &[("after", after), ("limit", Some(&*limit))])
+                remote.get("blobs", &[("after", after), ("limit", Some(&*limit))])
             }
         }
     }
@@ -127,10 +127,23 @@ impl Access {
         }
     }
 
+    /// All pins, page by page.
     pub(super) fn pins(&self) -> Result<PinPage, Trouble> {
-        match self {
-            Self::Here(inventory, _) => Ok(inventory.pins()?),
-            Self::There(remote) => remote.get("pins", &[]),
+        let mut all = PinPage::default();
+        loop {
+            let after = all.next.take();
+            let mut page: PinPage = match self {
+                Self::Here(inventory, _) => inventory.pins(after.as_deref(), MOST_PER_PAGE)?,
+                Self::There(remote) => {
+                    let limit = MOST_PER_PAGE.to_string();
+                    remote.get("pins", &[("after", after.as_deref()), ("limit", Some(&*limit))])?
+                }
+            };
+            all.pins.append(&mut page.pins);
+            all.next = page.next;
+            if all.next.is_none() {
+                return Ok(all);
+            }
         }
     }
 
