@@ -123,6 +123,19 @@ fn pingora_is_named_only_at_the_edges() {
     }
 }
 
+/// `routes!` takes an endpoint with its description; any other way is without.
+#[test]
+fn no_endpoint_of_the_api_is_without_its_description() {
+    let api: Vec<_> =
+        files().into_iter().filter(|(path, _)| path.starts_with("admin/api/")).collect();
+    assert!(api.len() > 4, "the API was not found");
+    for (path, text) in api {
+        for way in [".route(", ".nest(", ".nest_service(", ".route_service(", ".fallback("] {
+            assert!(!code(&text).contains(way), "{path} has an endpoint without a description");
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_stands_in_one_file() {
     let with: Vec<_> =

@@ -200,6 +200,8 @@ pub struct UsageReport {
     pub repositories: Vec<RepositoryUsage>,
     /// Smaller ones that are not listed.
     pub repositories_left_out: u64,
+    /// When upstreams and repositories were counted; `null` while they are for the first time.
+    pub as_of: Option<u64>,
 }
 
 /// A repository of which something is known here.

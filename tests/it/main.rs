@@ -13,6 +13,7 @@ mod secure;
 
 mod abandoned;
 mod accounts;
+mod admin;
 mod answers;
 mod cache;
 mod chains;

@@ -80,7 +80,7 @@ async fn server(State(server): State<Server>) -> Answer<inventory::Server> {
     responses((status = OK, description = "The store, its upstreams and the largest repositories", body = UsageReport), Failures))]
 /// Who uses how much.
 async fn usage(State(server): State<Server>) -> Answer<UsageReport> {
-    blocking(move || server.inventory.usage()).await.map(Json)
+    blocking(move || server.inventory.usage_soon()).await.map(Json)
 }
 
 #[utoipa::path(get, path = "/api/v1/images", tag = TAG, params(Matching),

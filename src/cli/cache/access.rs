@@ -20,6 +20,9 @@ pub(super) enum Access {
     There(Remote),
 }
 
+/// How often a server is asked whether it has counted.
+const COUNTING: std::time::Duration = std::time::Duration::from_millis(300);
+
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
@@ -71,7 +74,7 @@ impl Access {
     }
 
     fn there(config: &Config, directory: &Path) -> Result<Self, Trouble> {
-        let remote = Remote::new(config.admin.address);
+        let remote = Remote::new(&config.admin)?;
         let server = remote.server(directory)?;
         let own = crate::inventory::directory_id(directory);
         // What is purged here must not be another cache's.
@@ -123,7 +126,14 @@ impl Access {
     pub(super) fn usage(&self) -> Result<UsageReport, Trouble> {
         match self {
             Self::Here(inventory, _) => Ok(inventory.usage()?),
-            Self::There(remote) => remote.get("usage", &[]),
+            Self::There(remote) => loop {
+                // It counts for as long as it must, and does not keep who asks.
+                let report: UsageReport = remote.get("usage", &[])?;
+                if report.as_of.is_some() {
+                    return Ok(report);
+                }
+                std::thread::sleep(COUNTING);
+            },
         }
     }
 
