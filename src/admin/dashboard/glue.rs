@@ -35,7 +35,6 @@ pub(super) fn frame(status: &Status, search: &str) -> Frame {
         version: status.version,
         search,
         uptime: Lasting(status.uptime_seconds),
-        now: Moment { at: status.now, now: status.now },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     chart::{Hue, Line, Span, Unit},
-    figure::{Bytes, BytesPerSecond, Count, PerSecond, Share},
+    figure::{BytesPerSecond, Count, PerSecond, Share},
     view::{Chart, Named},
 };
 use crate::history::{self, Counts, Point, Series};

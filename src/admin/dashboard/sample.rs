@@ -20,8 +20,7 @@ pub(super) const HOSTILE: &str =
     "\"><script>alert(1)</script><img src=x onerror=alert(2)>\u{202e}gnp.exe\u{1b}[31m'`{{7*7}}";
 
 pub(super) fn frame() -> Frame {
-    let (now, uptime) = (at(0), Lasting(5 * 86_400 + 3 * 3600));
-    Frame { version: "0.1.0", search: String::new(), uptime, now }
+    Frame { version: "0.1.0", search: String::new(), uptime: Lasting(5 * 86_400 + 3 * 3600) }
 }
 
 fn at(ago: i64) -> Moment {
@@ -255,6 +254,7 @@ pub(super) fn empty() -> Overview {
         address: Shown::new("http://mirror.example.com:5000"),
         host: Shown::new("mirror.example.com:5000"),
         is_plain: true,
+        is_local: false,
     };
     let charts = charts(Span::Hour).into_iter().map(|mut chart| {
         for named in &mut chart.lines {
@@ -368,7 +368,7 @@ pub(super) fn repository() -> RepositoryPage {
         digest: digest(seed),
         state,
         bytes: Bytes(388 * MIB),
-        missing: Count(0),
+        missing: Count(if state == Kept::Partial { 7 } else { 0 }),
         platforms: vec![
             platform("linux/amd64", Kept::Complete, 388),
             platform("linux/arm64/v8", Kept::Partial, 121),
@@ -383,8 +383,7 @@ pub(super) fn repository() -> RepositoryPage {
     };
     RepositoryPage {
         frame: frame(),
-        upstream: Shown::new("docker.io"),
-        name: Shown::new("library/node"),
+        whole: repositories().rows.remove(4),
         reference: "docker.io/library/node".to_owned(),
         tags: vec![
             tag("22-bookworm-slim", 11, Kept::Complete, Freshness::Fresh(Some(Lasting(16))), true),
@@ -401,7 +400,7 @@ pub(super) fn repository() -> RepositoryPage {
 /// A repository and tags with names that no grammar would let pass.
 pub(super) fn hostile_repository() -> RepositoryPage {
     let mut page = repository();
-    page.name = Shown::new(HOSTILE);
+    page.whole.name = Shown::new(HOSTILE);
     page.reference = HOSTILE.to_owned();
     for tag in &mut page.tags {
         tag.name = Shown::new("x".repeat(128));

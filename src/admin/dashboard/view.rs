@@ -20,7 +20,6 @@ pub(crate) struct Frame {
     pub(crate) search: String,
     /// How long the process runs.
     pub(crate) uptime: Lasting,
-    pub(crate) now: Moment,
 }
 
 /// `/`.
@@ -73,6 +72,8 @@ pub(crate) struct Newcomer {
     pub(crate) host: Shown,
     /// Whether its traffic is plain HTTP.
     pub(crate) is_plain: bool,
+    /// Whether the address is one of this machine alone.
+    pub(crate) is_local: bool,
 }
 
 /// The figures at the top.
@@ -304,8 +305,8 @@ pub(crate) struct Repository {
 #[template(path = "repository.html")]
 pub(crate) struct RepositoryPage {
     pub(crate) frame: Frame,
-    pub(crate) upstream: Shown,
-    pub(crate) name: Shown,
+    /// What it has here as a whole.
+    pub(crate) whole: Repository,
     /// As commands and the API take it.
     pub(crate) reference: String,
     pub(crate) tags: Vec<Tag>,
