@@ -16,7 +16,10 @@ use plotters::{
     drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea},
     prelude::{Cartesian2d, SVGBackend},
     series::{AreaSeries, LineSeries},
-    style::{Color, RGBColor, ShapeStyle, TextStyle, IntoFont, text_anchor::{HPos, Pos, VPos}, TRANSPARENT},
+    style::{
+        Color, IntoFont, RGBColor, ShapeStyle, TRANSPARENT, TextStyle,
+        text_anchor::{HPos, Pos, VPos},
+    },
 };
 
 /// Drawn this many times larger than shown: plotters places points on whole pixels.
@@ -217,7 +220,13 @@ pub(crate) fn draw(lines: &[Line], span: Span, unit: Unit, size: Size) -> String
     }
 }
 
-fn draw_on(svg: &mut String, lines: &[Line], span: Span, unit: Unit, size: Size) -> Result<(), Failed> {
+fn draw_on(
+    svg: &mut String,
+    lines: &[Line],
+    span: Span,
+    unit: Unit,
+    size: Size,
+) -> Result<(), Failed> {
     let (width, height) = size.pixels();
     let root = SVGBackend::with_string(svg, (width * FINER, height * FINER)).into_drawing_area();
     let values = lines.iter().flat_map(|line| &line.points).filter_map(|(_, value)| *value);
@@ -312,7 +321,15 @@ fn rung_label(value: f64, unit: Unit) -> String {
         Unit::Things => (1000.0, ["", "k", "M", "G", "T", "P", "E"]),
         Unit::Bytes => (
             1024.0,
-            ["\u{a0}B", "\u{a0}KiB", "\u{a0}MiB", "\u{a0}GiB", "\u{a0}TiB", "\u{a0}PiB", "\u{a0}EiB"],
+            [
+                "\u{a0}B",
+                "\u{a0}KiB",
+                "\u{a0}MiB",
+                "\u{a0}GiB",
+                "\u{a0}TiB",
+                "\u{a0}PiB",
+                "\u{a0}EiB",
+            ],
         ),
     };
     let mut value = value;
@@ -336,7 +353,9 @@ mod tests {
 
     #[test]
     fn a_chart_has_its_lines_and_labels() {
-        let points = (0..60).map(|minute| (f64::from(minute - 59) * 60.0, Some(f64::from(minute)))).collect();
+        let points = (0..60)
+            .map(|minute| (f64::from(minute - 59) * 60.0, Some(f64::from(minute))))
+            .collect();
         let svg = draw(&[line(points)], Span::Hour, Unit::Things, Size::Wide);
         assert!(svg.contains("<polyline"), "{svg}");
         for label in ["now", "−30\u{a0}min", "60"] {

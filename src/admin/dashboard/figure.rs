@@ -156,7 +156,11 @@ impl fmt::Display for PerSecond {
         match self.0 {
             rate if rate < 0.05 => f.write_str("0"),
             rate if rate < 99.95 => write!(f, "{rate:.1}"),
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it saturates"
+            )]
             rate => write!(f, "{}", Count(rate.round() as u64)),
         }
     }
@@ -165,7 +169,11 @@ impl fmt::Display for PerSecond {
 impl Share {
     /// Of 100; 0 where there is nothing to be a part of. For widths.
     pub(crate) fn percent(self) -> f64 {
-        if self.whole == 0 { 0.0 } else { (float(self.part) / float(self.whole) * 100.0).min(100.0) }
+        if self.whole == 0 {
+            0.0
+        } else {
+            (float(self.part) / float(self.whole) * 100.0).min(100.0)
+        }
     }
 
     /// The same in a form that SVG takes.
@@ -339,7 +347,10 @@ mod tests {
 
     #[test]
     fn foreign_text_neither_hides_nor_turns_what_stands_beside_it() {
-        assert_eq!(Shown::new("a\u{202e}b\u{200b}c\nd\u{1b}[31m").as_str(), "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}[31m");
+        assert_eq!(
+            Shown::new("a\u{202e}b\u{200b}c\nd\u{1b}[31m").as_str(),
+            "a\u{fffd}b\u{fffd}c\u{fffd}d\u{fffd}[31m"
+        );
         assert_eq!(Shown::new("ü".repeat(1000)).as_str().chars().count(), MOST_SHOWN + 1);
     }
 }

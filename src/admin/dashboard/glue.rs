@@ -31,11 +31,7 @@ const WHOLE: u64 = 1_000_000;
 /// What is around a page, beside what the search field holds.
 pub(super) fn frame(status: &Status, search: &str) -> Frame {
     let search: String = search.chars().take(255).collect();
-    Frame {
-        version: status.version,
-        search,
-        uptime: Lasting(status.uptime_seconds),
-    }
+    Frame { version: status.version, search, uptime: Lasting(status.uptime_seconds) }
 }
 
 /// What stands above all else.
@@ -115,7 +111,11 @@ pub(super) fn budgets(status: &Status) -> Vec<Budget> {
         saved_share: saved_share(budget.spent, budget.saved),
         reserve: Shown::new(&budget.reserve),
         is_sparing: budget.is_sparing,
-        accounts: budget.accounts.iter().map(|account| self::account(account, status.now)).collect(),
+        accounts: budget
+            .accounts
+            .iter()
+            .map(|account| self::account(account, status.now))
+            .collect(),
     };
     status.budgets.iter().map(budget).collect()
 }
@@ -177,7 +177,11 @@ fn fill(fill: &FillReport, now: u64) -> Fill {
         readers: Count(fill.readers as u64),
         rate: BytesPerSecond(rate),
         since: Moment { at: fill.since, now },
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it saturates"
+        )]
         remaining: rest
             .filter(|rest| *rest > 0 && rate >= 1.0)
             .map(|rest| Lasting((rest as f64 / rate).ceil() as u64)),
@@ -256,7 +260,11 @@ pub(super) fn events(recent: Vec<events::Event>, now: u64) -> Vec<Event> {
         last: Moment { at: event.at_ms / 1000, now },
         count: Count(event.count),
         message: Shown::new(event.message),
-        fields: event.fields.into_iter().map(|field| (field.name, Shown::new(field.value))).collect(),
+        fields: event
+            .fields
+            .into_iter()
+            .map(|field| (field.name, Shown::new(field.value)))
+            .collect(),
         remedy: event.remedy.map(Shown::new),
     };
     recent.into_iter().rev().take(MOST_EVENTS).map(event).collect()
@@ -326,4 +334,46 @@ fn ratio(fraction: Option<f64>) -> Share {
     let part = (fraction.clamp(0.0, 1.0) * WHOLE as f64).round() as u64;
     let is_all = fraction >= 1.0;
     Share { part: if is_all { WHOLE } else { part.min(WHOLE - 1) }, whole: WHOLE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(listen: &str, host: &str) -> Option<String> {
+        let listen = [Listen::plain(listen.parse().unwrap())];
+        let mut headers = HeaderMap::new();
+        headers.insert("host", host.parse().unwrap());
+        newcomer(&listen, &headers).map(|it| it.address.to_string())
+    }
+
+    #[test]
+    fn a_newcomer_is_told_an_address_that_he_can_reach() {
+        for (listen, host, expected) in [
+            ("0.0.0.0:5000", "mirror.example.com:5001", "http://mirror.example.com:5000"),
+            ("0.0.0.0:5000", "mirror.example.com", "http://mirror.example.com:5000"),
+            ("[::]:5000", "[2001:db8::1]:5001", "http://[2001:db8::1]:5000"),
+            ("10.0.0.7:80", "localhost:5001", "http://10.0.0.7:80"),
+            ("0.0.0.0:5000", "", "http://127.0.0.1:5000"),
+        ] {
+            assert_eq!(address(listen, host).as_deref(), Some(expected));
+        }
+        assert_eq!(address("unix:/run/roadstead.sock", "localhost"), None);
+    }
+
+    #[test]
+    fn a_ratio_is_all_only_if_it_is() {
+        let said = |fraction| ratio(fraction).to_string().replace('\u{a0}', " ");
+        assert_eq!(said(None), "–");
+        assert_eq!(said(Some(0.999_999_99)), "99.9 %");
+        assert_eq!(said(Some(1.0)), "100 %");
+        assert_eq!(said(Some(f64::NAN)), "0.0 %");
+    }
+
+    #[test]
+    fn few_pulls_are_a_warning_and_none_are_bad() {
+        assert_eq!(left(11, 100).tone, None);
+        assert_eq!(left(10, 100).tone, Some(Tone::Warning));
+        assert_eq!(left(0, 100).tone, Some(Tone::Bad));
+    }
 }

@@ -104,7 +104,8 @@ async fn repositories(
             frame,
             refused: refused.map(|error| Shown::new(error.to_string())),
             rows: rows.iter().map(|row| glue::repository(row, status.now)).collect(),
-            next: next.map(|next| link("/repositories", &[("match", matching), ("after", Some(next))])),
+            next: next
+                .map(|next| link("/repositories", &[("match", matching), ("after", Some(next))])),
             is_later: after.is_some(),
             newcomer: glue::newcomer(&server.listen, &headers).filter(|_| is_empty),
         };
@@ -125,7 +126,12 @@ async fn repository(
         let found = match server.inventory.tags(&name, after.as_deref(), PER_PAGE, judge) {
             Ok(found) => found,
             Err(error @ Error::BadReference(_)) => {
-                return trouble(&server, StatusCode::NOT_FOUND, "There is no such repository", &error);
+                return trouble(
+                    &server,
+                    StatusCode::NOT_FOUND,
+                    "There is no such repository",
+                    &error,
+                );
             }
             Err(error) => return failed(&server, &error),
         };
@@ -151,7 +157,9 @@ async fn asset(Path(file): Path<String>) -> Response {
             let for_ever = (header::CACHE_CONTROL, "public, max-age=31536000, immutable");
             ([kind, for_ever], asset.text).into_response()
         }
-        None => (StatusCode::NOT_FOUND, "there is no such file; load the page again\n").into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, "there is no such file; load the page again\n").into_response()
+        }
     }
 }
 

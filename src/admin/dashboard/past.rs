@@ -29,27 +29,117 @@ pub(super) fn charts(series: &Series, span: Span, now: u64) -> Vec<Chart> {
     };
     let total = |of: fn(&Counts) -> u64| Count(past.total(of)).to_string();
     vec![
-        past.chart("requests", "Requests", "per second", Unit::Things, vec![
-            past.rate("all", Hue::Third, false, 1.0, |counts| counts.requests, |rate| PerSecond(rate).to_string()),
-            past.rate("from cache", Hue::Cache, true, 1.0, |counts| counts.hits, |rate| PerSecond(rate).to_string()),
-        ]),
-        past.chart("bytes", "Bytes", "per second", Unit::Bytes, vec![
-            past.rate("to clients", Hue::Cache, true, 1.0, |counts| counts.bytes, |rate| BytesPerSecond(rate).to_string()),
-            past.rate("from upstream", Hue::Upstream, true, 1.0, |counts| counts.upstream_bytes, |rate| BytesPerSecond(rate).to_string()),
-        ]),
-        past.chart("pulls", "Pulls", words, Unit::Things, vec![
-            past.rate("saved", Hue::Cache, true, every, |counts| counts.saved, |_| total(|counts| counts.saved)),
-            past.rate("spent", Hue::Upstream, true, every, |counts| counts.spent, |_| total(|counts| counts.spent)),
-        ]),
+        past.chart(
+            "requests",
+            "Requests",
+            "per second",
+            Unit::Things,
+            vec![
+                past.rate(
+                    "all",
+                    Hue::Third,
+                    false,
+                    1.0,
+                    |counts| counts.requests,
+                    |rate| PerSecond(rate).to_string(),
+                ),
+                past.rate(
+                    "from cache",
+                    Hue::Cache,
+                    true,
+                    1.0,
+                    |counts| counts.hits,
+                    |rate| PerSecond(rate).to_string(),
+                ),
+            ],
+        ),
+        past.chart(
+            "bytes",
+            "Bytes",
+            "per second",
+            Unit::Bytes,
+            vec![
+                past.rate(
+                    "to clients",
+                    Hue::Cache,
+                    true,
+                    1.0,
+                    |counts| counts.bytes,
+                    |rate| BytesPerSecond(rate).to_string(),
+                ),
+                past.rate(
+                    "from upstream",
+                    Hue::Upstream,
+                    true,
+                    1.0,
+                    |counts| counts.upstream_bytes,
+                    |rate| BytesPerSecond(rate).to_string(),
+                ),
+            ],
+        ),
+        past.chart(
+            "pulls",
+            "Pulls",
+            words,
+            Unit::Things,
+            vec![
+                past.rate(
+                    "saved",
+                    Hue::Cache,
+                    true,
+                    every,
+                    |counts| counts.saved,
+                    |_| total(|counts| counts.saved),
+                ),
+                past.rate(
+                    "spent",
+                    Hue::Upstream,
+                    true,
+                    every,
+                    |counts| counts.spent,
+                    |_| total(|counts| counts.spent),
+                ),
+            ],
+        ),
         past.chart("left", "Pulls left", "to all accounts", Unit::Things, vec![past.left()]),
-        past.chart("hits", "Hit ratio", "percent", Unit::Things, vec![
-            past.ratio("of requests", Hue::Cache, |counts| (counts.hits, counts.hits.saturating_add(counts.misses))),
-            past.ratio("of bytes", Hue::Fourth, |counts| (counts.bytes_from_cache, counts.bytes)),
-        ]),
-        past.chart("trouble", "Errors and stale answers", words, Unit::Things, vec![
-            past.rate("errors", Hue::Upstream, true, every, |counts| counts.errors, |_| total(|counts| counts.errors)),
-            past.rate("stale", Hue::Fourth, false, every, |counts| counts.stale, |_| total(|counts| counts.stale)),
-        ]),
+        past.chart(
+            "hits",
+            "Hit ratio",
+            "percent",
+            Unit::Things,
+            vec![
+                past.ratio("of requests", Hue::Cache, |counts| {
+                    (counts.hits, counts.hits.saturating_add(counts.misses))
+                }),
+                past.ratio("of bytes", Hue::Fourth, |counts| {
+                    (counts.bytes_from_cache, counts.bytes)
+                }),
+            ],
+        ),
+        past.chart(
+            "trouble",
+            "Errors and stale answers",
+            words,
+            Unit::Things,
+            vec![
+                past.rate(
+                    "errors",
+                    Hue::Upstream,
+                    true,
+                    every,
+                    |counts| counts.errors,
+                    |_| total(|counts| counts.errors),
+                ),
+                past.rate(
+                    "stale",
+                    Hue::Fourth,
+                    false,
+                    every,
+                    |counts| counts.stale,
+                    |_| total(|counts| counts.stale),
+                ),
+            ],
+        ),
     ]
 }
 
@@ -63,7 +153,14 @@ struct Past<'a> {
 // === impl Past ===
 
 impl Past<'_> {
-    fn chart(self, id: &'static str, title: &'static str, unit_words: &'static str, unit: Unit, lines: Vec<Named>) -> Chart {
+    fn chart(
+        self,
+        id: &'static str,
+        title: &'static str,
+        unit_words: &'static str,
+        unit: Unit,
+        lines: Vec<Named>,
+    ) -> Chart {
         let told = lines.iter().map(|named| {
             let values = named.line.points.iter().filter_map(|(_, value)| *value);
             let most = values.fold(0.0, f64::max);
@@ -114,9 +211,10 @@ impl Past<'_> {
             let (part, whole) = of(&point.counts);
             (whole > 0).then(|| Share { part, whole }.percent())
         });
-        let (part, whole) = self.counted().map(of).fold((0, 0), |(a, b): (u64, u64), (c, d)| {
-            (a.saturating_add(c), b.saturating_add(d))
-        });
+        let (part, whole) = self
+            .counted()
+            .map(of)
+            .fold((0, 0), |(a, b): (u64, u64), (c, d)| (a.saturating_add(c), b.saturating_add(d)));
         let figure = Share { part, whole }.to_string();
         Named { name, figure, line: Line { hue, is_filled: false, points } }
     }
@@ -134,5 +232,32 @@ impl Past<'_> {
 
     fn total(self, of: fn(&Counts) -> u64) -> u64 {
         self.counted().map(of).fold(0, u64::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(requests: u64, hits: u64) -> Option<Point> {
+        let counts = Counts { requests, hits, misses: requests - hits, ..Counts::default() };
+        Some(Point { at: 0, seconds: 10.0, counts, left: Some(7) })
+    }
+
+    #[test]
+    fn lines_are_rates_and_gaps_stay_gaps() {
+        let points = vec![point(40, 10), None, point(20, 20)];
+        let series = Series { span: history::Span::Hour, step_seconds: 10, begins_at: 970, points };
+        let charts = charts(&series, Span::Hour, 1000);
+        let requests = &charts[0].lines[0];
+        assert_eq!(requests.line.points, [(-25.0, Some(4.0)), (-15.0, None), (-5.0, Some(2.0))]);
+        assert_eq!(requests.figure, "2.0");
+        assert!(charts[0].summary.contains("at most 4.0 per second"), "{}", charts[0].summary);
+        let hits = &charts[4].lines[0];
+        assert_eq!(hits.figure, "50.0\u{a0}%");
+        assert_eq!(hits.line.points[2].1, Some(100.0));
+        // Nothing was sent, so nothing can be told of bytes.
+        assert_eq!(charts[4].lines[1].figure, "–");
+        assert_eq!(charts[3].lines[0].figure, "7");
     }
 }

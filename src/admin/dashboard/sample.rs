@@ -62,13 +62,40 @@ pub(super) fn busy() -> Overview {
         budgets: budgets(),
         fills: fills(),
         fills_left_out: Count(0),
-        repositories: tops(&["library/node", "library/python", "library/postgres", "bitnami/redis-cluster", "library/alpine", "grafana/grafana-oss", "library/nginx", "library/golang"], Some("docker.io")),
-        clients: tops(&["10.20.4.17", "10.20.4.18", "10.20.7.203", "10.20.1.5", "2001:db8:4::a12f", "10.20.9.44"], None),
+        repositories: tops(
+            &[
+                "library/node",
+                "library/python",
+                "library/postgres",
+                "bitnami/redis-cluster",
+                "library/alpine",
+                "grafana/grafana-oss",
+                "library/nginx",
+                "library/golang",
+            ],
+            Some("docker.io"),
+        ),
+        clients: tops(
+            &[
+                "10.20.4.17",
+                "10.20.4.18",
+                "10.20.7.203",
+                "10.20.1.5",
+                "2001:db8:4::a12f",
+                "10.20.9.44",
+            ],
+            None,
+        ),
         upstreams: vec![
             upstream("docker.io", "https://registry-1.docker.io", None, false),
             Upstream {
                 mirrors: vec![Mirror { url: Shown::new("https://mirror.gcr.io"), held_back: None }],
-                ..upstream("ghcr.io", "https://ghcr.io", Some("no answer within 5 s; asked again in 12 s"), false)
+                ..upstream(
+                    "ghcr.io",
+                    "https://ghcr.io",
+                    Some("no answer within 5 s; asked again in 12 s"),
+                    false,
+                )
             },
             upstream("quay.io", "https://quay.io", None, true),
         ],
@@ -123,7 +150,12 @@ fn budgets() -> Vec<Budget> {
                 account("buildfarm2", Some(left(150, 200, None)), 58, Forecast::Still),
                 Account {
                     source: Some(Shown::new("203.0.113.7")),
-                    ..account("anonymous", Some(left(9, 100, Some(Tone::Warning))), 12, Forecast::RunsOut(at(-2300)))
+                    ..account(
+                        "anonymous",
+                        Some(left(9, 100, Some(Tone::Warning))),
+                        12,
+                        Forecast::RunsOut(at(-2300)),
+                    )
                 },
             ],
         },
@@ -134,24 +166,33 @@ fn budgets() -> Vec<Budget> {
             saved_share: share(578, 590),
             reserve: Shown::new("10%"),
             is_sparing: false,
-            accounts: vec![Account { window: None, resets: None, observed: None, rate: None, ..account("anonymous", None, 12, Forecast::NoLimit) }],
+            accounts: vec![Account {
+                window: None,
+                resets: None,
+                observed: None,
+                rate: None,
+                ..account("anonymous", None, 12, Forecast::NoLimit)
+            }],
         },
     ]
 }
 
 fn fills() -> Vec<Fill> {
-    let fill = |seed, repository: &str, received: u64, total: Option<u64>, readers, rate: f64, state| Fill {
-        digest: digest(seed),
-        upstream: Shown::new("docker.io"),
-        repository: Shown::new(repository),
-        state,
-        received: Bytes(received * MIB),
-        total: total.map(|total| Bytes(total * MIB)),
-        readers: Count(readers),
-        rate: BytesPerSecond(rate * 1_048_576.0),
-        since: at(14),
-        remaining: total.map(|total| Lasting((total - received) / 12)),
-    };
+    let fill =
+        |seed, repository: &str, received: u64, total: Option<u64>, readers, rate: f64, state| {
+            Fill {
+                digest: digest(seed),
+                upstream: Shown::new("docker.io"),
+                repository: Shown::new(repository),
+                state,
+                received: Bytes(received * MIB),
+                total: total.map(|total| Bytes(total * MIB)),
+                readers: Count(readers),
+                rate: BytesPerSecond(rate * 1_048_576.0),
+                since: at(14),
+                remaining: total.map(|total| Lasting((total - received) / 12)),
+            }
+        };
     vec![
         fill(1, "library/node", 143, Some(198), 12, 6.4, "receiving"),
         fill(2, "library/python", 31, Some(412), 1, 4.8, "receiving"),
@@ -177,7 +218,13 @@ fn tops(names: &[&str], of: Option<&str>) -> Vec<Top> {
 
 fn upstream(name: &str, url: &str, held_back: Option<&str>, is_offline: bool) -> Upstream {
     let held_back = held_back.map(Shown::new);
-    Upstream { name: Shown::new(name), url: Shown::new(url), is_offline, held_back, mirrors: Vec::new() }
+    Upstream {
+        name: Shown::new(name),
+        url: Shown::new(url),
+        is_offline,
+        held_back,
+        mirrors: Vec::new(),
+    }
 }
 
 fn events() -> Vec<Event> {
@@ -187,15 +234,23 @@ fn events() -> Vec<Event> {
             last: at(48),
             count: Count(14),
             message: Shown::new("an upstream does not answer; what is cached is served meanwhile"),
-            fields: vec![("upstream", Shown::new("ghcr.io")), ("error", Shown::new("connect timed out after 5 s"))],
-            remedy: Some(Shown::new("see whether this host reaches https://ghcr.io, and upstreams[].proxy if it needs one")),
+            fields: vec![
+                ("upstream", Shown::new("ghcr.io")),
+                ("error", Shown::new("connect timed out after 5 s")),
+            ],
+            remedy: Some(Shown::new(
+                "see whether this host reaches https://ghcr.io, and upstreams[].proxy if it needs one",
+            )),
         },
         Event {
             tone: Tone::Warning,
             last: at(1900),
             count: Count(1),
             message: Shown::new("less than the reserve is left: tags stay fresh for longer"),
-            fields: vec![("upstream", Shown::new("docker.io")), ("account", Shown::new("anonymous"))],
+            fields: vec![
+                ("upstream", Shown::new("docker.io")),
+                ("account", Shown::new("anonymous")),
+            ],
             remedy: Some(Shown::new("add an account under upstreams[].credentials.accounts")),
         },
         Event {
@@ -213,15 +268,23 @@ fn events() -> Vec<Event> {
 fn wave(index: u32, seed: u32) -> f64 {
     let x = f64::from(index);
     let s = f64::from(seed);
-    let noise = f64::from((index.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 16) % 1000) / 1000.0;
-    (0.55 + 0.3 * (x / 41.0 + s).sin() + 0.15 * (x / 13.0 + s * 2.0).sin() + 0.22 * (noise - 0.5)).max(0.0)
+    let noise = f64::from((index.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 16) % 1000)
+        / 1000.0;
+    (0.55 + 0.3 * (x / 41.0 + s).sin() + 0.15 * (x / 13.0 + s * 2.0).sin() + 0.22 * (noise - 0.5))
+        .max(0.0)
 }
 
 fn charts(span: Span) -> Vec<Chart> {
     let points = |seed: u32, scale: f64| {
         let many = 360;
-        let at = move |index: u32| -span.seconds() + span.seconds() / f64::from(many) * f64::from(index + 1);
-        (0..many).map(|index| (at(index), (!(70..82).contains(&index)).then(|| wave(index, seed) * scale))).collect()
+        let at = move |index: u32| {
+            -span.seconds() + span.seconds() / f64::from(many) * f64::from(index + 1)
+        };
+        (0..many)
+            .map(|index| {
+                (at(index), (!(70..82).contains(&index)).then(|| wave(index, seed) * scale))
+            })
+            .collect()
     };
     let named = |name, hue, figure: &str, is_filled, seed, scale| Named {
         name,
@@ -229,22 +292,73 @@ fn charts(span: Span) -> Vec<Chart> {
         line: Line { hue, is_filled, points: points(seed, scale) },
     };
     let chart = |id, title, unit_words, unit, lines| Chart {
-        id, title, unit_words, unit, span, lines,
+        id,
+        title,
+        unit_words,
+        unit,
+        span,
+        lines,
         summary: format!("{title} over the last {}.", span.word()),
     };
     let mib = 1_048_576.0;
     vec![
-        chart("requests", "Requests", "per second", Unit::Things, vec![
-            named("all", Hue::Third, "42.3", false, 1, 61.0), named("from cache", Hue::Cache, "41.0", true, 1, 57.0)]),
-        chart("bytes", "Bytes", "per second", Unit::Bytes, vec![
-            named("to clients", Hue::Cache, "96.4\u{a0}MiB/s", true, 2, 140.0 * mib), named("from upstream", Hue::Upstream, "11.2\u{a0}MiB/s", true, 3, 16.0 * mib)]),
-        chart("pulls", "Pulls", "per minute", Unit::Things, vec![
-            named("saved", Hue::Cache, "84", true, 4, 90.0), named("spent", Hue::Upstream, "1", true, 5, 6.0)]),
-        chart("left", "Pulls left", "all accounts", Unit::Things, vec![named("left", Hue::Third, "337", false, 6, 400.0)]),
-        chart("hits", "Hit ratio", "percent", Unit::Things, vec![
-            named("of requests", Hue::Cache, "97.4\u{a0}%", false, 7, 97.0), named("of bytes", Hue::Fourth, "93.1\u{a0}%", false, 8, 90.0)]),
-        chart("trouble", "Errors and stale answers", "per minute", Unit::Things, vec![
-            named("errors", Hue::Upstream, "0", true, 9, 3.0), named("stale", Hue::Fourth, "2", false, 10, 2.0)]),
+        chart(
+            "requests",
+            "Requests",
+            "per second",
+            Unit::Things,
+            vec![
+                named("all", Hue::Third, "42.3", false, 1, 61.0),
+                named("from cache", Hue::Cache, "41.0", true, 1, 57.0),
+            ],
+        ),
+        chart(
+            "bytes",
+            "Bytes",
+            "per second",
+            Unit::Bytes,
+            vec![
+                named("to clients", Hue::Cache, "96.4\u{a0}MiB/s", true, 2, 140.0 * mib),
+                named("from upstream", Hue::Upstream, "11.2\u{a0}MiB/s", true, 3, 16.0 * mib),
+            ],
+        ),
+        chart(
+            "pulls",
+            "Pulls",
+            "per minute",
+            Unit::Things,
+            vec![
+                named("saved", Hue::Cache, "84", true, 4, 90.0),
+                named("spent", Hue::Upstream, "1", true, 5, 6.0),
+            ],
+        ),
+        chart(
+            "left",
+            "Pulls left",
+            "all accounts",
+            Unit::Things,
+            vec![named("left", Hue::Third, "337", false, 6, 400.0)],
+        ),
+        chart(
+            "hits",
+            "Hit ratio",
+            "percent",
+            Unit::Things,
+            vec![
+                named("of requests", Hue::Cache, "97.4\u{a0}%", false, 7, 97.0),
+                named("of bytes", Hue::Fourth, "93.1\u{a0}%", false, 8, 90.0),
+            ],
+        ),
+        chart(
+            "trouble",
+            "Errors and stale answers",
+            "per minute",
+            Unit::Things,
+            vec![
+                named("errors", Hue::Upstream, "0", true, 9, 3.0),
+                named("stale", Hue::Fourth, "2", false, 10, 2.0),
+            ],
+        ),
     ]
 }
 
@@ -259,7 +373,11 @@ pub(super) fn empty() -> Overview {
     let charts = charts(Span::Hour).into_iter().map(|mut chart| {
         for named in &mut chart.lines {
             named.figure = "0".to_owned();
-            named.line.points.iter_mut().for_each(|(at, value)| *value = (*at > -120.0).then_some(0.0));
+            named
+                .line
+                .points
+                .iter_mut()
+                .for_each(|(at, value)| *value = (*at > -120.0).then_some(0.0));
         }
         chart
     });
@@ -272,8 +390,14 @@ pub(super) fn empty() -> Overview {
             saved: Count(0),
             saved_share: share(0, 0),
             accounts: vec![Account {
-                left: None, window: None, resets: None, observed: None, rate: None, spent: Count(0),
-                forecast: Forecast::NoLimit, ..budgets().remove(0).accounts.remove(2)
+                left: None,
+                window: None,
+                resets: None,
+                observed: None,
+                rate: None,
+                spent: Count(0),
+                forecast: Forecast::NoLimit,
+                ..budgets().remove(0).accounts.remove(2)
             }],
             ..budgets().remove(0)
         }],
@@ -281,7 +405,14 @@ pub(super) fn empty() -> Overview {
         repositories: Vec::new(),
         clients: Vec::new(),
         upstreams: vec![upstream("docker.io", "https://registry-1.docker.io", None, false)],
-        disk: Disk { used: Bytes(1 << 20), share: share(1, 102_400), published: Bytes(0), staged: Bytes(0), index: Bytes(1 << 20), ..busy().disk },
+        disk: Disk {
+            used: Bytes(1 << 20),
+            share: share(1, 102_400),
+            published: Bytes(0),
+            staged: Bytes(0),
+            index: Bytes(1 << 20),
+            ..busy().disk
+        },
         events: Vec::new(),
         charts: charts.collect(),
         ..busy()
@@ -295,14 +426,25 @@ pub(super) fn hostile() -> Overview {
     let most = Count(u64::MAX);
     let mut page = busy();
     page.notices = vec![
-        Notice { tone: Tone::Bad, title: "The store is degraded", text: bad(), remedy: Some(long()) },
+        Notice {
+            tone: Tone::Bad,
+            title: "The store is degraded",
+            text: bad(),
+            remedy: Some(long()),
+        },
         Notice { tone: Tone::Warning, title: "Starting or stopping", text: long(), remedy: None },
     ];
     page.head = Head {
         left: Some(left(u64::MAX - 1, u64::MAX, None)),
-        spent: most, saved: most, saved_share: share(u64::MAX, u64::MAX),
-        requests: PerSecond(f64::MAX), bytes: BytesPerSecond(f64::MAX), upstream_bytes: BytesPerSecond(f64::NAN),
-        connections: most, requests_total: most, bytes_total: Bytes(u64::MAX),
+        spent: most,
+        saved: most,
+        saved_share: share(u64::MAX, u64::MAX),
+        requests: PerSecond(f64::MAX),
+        bytes: BytesPerSecond(f64::MAX),
+        upstream_bytes: BytesPerSecond(f64::NAN),
+        connections: most,
+        requests_total: most,
+        bytes_total: Bytes(u64::MAX),
         ..page.head
     };
     for account in page.budgets.iter_mut().flat_map(|budget| &mut budget.accounts) {
@@ -320,7 +462,8 @@ pub(super) fn hostile() -> Overview {
     }
     page.fills_left_out = most;
     for top in page.repositories.iter_mut().chain(&mut page.clients) {
-        (top.name, top.requests, top.bytes, top.spent, top.saved) = (long(), most, Bytes(u64::MAX), most, most);
+        (top.name, top.requests, top.bytes, top.spent, top.saved) =
+            (long(), most, Bytes(u64::MAX), most, most);
     }
     page.clients.iter_mut().for_each(|top| top.name = bad());
     for upstream in &mut page.upstreams {
@@ -336,7 +479,17 @@ pub(super) fn hostile() -> Overview {
 
 /// The repositories of the busy server.
 pub(super) fn repositories() -> Repositories {
-    let names = ["library/alpine", "library/debian", "library/golang", "library/nginx", "library/node", "library/postgres", "library/python", "bitnami/redis-cluster", "grafana/grafana-oss"];
+    let names = [
+        "library/alpine",
+        "library/debian",
+        "library/golang",
+        "library/nginx",
+        "library/node",
+        "library/postgres",
+        "library/python",
+        "bitnami/redis-cluster",
+        "grafana/grafana-oss",
+    ];
     let row = |(index, name): (usize, &&str)| {
         let many = index as u64 + 2;
         Repository {
@@ -361,7 +514,11 @@ pub(super) fn repositories() -> Repositories {
 
 /// One of them.
 pub(super) fn repository() -> RepositoryPage {
-    let platform = |name: &str, state, mib| Platform { name: Shown::new(name), state, bytes: Bytes(mib * MIB) };
+    let platform = |name: &str, state, mib| Platform {
+        name: Shown::new(name),
+        state,
+        bytes: Bytes(mib * MIB),
+    };
     let tag = |name: &str, seed, state, freshness, is_pinned| Tag {
         name: Shown::new(name),
         reference: format!("docker.io/library/node:{name}"),
@@ -390,7 +547,13 @@ pub(super) fn repository() -> RepositoryPage {
             tag("22.11.0", 12, Kept::Complete, Freshness::Immutable, false),
             tag("latest", 13, Kept::Complete, Freshness::Due, false),
             tag("lts-alpine3.20", 14, Kept::Partial, Freshness::Stale, false),
-            Tag { platforms: Vec::new(), used: None, checked: None, bytes: Bytes(0), ..tag("20", 15, Kept::Absent, Freshness::Gone, false) },
+            Tag {
+                platforms: Vec::new(),
+                used: None,
+                checked: None,
+                bytes: Bytes(0),
+                ..tag("20", 15, Kept::Absent, Freshness::Gone, false)
+            },
         ],
         next: None,
         is_later: false,
@@ -424,13 +587,16 @@ mod tests {
         let pages = pages();
         for (name, page) in &pages {
             assert!(page.starts_with("<!doctype html>"), "{name}");
-            for wrong in ["<script>alert", "<img src=x", "\u{202e}", "\u{1b}", " style=", " onclick="] {
+            for wrong in
+                ["<script>alert", "<img src=x", "\u{202e}", "\u{1b}", " style=", " onclick="]
+            {
                 assert!(!page.contains(wrong), "{name} has {wrong:?}");
             }
         }
         let Some(folder) = std::env::var_os("ROADSTEAD_PAGES") else { return };
         for (name, page) in pages {
-            std::fs::write(std::path::Path::new(&folder).join(name).with_extension("html"), page).unwrap();
+            std::fs::write(std::path::Path::new(&folder).join(name).with_extension("html"), page)
+                .unwrap();
         }
     }
 
@@ -455,8 +621,24 @@ pub(super) fn pages() -> Vec<(&'static str, String)> {
         ("empty", render(&empty())),
         ("hostile", render(&hostile())),
         ("repositories", render(&repositories())),
-        ("nothing-found", render(&Repositories { rows: Vec::new(), frame: Frame { search: HOSTILE.to_owned(), ..frame() }, next: None, ..repositories() })),
-        ("nothing-cached", render(&Repositories { rows: Vec::new(), newcomer: empty().newcomer, next: None, ..repositories() })),
+        (
+            "nothing-found",
+            render(&Repositories {
+                rows: Vec::new(),
+                frame: Frame { search: HOSTILE.to_owned(), ..frame() },
+                next: None,
+                ..repositories()
+            }),
+        ),
+        (
+            "nothing-cached",
+            render(&Repositories {
+                rows: Vec::new(),
+                newcomer: empty().newcomer,
+                next: None,
+                ..repositories()
+            }),
+        ),
         ("repository", render(&repository())),
         ("repository-hostile", render(&hostile_repository())),
         ("repository-empty", render(&RepositoryPage { tags: Vec::new(), ..repository() })),
