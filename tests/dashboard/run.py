@@ -178,6 +178,7 @@ def a_tag_is_pinned_refreshed_and_purged(look, stage):
 
     page.get_by_role("button", name="Refresh all tags").click()
     expect(page.locator("#toast")).to_contain_text("2 tags checked")
+    stage.pull("library/redis:7")
     page.goto(stage.admin + "/repositories/docker.io/library/redis")
     page.get_by_role("button", name="Purge repository").click()
     page.get_by_role("dialog").get_by_role("button", name="Purge").click()
@@ -201,7 +202,7 @@ def an_upstream_is_taken_offline_and_back(look, stage):
 def a_problem_is_shown_with_its_remedy(look, stage):
     page = look.open()
     live(page)
-    stage.fault("any", "drop")
+    stage.fault("manifests", "drop")
     for number in range(4):
         stage.pull(f"library/unseen:{number}")
     expect(page.locator("#problems .message").first).to_be_visible()

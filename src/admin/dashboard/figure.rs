@@ -21,7 +21,7 @@ pub(crate) struct Shown(String);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);
 
-/// A number of things, as `12,480` or `1.25 billion`.
+/// A number of things, as `12,480` or `1.25 G`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Count(pub(crate) u64);
 
@@ -134,11 +134,10 @@ impl fmt::Display for BytesPerSecond {
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const WORDS: [(f64, &str); 4] =
-            [(1e18, "quintillion"), (1e15, "quadrillion"), (1e12, "trillion"), (1e9, "billion")];
+        const LARGE: [(f64, &str); 4] = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G")];
         let value = float(self.0);
-        if let Some((unit, word)) = WORDS.iter().find(|(unit, _)| value >= *unit) {
-            return write!(f, "{}{GAP}{word}", digits(value / unit));
+        if let Some((unit, prefix)) = LARGE.iter().find(|(unit, _)| value >= *unit) {
+            return write!(f, "{}{GAP}{prefix}", digits(value / unit));
         }
         let plain = self.0.to_string();
         for (index, digit) in plain.chars().enumerate() {
@@ -298,8 +297,8 @@ mod tests {
             (999, "999"),
             (1000, "1,000"),
             (123_456_789, "123,456,789"),
-            (1_250_000_000, "1.25 billion"),
-            (u64::MAX, "18.4 quintillion"),
+            (1_250_000_000, "1.25 G"),
+            (u64::MAX, "18.4 E"),
         ] {
             assert_eq!(plain(Count(count)), expected);
         }
