@@ -70,16 +70,22 @@
     load(here(charts ? "" : "figures")).then(() => pulse("live", "Live"), () => pulse("lost", "Lost"));
   };
 
+  // One while the page is seen: a browser has few connections for all of its pages.
+  let stream;
+  const rest = () => { stream?.close(); stream = undefined; };
   const listen = () => {
-    const stream = new EventSource("/api/v1/stream");
-    for (const kind of ["message", "status"]) stream.addEventListener(kind, tick);
-    // The browser tries again by itself, unless it was refused.
-    stream.addEventListener("error", () => {
+    if (stream || document.hidden) return;
+    const own = stream = new EventSource("/api/v1/stream");
+    for (const kind of ["message", "status"]) own.addEventListener(kind, tick);
+    own.addEventListener("error", () => {
       pulse("lost", "Lost");
-      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+      // The browser tries again by itself, unless it was refused.
+      if (own !== stream || own.readyState !== EventSource.CLOSED) return;
+      rest();
+      setTimeout(() => { tick(); listen(); }, 5000);
     });
-    addEventListener("pagehide", () => stream.close(), { once: true });
   };
+  const look = () => { if (document.hidden) return rest(); tick(); listen(); };
 
   // --- actions -------------------------------------------------------------------------------------------------------
 
@@ -198,5 +204,8 @@
     let wait;
     field.addEventListener("input", () => { clearTimeout(wait); wait = setTimeout(search, 200, field); });
     listen();
+    document.addEventListener("visibilitychange", look);
+    addEventListener("pagehide", rest);
+    addEventListener("pageshow", (event) => { if (event.persisted) look(); });
   });
 })();

@@ -30,8 +30,11 @@ const WHOLE: u64 = 1_000_000;
 
 /// What is around a page, beside what the search field holds.
 pub(super) fn frame(status: &Status, search: &str) -> Frame {
-    let search: String = search.chars().take(255).collect();
-    Frame { version: status.version, search, uptime: Lasting(status.uptime_seconds) }
+    Frame {
+        version: status.version,
+        search: Shown::new(search),
+        uptime: Lasting(status.uptime_seconds),
+    }
 }
 
 /// What stands above all else.

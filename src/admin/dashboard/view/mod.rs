@@ -4,6 +4,8 @@
 //! (`figure`); what HTML means by a character is seen to by the templates, which
 //! are compiled in.
 
+mod cached;
+
 use askama::Template;
 
 use super::{
@@ -12,12 +14,16 @@ use super::{
     figure::{Bytes, BytesPerSecond, Count, Lasting, Moment, PerSecond, Share, Shown},
 };
 
+pub(crate) use cached::{
+    Freshness, Kept, Platform, Repositories, Repository, RepositoryPage, Tag, repository_path,
+};
+
 /// What is around every page.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Frame {
     pub(crate) version: &'static str,
     /// What the search field holds.
-    pub(crate) search: String,
+    pub(crate) search: Shown,
     /// How long the process runs.
     pub(crate) uptime: Lasting,
 }
@@ -272,98 +278,6 @@ pub(crate) struct Named {
     pub(crate) line: Line,
 }
 
-/// `/repositories`.
-#[derive(Debug, Template)]
-#[template(path = "repositories.html")]
-pub(crate) struct Repositories {
-    pub(crate) frame: Frame,
-    /// Why the search could not be done.
-    pub(crate) refused: Option<Shown>,
-    pub(crate) rows: Vec<Repository>,
-    /// The address of the next page.
-    pub(crate) next: Option<String>,
-    /// It is not the first page.
-    pub(crate) is_later: bool,
-    pub(crate) newcomer: Option<Newcomer>,
-}
-
-/// A repository of which something is stored.
-#[derive(Debug, Clone)]
-pub(crate) struct Repository {
-    pub(crate) upstream: Shown,
-    pub(crate) name: Shown,
-    pub(crate) tags: Count,
-    pub(crate) objects: Option<Count>,
-    pub(crate) bytes: Option<Bytes>,
-    /// There is more than was counted.
-    pub(crate) is_more: bool,
-    pub(crate) used: Option<Moment>,
-}
-
-/// `/repositories/UPSTREAM/NAME`.
-#[derive(Debug, Template)]
-#[template(path = "repository.html")]
-pub(crate) struct RepositoryPage {
-    pub(crate) frame: Frame,
-    /// What it has here as a whole.
-    pub(crate) whole: Repository,
-    /// As commands and the API take it.
-    pub(crate) reference: String,
-    pub(crate) tags: Vec<Tag>,
-    pub(crate) next: Option<String>,
-    pub(crate) is_later: bool,
-}
-
-/// A cached tag.
-#[derive(Debug, Clone)]
-pub(crate) struct Tag {
-    pub(crate) name: Shown,
-    pub(crate) reference: String,
-    pub(crate) digest: Digest,
-    pub(crate) state: Kept,
-    pub(crate) bytes: Bytes,
-    pub(crate) missing: Count,
-    pub(crate) platforms: Vec<Platform>,
-    pub(crate) used: Option<Moment>,
-    pub(crate) freshness: Freshness,
-    pub(crate) checked: Option<Moment>,
-    pub(crate) moved: Moment,
-    pub(crate) is_pinned: bool,
-}
-
-/// How much of something is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    Complete,
-    Partial,
-    Absent,
-}
-
-/// Whether a tag is served without asking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// It never moves.
-    Immutable,
-    /// For so long still, where that ends.
-    Fresh(Option<Lasting>),
-    /// Upstream is asked (free) when it is pulled next.
-    Due,
-    /// It would be asked, but is in trouble: the copy is served.
-    Stale,
-    /// Upstream has it no more.
-    Gone,
-    /// Its upstream is configured no more.
-    Unknown,
-}
-
-/// One platform of a tag.
-#[derive(Debug, Clone)]
-pub(crate) struct Platform {
-    pub(crate) name: Shown,
-    pub(crate) state: Kept,
-    pub(crate) bytes: Bytes,
-}
-
 /// A page that says that there is none.
 #[derive(Debug, Template)]
 #[template(path = "trouble.html")]
@@ -400,24 +314,6 @@ impl Tone {
             Self::Warning => "warning",
             Self::Bad => "bad",
             Self::Quiet => "quiet",
-        }
-    }
-}
-
-impl Kept {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Partial => "partial",
-            Self::Absent => "not stored",
-        }
-    }
-
-    pub(crate) fn tone(self) -> Tone {
-        match self {
-            Self::Complete => Tone::Good,
-            Self::Partial => Tone::Warning,
-            Self::Absent => Tone::Quiet,
         }
     }
 }
@@ -469,13 +365,6 @@ impl Upstream {
     }
 }
 
-impl Repository {
-    /// Where its page is.
-    pub(crate) fn path(&self) -> String {
-        repository_path(self.upstream.as_str(), self.name.as_str())
-    }
-}
-
 impl Top {
     /// Where its page is, if it is a repository.
     pub(crate) fn path(&self) -> Option<String> {
@@ -500,15 +389,3 @@ impl Named {
         self.line.hue
     }
 }
-
-/// Where the page of a repository is.
-pub(crate) fn repository_path(upstream: &str, name: &str) -> String {
-    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-    const PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'/');
-    let upstream = utf8_percent_encode(upstream, NON_ALPHANUMERIC_BUT_DOT);
-    format!("/repositories/{upstream}/{}", utf8_percent_encode(name, &PATH))
-}
-
-/// Of a path's segment.
-const NON_ALPHANUMERIC_BUT_DOT: &percent_encoding::AsciiSet =
-    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
