@@ -31,7 +31,8 @@ pub use levels::{LogLevels, take_log_levels};
 pub use viewers::Viewers;
 
 use crate::{
-    inventory::Inventory, manifest::Manifests, status::Monitor, store::Store, upstream::Upstream,
+    config::Listen, inventory::Inventory, manifest::Manifests, status::Monitor, store::Store,
+    upstream::Upstream,
 };
 
 /// What the second listener tells of, and what it changes.
@@ -51,6 +52,8 @@ pub struct Admin {
     pub monitor: Arc<Monitor>,
     /// Who watches it live.
     pub viewers: Viewers,
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
 }
 
 // === impl Admin ===
