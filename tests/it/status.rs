@@ -16,7 +16,7 @@ const IMAGE: &str = "library/app";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn ask(roadstead: &Roadstead, path: &str) -> Value {
-    let reply = get(roadstead.admin(), &format!("/api/v1/{path}")).send().await;
+    let reply = get(roadstead.admin(), format!("/api/v1/{path}")).send().await;
     assert_eq!(reply.status, 200, "{path}: {}", String::from_utf8_lossy(&reply.body));
     reply.json()
 }
