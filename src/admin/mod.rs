@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `serve` carries requests from Pingora to an axum router and its answers back, streams included. A
-//! handler takes [`State<Server>`](Server) and gives a page, JSON (`reply::Json`) or
-//! [`reply::Refused`]; `api` says how an endpoint is added.
+//! handler takes `State<Server>` and gives a page, JSON (`reply::Json`) or
+//! `reply::Refused`; `api` says how an endpoint is added.
 
 mod access;
 mod api;
