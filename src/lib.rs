@@ -21,7 +21,7 @@
 //! | floor | who | may use |
 //! |---|---|---|
 //! | 0 | [`protocol`], [`collapse`] | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
-//! | 1 | [`config`], [`metrics`] | 0 |
+//! | 1 | [`config`], [`metrics`], [`trace`] | 0 |
 //! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`] | 0–2 |
 //! | 4 | [`filter`] | 0–3 |
@@ -40,6 +40,7 @@ mod sync;
 
 pub mod config;
 pub mod metrics;
+pub mod trace;
 
 pub mod store;
 pub mod tls;

@@ -11,7 +11,7 @@ use std::{
 const FLOORS: [&[&str]; 9] = [
     &["sync"],
     &["protocol", "collapse"],
-    &["config", "metrics"],
+    &["config", "metrics", "trace"],
     &["store", "tls", "upstream"],
     &["manifest", "blob", "inventory"],
     &["filter"],

@@ -21,7 +21,7 @@ mod refusal;
 mod repeats;
 mod written;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use http::{request::Parts, response};
@@ -115,6 +115,7 @@ pub enum Flow {
 pub struct Chain {
     filters: Vec<Box<dyn RequestFilter>>,
     repeats: Option<Repeats>,
+    forwarded: Arc<Forwarded>,
 }
 
 // === impl Chain ===
@@ -146,17 +147,23 @@ impl Chain {
         // What others put into the chain sees each request, and each says who sends it.
         let is_long = !extra.is_empty() || access.wants_passwords();
         let (memory, cached) = (config.store.memory_of_heads(), Arc::clone(&blobs));
+        let trusted = Arc::clone(&forwarded);
         let repeats = (!is_long)
-            .then(|| Repeats::new(memory, Arc::clone(&manifests), cached, forwarded, access));
+            .then(|| Repeats::new(memory, Arc::clone(&manifests), cached, trusted, access));
         filters.extend(extra);
         filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
         filters.push(Box::new(Cache::new(manifests, blobs)));
-        Ok(Self { filters, repeats })
+        Ok(Self { filters, repeats, forwarded })
     }
 
     /// The requests that need not go along the chain again, unless all have to.
     pub fn repeats(&self) -> Option<&Repeats> {
         self.repeats.as_ref()
+    }
+
+    /// Whether `peer` is a proxy that is trusted to say on whose behalf it asks.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.forwarded.is_trusted(peer.to_canonical())
     }
 
     /// Sends a request along the chain; [`Flow::Continue`] is never its end.

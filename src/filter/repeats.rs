@@ -21,7 +21,7 @@ use super::{
 use crate::{
     blob::{self, Blobs},
     manifest::{self, Manifests, Recent, Want},
-    metrics,
+    metrics::{self, Timing},
     protocol::{Digest, cache_status::CacheStatus},
     store::{LinkKey, TagKey},
     upstream::Caller,
@@ -66,12 +66,19 @@ pub struct Repeat {
     pub method: Method,
     /// Its path.
     pub path: String,
+    /// Its `Referer`, for the log.
+    pub referer: Box<[u8]>,
+    /// Its `User-Agent`, for the log.
+    pub agent: Box<[u8]>,
     /// What lasts of its answer's head, as it goes onto the wire.
     pub head: Vec<u8>,
-    kind: &'static str,
+    /// The kind of object.
+    pub kind: &'static str,
     answers: IntCounter,
     /// Counts the bytes of their bodies.
     pub bytes: IntCounter,
+    /// Where their times are entered.
+    pub timing: Timing,
 }
 
 /// What a request is about that can be answered out of memory.
@@ -116,7 +123,8 @@ impl Repeats {
         access: Arc<Access>,
     ) -> Self {
         let weight = |head: &Arc<[u8]>, repeat: &Arc<Repeat>| {
-            let bytes = head.len() + repeat.head.len() + repeat.path.len() + ENTRY_BYTES;
+            let texts = repeat.path.len() + repeat.referer.len() + repeat.agent.len();
+            let bytes = head.len() + repeat.head.len() + texts + ENTRY_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let known = Cache::builder().max_capacity(memory).weigher(weight).build();
@@ -168,6 +176,9 @@ impl Repeats {
         }
         let upstream = target.upstream.name();
         let labels = [upstream, context.kind(), request.method.as_str(), "200", context.cache];
+        let value = |name: &HeaderName| -> Box<[u8]> {
+            request.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes).into()
+        };
         let repeat = Repeat {
             from_trusted,
             client: context.client.address.filter(|_| told),
@@ -176,10 +187,13 @@ impl Repeats {
             upstream: Arc::clone(upstream),
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
+            referer: value(&header::REFERER),
+            agent: value(&header::USER_AGENT),
             head: lasting(answer),
             kind: context.kind(),
             answers: metrics::REQUESTS.with_label_values(&labels),
             bytes: metrics::RESPONSE_BYTES.with_label_values(&[upstream, context.kind()]),
+            timing: Timing::of(context.kind(), context.cache),
         };
         self.known.insert(head.into(), Arc::new(repeat));
     }
