@@ -192,7 +192,11 @@ impl Repeats {
             head: lasting(answer),
             kind: context.kind(),
             answers: metrics::REQUESTS.with_label_values(&labels),
-            bytes: metrics::RESPONSE_BYTES.with_label_values(&[upstream, context.kind()]),
+            bytes: metrics::RESPONSE_BYTES.with_label_values(&[
+                upstream,
+                context.kind(),
+                context.cache,
+            ]),
             timing: Timing::of(context.kind(), context.cache),
         };
         self.known.insert(head.into(), Arc::new(repeat));

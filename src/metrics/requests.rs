@@ -24,7 +24,7 @@ declare! {
     RESPONSE_BYTES: IntCounterVec = counters(
         "roadstead_response_bytes_total",
         "Body bytes sent to clients.",
-        &["upstream", "kind"],
+        &["upstream", "kind", "cache"],
     );
 
     /// Body bytes of pushes received from clients.

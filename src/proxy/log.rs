@@ -162,9 +162,10 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &mut Jo
         context.cache,
     ];
     metrics::REQUESTS.with_label_values(&labels).inc();
-    let labels = [context.upstream_name(), context.kind()];
+    let labels = [context.upstream_name(), context.kind(), context.cache];
     metrics::RESPONSE_BYTES.with_label_values(&labels).inc_by(bytes);
     if received > 0 {
+        let labels = [context.upstream_name(), context.kind()];
         metrics::REQUEST_BYTES.with_label_values(&labels).inc_by(received);
     }
     let first = journey.sent.first.map(|first| first - journey.started);

@@ -35,7 +35,7 @@ network with mode sni, which needs port 443.
 ";
 
 const EXAMPLES: &str = "\
-Run once; it refuses to overwrite an authority that is there.
+Run once: clients trust what it makes, and would have to trust the next one anew.
 
 Examples:
   roadstead client ca --config roadstead.yaml --directory /etc/roadstead/ca
