@@ -74,7 +74,8 @@ pub fn is_on() -> bool {
 /// client that may say which trace it belongs to, and whether that is recorded.
 pub fn request(headers: Option<&HeaderMap>, started: SystemTime) -> Option<Span> {
     let parent = headers.map_or_else(Context::new, |headers| {
-        TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
+        TraceContextPropagator::new()
+            .extract_with_context(&Context::new(), &HeaderExtractor(headers))
     });
     let builder = SpanBuilder::from_name("request").with_kind(SpanKind::Server);
     begun(builder.with_start_time(started), &parent)

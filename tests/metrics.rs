@@ -81,7 +81,8 @@ fn rules() -> BTreeSet<String> {
 
 #[test]
 fn the_readme_s_table_is_what_there_is() {
-    let row = Regex::new(r"(?m)^\| `([a-z_]+)` \| (counter|gauge|histogram) \|([^|]*)\|([^|\n]+)\|$");
+    let row =
+        Regex::new(r"(?m)^\| `([a-z_]+)` \| (counter|gauge|histogram) \|([^|]*)\|([^|\n]+)\|$");
     let row = row.unwrap();
     let readme = read("README.md");
     let told = row.captures_iter(&readme).map(|found| {
@@ -152,7 +153,8 @@ fn rules_and_alerts_watch_what_there_is() {
     let expression = Regex::new(r"(?m)^        expr: (\|\n(?: {10}.*\n)+|.*$)").unwrap();
     for file in ["conf/prometheus/rules.yaml", "conf/prometheus/alerts.yaml"] {
         let text = read(file);
-        let found: Vec<_> = expression.captures_iter(&text).map(|found| found[1].to_owned()).collect();
+        let found: Vec<_> =
+            expression.captures_iter(&text).map(|found| found[1].to_owned()).collect();
         assert_eq!(found.len(), text.matches("expr:").count(), "{file}");
         found.iter().for_each(|expression| assert_exists(file, expression, &rules));
     }

@@ -37,7 +37,9 @@ impl Man {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let at = directory.display();
-                let problem = format!("{at}: man pages can't be written: {error}; name a directory that can be written to");
+                let problem = format!(
+                    "{at}: man pages can't be written: {error}; name a directory that can be written to"
+                );
                 complain(&problem, FAILED)
             }
         }

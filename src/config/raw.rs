@@ -246,10 +246,7 @@ pub(super) struct RawTelemetry {
 }
 
 #[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { endpoint: http://127.0.0.1:4318 }"
-)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { endpoint: http://127.0.0.1:4318 }")]
 pub(super) struct RawOtlp {
     pub(super) endpoint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -114,8 +114,7 @@ mod linux {
             };
             self.max_files.set(most);
             if self.since.load(Ordering::Relaxed) == 0 {
-                let since =
-                    procfs::boot_time_secs()? + stat.starttime / procfs::ticks_per_second();
+                let since = procfs::boot_time_secs()? + stat.starttime / procfs::ticks_per_second();
                 self.since.store(since, Ordering::Relaxed);
                 self.started.set(signed(since));
             }

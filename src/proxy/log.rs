@@ -10,13 +10,7 @@
 
 mod combined;
 
-use std::{
-    cell::RefCell,
-    io::Write as _,
-    net::IpAddr,
-    sync::OnceLock,
-    time::SystemTime,
-};
+use std::{cell::RefCell, io::Write as _, net::IpAddr, sync::OnceLock, time::SystemTime};
 
 use http::{Method, Version, header};
 use pingora::{prelude::Error, proxy::Session};

@@ -188,9 +188,7 @@ impl ProxyHttp for Proxy {
         let decision = match &journey.span {
             None => self.decide(session, &request, context).await?,
             // Boxed: what waits without one should not carry its weight.
-            Some(span) => {
-                Box::pin(span.around(self.decide(session, &request, context))).await?
-            }
+            Some(span) => Box::pin(span.around(self.decide(session, &request, context))).await?,
         };
         let decision = match decision {
             Ok(Flow::Forward | Flow::Continue) => match forward::prepare(&request, context).await {

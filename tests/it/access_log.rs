@@ -46,8 +46,7 @@ async fn lines_are_as_apache_has_them_along_either_way() {
 #[tokio::test]
 async fn a_hostile_path_or_agent_makes_no_line_of_its_own() {
     let hub = Hub::start().await;
-    let roadstead =
-        Setup::of(&hub).arguments(&["serve", "--access-log", "combined"]).start().await;
+    let roadstead = Setup::of(&hub).arguments(&["serve", "--access-log", "combined"]).start().await;
     let request = get(roadstead.at(), "/v2/\"%0a'\u{e9}/tags/list");
     request.header("user-agent", "a\" 200 1 \"-\" \"b\t\u{1b}[31m\u{e9}").send().await;
     let log = roadstead.whole_log().await;

@@ -62,7 +62,8 @@ fn help_is_for_newcomers() {
             if !flag.starts_with('-') || line.len() - flag.len() > 6 {
                 continue;
             }
-            let explained = flag.contains("  ") || lines.get(at + 1).is_some_and(|next| next.starts_with("          "));
+            let explained = flag.contains("  ")
+                || lines.get(at + 1).is_some_and(|next| next.starts_with("          "));
             assert!(explained, "{name}: {flag} is not explained");
         }
     }
@@ -113,7 +114,11 @@ fn other_shells_have_theirs() {
         if ["zsh", "fish"].contains(&shell)
             && let Some(parsed) = run(shell, &["-n", file.to_str().unwrap()])
         {
-            assert!(parsed.status.success(), "{shell}: {}", String::from_utf8_lossy(&parsed.stderr));
+            assert!(
+                parsed.status.success(),
+                "{shell}: {}",
+                String::from_utf8_lossy(&parsed.stderr)
+            );
         }
     }
 }

@@ -20,7 +20,8 @@ fn table() -> Vec<(String, String, BTreeSet<String>)> {
         let name = cells.get(1)?.strip_prefix('`')?.strip_suffix('`')?;
         let kind = *cells.get(2)?;
         let is_family = ["counter", "gauge", "histogram"].contains(&kind);
-        let labels = cells.get(3)?.split(',').map(|label| label.trim().trim_matches('`').to_owned());
+        let labels =
+            cells.get(3)?.split(',').map(|label| label.trim().trim_matches('`').to_owned());
         let labels = labels.filter(|label| !label.is_empty()).collect();
         is_family.then(|| (name.to_owned(), kind.to_owned(), labels))
     });
@@ -91,7 +92,10 @@ async fn states_are_what_is_there() {
     assert_eq!(roadstead.metric(&committed).await as u64, blobs);
     let fills = roadstead.metric(&["roadstead_fills_total", "committed"]).await;
     assert_eq!(roadstead.metric(&["roadstead_fill_seconds_count"]).await, fills);
-    assert_eq!(roadstead.metric(&["roadstead_store_sync_seconds_count"]).await as usize, stored.len());
+    assert_eq!(
+        roadstead.metric(&["roadstead_store_sync_seconds_count"]).await as usize,
+        stored.len()
+    );
     for idle in ["roadstead_fill_readers", "roadstead_upstream_requests_in_flight"] {
         assert_eq!(roadstead.metric(&[idle]).await, 0.0, "{idle}");
     }
@@ -122,7 +126,10 @@ async fn times_are_by_what_the_cache_did() {
     hub.push(&ImageSpec::new(NAME).tag("latest").single());
     let roadstead = Setup::of(&hub).with("tags.fresh_for", "1h").start().await;
     let path = blob_path(NAME, &layer);
-    hub.fault(Fault::new(Target::blob(&layer), Action::Delay(std::time::Duration::from_millis(300))).times(1));
+    hub.fault(
+        Fault::new(Target::blob(&layer), Action::Delay(std::time::Duration::from_millis(300)))
+            .times(1),
+    );
     assert_eq!(get(roadstead.at(), &path).send().await.status, 200);
     roadstead.settled().await;
     let missed = ["kind=\"blob\"", "cache=\"miss\""];

@@ -141,7 +141,8 @@ async fn a_pull_is_a_trace_with_its_exchanges_below() {
     telemetry["otlp"]["service_name"] = "mirror".into();
     let setup = Setup::of(&hub).key("telemetry", telemetry);
     let setup = setup.key("trusted_proxies", json!(["127.0.0.1"]));
-    let setup = setup.with("credentials.accounts", json!([{ "username": "ann", "password": "pw-of-ann" }]));
+    let setup =
+        setup.with("credentials.accounts", json!([{ "username": "ann", "password": "pw-of-ann" }]));
     let roadstead = setup.start().await;
     // 1 % would hardly have it; the proxy wants it.
     assert_eq!(traced(roadstead.at(), "01").await, 200);
