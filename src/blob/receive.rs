@@ -135,10 +135,7 @@ pub(super) async fn run(
         Ending::Failed(Error::Mismatch(_)) => "mismatch",
         Ending::Failed(_) => "failed",
     };
-    let received = fill.progress().received.len();
-    metrics::FILLS.with_label_values(&[word]).inc();
-    metrics::FILL_SECONDS.with_label_values(&[word]).observe(begun.elapsed().as_secs_f64());
-    metrics::FILL_BYTES.with_label_values(&[word]).inc_by(received);
+    metrics::fill_ended(word, begun.elapsed(), fill.progress().received.len());
     if let Ending::Failed(error) = ending {
         tracing::warn!(
             upstream = %ask.upstream.name(), repository = %ask.repository, digest = %fill.digest(),

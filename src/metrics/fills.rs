@@ -1,5 +1,7 @@
 //! Blobs on their way from upstream.
 
+use std::time::Duration;
+
 use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 
 use super::{counters, declare, gauge, latencies};
@@ -43,4 +45,12 @@ declare! {
     /// Bytes of fills in memory, on their way to the disk or to readers.
     FILL_MEMORY: IntGauge =
         gauge("roadstead_fill_memory_bytes", "Bytes of fills that are in memory.");
+}
+
+/// A fill has ended like that, with so many bytes of its blob.
+pub fn fill_ended(outcome: &str, took: Duration, bytes: u64) {
+    let labels = [outcome];
+    FILLS.with_label_values(&labels).inc();
+    FILL_SECONDS.with_label_values(&labels).observe(took.as_secs_f64());
+    FILL_BYTES.with_label_values(&labels).inc_by(bytes);
 }
