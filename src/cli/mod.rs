@@ -75,7 +75,8 @@ struct Source {
     /// Where clients connect: ADDRESS:PORT or unix:/path; 0.0.0.0:5000 without it
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where health, metrics and API are answered: ADDRESS:PORT; 127.0.0.1:5001 without it
+    /// Where health, metrics and API are answered: ADDRESS:PORT, on loopback unless the configuration
+    /// says who may; 127.0.0.1:5001 without it
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// A registry to cache, such as ghcr.io or corp=https://registry.corp.example; may be repeated,

@@ -79,6 +79,11 @@ pub(super) struct RawTls {
 #[serde(deny_unknown_fields, expecting = "a mapping such as { address: 127.0.0.1:5001 }")]
 pub(super) struct RawAdmin {
     pub(super) address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) htpasswd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<RawListenTls>,
+    pub(super) hosts: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize, Serialize)]

@@ -33,6 +33,7 @@ pub use classify::Classify;
 pub use context::{Client, Context, Destination, Mount, Target};
 pub use forwarded::Forwarded;
 pub use headers::varies;
+pub use htpasswd::Htpasswd;
 pub use lists::Lists;
 pub use policy::Policy;
 pub use query::{own_link, parameter, query_there};
@@ -42,7 +43,9 @@ pub use written::blob_digest;
 
 use written::Written;
 
-use crate::{blob::Blobs, config::Config, manifest::Manifests, upstream::Upstream};
+use crate::{
+    blob::Blobs, config::Config, manifest::Manifests, traffic::Traffic, upstream::Upstream,
+};
 
 /// A step on the way of a request.
 ///
@@ -116,6 +119,7 @@ pub struct Chain {
     filters: Vec<Box<dyn RequestFilter>>,
     repeats: Option<Repeats>,
     forwarded: Arc<Forwarded>,
+    traffic: Arc<Traffic>,
 }
 
 // === impl Chain ===
@@ -147,13 +151,16 @@ impl Chain {
         // What others put into the chain sees each request, and each says who sends it.
         let is_long = !extra.is_empty() || access.wants_passwords();
         let (memory, cached) = (config.store.memory_of_heads(), Arc::clone(&blobs));
+        let traffic = Arc::<Traffic>::default();
         let trusted = Arc::clone(&forwarded);
-        let repeats = (!is_long)
-            .then(|| Repeats::new(memory, Arc::clone(&manifests), cached, trusted, access));
+        let repeats = (!is_long).then(|| {
+            let counted = Arc::clone(&traffic);
+            Repeats::new(memory, Arc::clone(&manifests), cached, trusted, access, counted)
+        });
         filters.extend(extra);
         filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
         filters.push(Box::new(Cache::new(manifests, blobs)));
-        Ok(Self { filters, repeats, forwarded })
+        Ok(Self { filters, repeats, forwarded, traffic })
     }
 
     /// The requests that need not go along the chain again, unless all have to.
@@ -164,6 +171,11 @@ impl Chain {
     /// Whether `peer` is a proxy that is trusted to say on whose behalf it asks.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.forwarded.is_trusted(peer.to_canonical())
+    }
+
+    /// Who asked for what.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// Sends a request along the chain; [`Flow::Continue`] is never its end.

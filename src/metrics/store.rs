@@ -5,10 +5,10 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use super::{counter, counters, declare, gauge, gauges, latency};
 
 declare! {
-    /// The store's bytes: used (published, staged, index and quarantine), and the capacity.
+    /// The store's bytes: used (published, staged, index, quarantine and history), and the capacity.
     STORE_BYTES: IntGaugeVec = gauges(
         "roadstead_store_bytes",
-        "Bytes of the store: used, which is published + staged + index + quarantine, and its capacity.",
+        "Bytes of the store: used, which is published + staged + index + quarantine + history, and its capacity.",
         &["state"],
     );
 

@@ -73,7 +73,11 @@ impl Connections {
     /// Room for one more connection, which it has until this is dropped.
     pub(super) fn place(&self) -> Option<Place<'_>> {
         let Ok(permit) = self.free.try_acquire() else {
-            tracing::warn!("a connection was closed: downstream.max_connections are open");
+            tracing::warn!(
+                limit = "downstream.max_connections",
+                remedy = "raise downstream.max_connections, and the limit on open files with it",
+                "a connection was closed: downstream.max_connections are open"
+            );
             return None;
         };
         metrics::CONNECTIONS.inc();

@@ -10,14 +10,23 @@
 
 mod combined;
 
-use std::{cell::RefCell, io::Write as _, net::IpAddr, sync::OnceLock, time::SystemTime};
+use std::{
+    cell::RefCell,
+    io::Write as _,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use http::{Method, Version, header};
 use pingora::{prelude::Error, proxy::Session};
 use serde::Serialize;
 
 use super::{Journey, clock, millis, span};
-use crate::metrics::{self, Timing};
+use crate::{
+    metrics::{self, Timing},
+    traffic::Traffic,
+};
 
 /// How access lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +119,12 @@ pub fn flush_access_lines() {
 }
 
 /// Writes the access line of a request that has ended, and counts it.
-pub(super) fn request(session: &Session, error: Option<&Error>, journey: &mut Journey) {
+pub(super) fn request(
+    session: &Session,
+    error: Option<&Error>,
+    journey: &mut Journey,
+    traffic: &Traffic,
+) {
     let span = journey.span.take();
     let Some(context) = &journey.context else {
         return;
@@ -161,6 +175,13 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &mut Jo
     if received > 0 {
         let labels = [context.upstream_name(), context.kind()];
         metrics::REQUEST_BYTES.with_label_values(&labels).inc_by(received);
+    }
+    // Whoever asks for what is not there makes no name known.
+    if let Some(target) = context.target.as_ref().filter(|_| status < 400)
+        && let Some(repository) = target.route.repository()
+    {
+        let place = (Arc::clone(target.upstream.name()), repository.clone());
+        traffic.enter(&place, context.client.address, bytes);
     }
     let first = journey.sent.first.map(|first| first - journey.started);
     Timing::of(context.kind(), context.cache).observe(first, elapsed);
@@ -311,10 +332,7 @@ fn address<S: serde::Serializer>(
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::{io, sync::Mutex};
 
     use tracing_subscriber::fmt::MakeWriter;
 

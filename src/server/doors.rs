@@ -21,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The doors of all listeners, in their order, and the files behind them.
 pub(super) struct Doors {
     pub(super) doors: Vec<Door>,
+    /// The operator's, if it has one.
+    pub(super) admin: Option<Arc<Server>>,
     pub(super) certificates: Certificates,
 }
 
@@ -50,7 +52,15 @@ impl Doors {
                 door.map_err(|problem| StartError::Config(format!("listen[{index}].{problem}")))?,
             );
         }
-        Ok(Self { doors, certificates })
+        let admin = match &config.admin.tls {
+            Some(tls) => {
+                let problem = |what| StartError::Config(format!("admin.tls: {what}"));
+                Some(Arc::new(Server::asking(tls).map_err(problem)?))
+            }
+            None => None,
+        };
+        certificates.0.extend(admin.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>));
+        Ok(Self { doors, admin, certificates })
     }
 }
 

@@ -21,6 +21,7 @@ use std::{
 use async_trait::async_trait;
 use pingora::{
     apps::HttpServerOptions,
+    protocols::http::v2::server::{H2Options, default_h2_options},
     proxy::HttpProxy,
     server::{RunArgs, Server, ShutdownWatch, configuration::ServerConf},
     services::{
@@ -38,7 +39,7 @@ use self::{
     telemetry::Spans,
 };
 use crate::{
-    admin::Admin,
+    admin::{self, Admin, Viewers},
     blob::Blobs,
     config::{self, Config, Listen},
     filter::{Chain, RequestFilter},
@@ -46,15 +47,23 @@ use crate::{
     manifest::Manifests,
     metrics,
     proxy::{Connections, Door, Drain, Entrance, Proxy, flush_access_lines},
+    status::{Monitor, Sources},
     store::{self, Store},
     upstream::Upstream,
 };
+
+/// What a client may send of pushes over one HTTP/2 connection before upstream has taken it. At
+/// HTTP/2's own 64 KiB a client 100 ms away would be kept to 0.6 MiB/s; it is memory, so not more.
+const PUSH_WINDOW_BYTES: u32 = 1 << 20;
 
 /// Seconds that blocking work (a publish under way) may take at the end.
 const LAST_WRITES_SECONDS: u64 = 10;
 
 /// Looks after the upstreams while the server runs.
 struct Watch(Arc<[Arc<Upstream>]>);
+
+/// Has the totals looked at while the server runs.
+struct Looking(Arc<Monitor>);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +95,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     checks::roots(config)?;
     let nothing = HashSet::new();
     checks::addresses(config, heir.as_ref().map_or(&nothing, Heir::names))?;
-    let Doors { doors, certificates } = Doors::prepare(config)?;
+    let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(config)?;
     let spans = Spans::start(&config.telemetry)?;
     let store = open_store(config, heir.as_ref())?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
@@ -94,7 +103,8 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let inventory = inventory(config, &store, &manifests);
     let upstreams = upstreams(config)?;
     let filtered = Arc::clone(&blobs);
-    let chain = Chain::standard(config, upstreams.to_vec(), manifests, filtered, extra);
+    let for_clients = Arc::clone(&manifests);
+    let chain = Chain::standard(config, upstreams.to_vec(), for_clients, filtered, extra);
     let chain = Arc::new(chain.map_err(StartError::Config)?);
     let drain = Arc::new(Drain::new(config.shutdown.drain));
     let proxy = Proxy::new(Arc::clone(&chain), config.downstream.clone(), Arc::clone(&drain));
@@ -102,13 +112,29 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let mut conf = server_conf(config);
     let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
     let mut server = Server::new_with_opt_and_conf(options, conf);
+    let traffic = Arc::clone(chain.traffic());
     let clients = client_services(config, doors, &server.configuration, proxy, chain, &drain);
     server.bootstrap();
 
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
-    let admin =
-        Admin::new(Arc::clone(&ready), inventory, Arc::clone(&upstreams), Arc::clone(&store));
+    let monitor = Monitor::new(Sources {
+        ready: Arc::clone(&ready),
+        upstreams: Arc::clone(&upstreams),
+        store: Arc::clone(&store),
+        blobs: Arc::clone(&blobs),
+        traffic,
+    });
+    let admin = Admin {
+        ready: Arc::clone(&ready),
+        inventory,
+        manifests,
+        upstreams: Arc::clone(&upstreams),
+        store: Arc::clone(&store),
+        monitor: Arc::clone(&monitor),
+        viewers: Viewers::default(),
+    };
+    let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
     let admin = admin_service(config, admin);
     // The operator's is one more.
     let services = clients.len() + 1;
@@ -118,6 +144,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     }
     server.add_service(Listening::new(admin, &listeners));
     server.add_service(background_service("upstreams", Watch(upstreams)));
+    server.add_service(background_service("status", Looking(monitor)));
     server.add_service(background_service("certificates", certificates));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
@@ -178,6 +205,18 @@ impl BackgroundService for Watch {
     }
 }
 
+#[async_trait]
+impl BackgroundService for Looking {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.0.run() => {}
+            // An error means that the server is gone, which is a shutdown too.
+            _ = shutdown.wait_for(|stops| *stops) => {}
+        }
+        self.0.finish().await;
+    }
+}
+
 /// One service for each listener, since Pingora does not tell through which one a connection came.
 fn client_services(
     config: &Config,
@@ -193,6 +232,7 @@ fn client_services(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(downstream.keepalive);
     http.server_options = Some(options);
+    http.h2_options = Some(http2_options(config));
     let connections = Arc::new(Connections::new(http, chain, downstream, Arc::clone(drain)));
     let service = |(listen, door): (&Listen, Door)| {
         let entrance = Entrance::new(door, Arc::clone(&connections));
@@ -203,9 +243,19 @@ fn client_services(
     config.listen.iter().zip(doors).map(service).collect()
 }
 
+fn http2_options(config: &Config) -> H2Options {
+    let mut options = default_h2_options();
+    let takes_pushes = |upstream: &config::Upstream| upstream.writes == config::Writes::Forward;
+    if config.upstreams.iter().any(takes_pushes) {
+        options.initial_window_size(PUSH_WINDOW_BYTES);
+        options.initial_connection_window_size(PUSH_WINDOW_BYTES);
+    }
+    options
+}
+
 fn admin_service(
     config: &Config,
-    admin: Admin,
+    admin: admin::Service,
 ) -> Service<impl pingora::apps::ServerApp + Send + Sync + 'static> {
     let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);

@@ -6,7 +6,10 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,7 @@ use opentelemetry_sdk::{
     Resource,
     trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider},
 };
+use tokio_rustls::rustls::crypto::ring;
 use ureq::{
     Agent,
     tls::{Certificate, RootCerts, TlsConfig},
@@ -113,7 +117,10 @@ impl Collector {
         let system = rustls_native_certs::load_native_certs().unwrap_or_default();
         let roots: Vec<_> =
             system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-        let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build();
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .build();
         let agent = Agent::config_builder()
             .timeout_global(Some(PATIENCE))
             // What is for the collector goes to no other host.
