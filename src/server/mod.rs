@@ -133,6 +133,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
         store: Arc::clone(&store),
         monitor: Arc::clone(&monitor),
         viewers: Viewers::default(),
+        listen: config.listen.clone(),
     };
     let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
     let admin = admin_service(config, admin);
