@@ -21,7 +21,7 @@
 //! | floor | who | may use |
 //! |---|---|---|
 //! | 0 | [`protocol`], [`collapse`] | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
-//! | 1 | [`config`], [`metrics`], [`events`], [`traffic`] | 0 |
+//! | 1 | [`config`], [`metrics`], [`events`], [`trace`], [`traffic`] | 0 |
 //! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`], [`history`] | 0–2 |
 //! | 4 | [`filter`], [`status`] | 0–3 |
@@ -41,6 +41,7 @@ mod sync;
 pub mod config;
 pub mod events;
 pub mod metrics;
+pub mod trace;
 pub mod traffic;
 
 pub mod store;

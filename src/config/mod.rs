@@ -33,6 +33,7 @@ mod secret;
 mod stamp;
 mod store;
 mod tags;
+mod telemetry;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use self::secret::Secret;
 pub use self::stamp::Stamp;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
+pub use self::telemetry::{Otlp, Telemetry, read_headers};
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Catalog, Upstream, Writes};
 
@@ -92,6 +94,8 @@ pub struct Config {
     pub downstream: Downstream,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// What is told to a collector.
+    pub telemetry: Telemetry,
 }
 
 /// What the command line says; each wins over the file's key.
@@ -148,6 +152,7 @@ impl Config {
             fill: Some(self.fill.to_raw()),
             downstream: Some(self.downstream.to_raw()),
             shutdown: Some(self.shutdown.to_raw()),
+            telemetry: self.telemetry.to_raw(),
         };
         serde_yaml::to_string(&raw).expect("text, numbers and lists always make YAML")
     }
@@ -202,6 +207,7 @@ impl Config {
                 raw.downstream.unwrap_or_default(),
             ),
             shutdown: Shutdown::read(&file.at("shutdown"), raw.shutdown.unwrap_or_default()),
+            telemetry: Telemetry::read(&file.at("telemetry"), raw.telemetry.unwrap_or_default()),
         };
         for (index, listener) in config.listen.iter().enumerate() {
             if listener.transparent.is_some() {

@@ -8,6 +8,7 @@ mod doors;
 mod handover;
 mod listening;
 mod stop;
+mod telemetry;
 
 use std::{
     collections::HashSet,
@@ -35,6 +36,7 @@ use self::{
     handover::{Handover, Heir},
     listening::{Listeners, Listening},
     stop::Stop,
+    telemetry::Spans,
 };
 use crate::{
     admin::{self, Admin, Viewers},
@@ -94,6 +96,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let nothing = HashSet::new();
     checks::addresses(config, heir.as_ref().map_or(&nothing, Heir::names))?;
     let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(config)?;
+    let spans = Spans::start(&config.telemetry)?;
     let store = open_store(config, heir.as_ref())?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
@@ -148,6 +151,9 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     store.close();
+    if let Some(spans) = spans {
+        spans.stop();
+    }
     tracing::info!("stopped");
     flush_access_lines();
     Ok(())

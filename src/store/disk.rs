@@ -178,8 +178,7 @@ impl Store {
     fn count_published(&self) -> Result<(), Error> {
         let Ok(index) = self.index() else { return Ok(()) };
         let totals = index.totals()?;
-        self.space.unpublish(self.space.published());
-        self.space.publish(0, totals.bytes, false);
+        self.space.recount(totals.objects, totals.bytes);
         self.space.release(self.strays.swap(0, Ordering::AcqRel));
         if totals.objects == 0 {
             let strays = recovery::bytes_of_files(&self.layout);
