@@ -40,6 +40,7 @@ mod tests;
 mod transparent;
 mod upstream;
 mod upstreams;
+mod warm;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,7 @@ pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Catalog, Upstream, Writes};
+pub use self::warm::{Warm, When};
 
 use self::problem::{Report, Scope};
 use self::raw::RawConfig;
@@ -92,6 +94,8 @@ pub struct Config {
     pub downstream: Downstream,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// What is fetched before a client asks for it. Default: nothing.
+    pub warm: Vec<Warm>,
 }
 
 /// What the command line says; each wins over the file's key.
@@ -148,6 +152,7 @@ impl Config {
             fill: Some(self.fill.to_raw()),
             downstream: Some(self.downstream.to_raw()),
             shutdown: Some(self.shutdown.to_raw()),
+            warm: Some(self.warm.iter().map(Warm::to_raw).collect()),
         };
         serde_yaml::to_string(&raw).expect("text, numbers and lists always make YAML")
     }
@@ -202,6 +207,7 @@ impl Config {
                 raw.downstream.unwrap_or_default(),
             ),
             shutdown: Shutdown::read(&file.at("shutdown"), raw.shutdown.unwrap_or_default()),
+            warm: Warm::read_all(&file.at("warm"), raw.warm),
         };
         for (index, listener) in config.listen.iter().enumerate() {
             if listener.transparent.is_some() {

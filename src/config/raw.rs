@@ -33,6 +33,7 @@ pub(super) struct RawConfig {
     pub(super) fill: Option<RawFill>,
     pub(super) downstream: Option<RawDownstream>,
     pub(super) shutdown: Option<RawShutdown>,
+    pub(super) warm: Option<Vec<RawWarm>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -240,6 +241,20 @@ pub(super) struct RawDownstream {
 #[serde(deny_unknown_fields, expecting = "a mapping such as { drain: 30s }")]
 pub(super) struct RawShutdown {
     pub(super) drain: Option<Scalar>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { every: 6h, images: [alpine] }")]
+pub(super) struct RawWarm {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) every: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<String>,
+    pub(super) images: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) list: Option<String>,
+    pub(super) platforms: Option<Vec<String>>,
+    pub(super) parallel: Option<Scalar>,
 }
 
 // === impl Scalar ===
