@@ -32,6 +32,7 @@ pub use viewers::Viewers;
 
 use crate::{
     inventory::Inventory, manifest::Manifests, status::Monitor, store::Store, upstream::Upstream,
+    warm::Warmer,
 };
 
 /// What the second listener tells of, and what it changes.
@@ -49,6 +50,8 @@ pub struct Admin {
     pub store: Arc<Store>,
     /// How all of it goes, and went lately.
     pub monitor: Arc<Monitor>,
+    /// It fetches images before clients ask for them.
+    pub warmer: Arc<Warmer>,
     /// Who watches it live.
     pub viewers: Viewers,
 }

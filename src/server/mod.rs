@@ -8,6 +8,7 @@ mod doors;
 mod handover;
 mod listening;
 mod stop;
+mod warming;
 
 use std::{
     collections::HashSet,
@@ -35,6 +36,7 @@ use self::{
     handover::{Handover, Heir},
     listening::{Listeners, Listening},
     stop::Stop,
+    warming::Warming,
 };
 use crate::{
     admin::{self, Admin, Viewers},
@@ -48,6 +50,7 @@ use crate::{
     status::{Monitor, Sources},
     store::{self, Store},
     upstream::Upstream,
+    warm::Warmer,
 };
 
 /// What a client may send of pushes over one HTTP/2 connection before upstream has taken it. At
@@ -99,6 +102,9 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
     let inventory = inventory(config, &store, &manifests);
     let upstreams = upstreams(config)?;
+    let (warmed, fills) = (Arc::clone(&manifests), Arc::clone(&blobs));
+    let warmer = Warmer::new(config, Arc::clone(&upstreams), warmed, fills);
+    let warmer = Arc::new(warmer.map_err(StartError::Config)?);
     let filtered = Arc::clone(&blobs);
     let for_clients = Arc::clone(&manifests);
     let chain = Chain::standard(config, upstreams.to_vec(), for_clients, filtered, extra);
@@ -130,6 +136,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
         store: Arc::clone(&store),
         monitor: Arc::clone(&monitor),
         viewers: Viewers::default(),
+        warmer: Arc::clone(&warmer),
     };
     let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
     let admin = admin_service(config, admin);
@@ -143,6 +150,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     server.add_service(background_service("upstreams", Watch(upstreams)));
     server.add_service(background_service("status", Looking(monitor)));
     server.add_service(background_service("certificates", certificates));
+    server.add_service(background_service("warming", Warming(warmer)));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
@@ -152,8 +160,10 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     Ok(())
 }
 
-/// What a start would find wrong with the certificates that `config` names, and nothing else.
+/// What a start would find wrong with the certificates and images that `config` names, and nothing
+/// else.
 pub fn check(config: &Config) -> Result<(), StartError> {
+    Warmer::check(config).map_err(StartError::Config)?;
     Doors::prepare(config).map(|_| ())
 }
 

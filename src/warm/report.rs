@@ -4,11 +4,12 @@
 //! The fields' names are a contract. Sizes are bytes, times whole seconds since 1970.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::protocol::Digest;
 
 /// What is to be fetched.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WarmRequest {
     /// Images as clients name them: `alpine`, `ghcr.io/org/app:1`, `alpine@sha256:…`.
@@ -27,7 +28,7 @@ pub struct WarmRequest {
 }
 
 /// How a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// Under way, or about to be.
@@ -41,7 +42,7 @@ pub enum JobState {
 }
 
 /// How an image is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageState {
     /// For its turn.
@@ -61,7 +62,7 @@ pub enum ImageState {
 }
 
 /// How a layer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LayerState {
     /// It was there.
@@ -77,9 +78,10 @@ pub enum LayerState {
 }
 
 /// A layer, or the config, of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LayerReport {
     /// Its name.
+    #[schema(value_type = String)]
     pub digest: Digest,
     /// How it is.
     pub state: LayerState,
@@ -93,7 +95,7 @@ pub struct LayerReport {
 }
 
 /// An image of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageReport {
     /// As it was asked for.
     pub reference: String,
@@ -102,6 +104,7 @@ pub struct ImageReport {
     /// How it is.
     pub state: ImageState,
     /// What the tag names, once that is known.
+    #[schema(value_type = Option<String>)]
     pub digest: Option<Digest>,
     /// The platforms that were chosen.
     pub platforms: Vec<String>,
@@ -133,7 +136,7 @@ pub struct ImageReport {
 }
 
 /// What a registry's budget has left.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BudgetLeft {
     /// The upstream's name.
     pub upstream: String,
@@ -146,7 +149,7 @@ pub struct BudgetLeft {
 }
 
 /// Sums over the images of a job.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// Images.
     pub images: u64,
@@ -175,7 +178,7 @@ pub struct Totals {
 }
 
 /// A job, without its images.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobSummary {
     /// What to ask for it with.
     pub id: String,
@@ -200,7 +203,7 @@ pub struct JobSummary {
 }
 
 /// A job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobReport {
     /// What it is.
     #[serde(flatten)]
@@ -210,7 +213,7 @@ pub struct JobReport {
 }
 
 /// What the configuration's `warm` asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ScheduleReport {
     /// Its key, such as `warm[0]`.
     pub key: String,
@@ -225,7 +228,7 @@ pub struct ScheduleReport {
 }
 
 /// All of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WarmOverview {
     /// Jobs, the newest first; ended ones are forgotten after some time.
     pub jobs: Vec<JobSummary>,
@@ -237,7 +240,7 @@ pub struct WarmOverview {
 
 impl ImageReport {
     /// Of an image that has not been looked at.
-    pub(super) fn new(reference: String, name: Option<String>) -> Self {
+    pub(crate) fn new(reference: String, name: Option<String>) -> Self {
         Self {
             reference,
             name,
