@@ -5,8 +5,10 @@
 mod cache;
 mod check;
 mod client;
+mod interrupt;
 mod log;
 mod serve;
+mod warm;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -36,6 +38,8 @@ enum Command {
     Check(check::Check),
     /// See and tidy what is cached, on a running server or a stopped one
     Cache(cache::Cache),
+    /// Fetch images before a client asks for them
+    Warm(warm::Warm),
     /// Print or write what docker, containerd, podman, BuildKit, k3s and kubeadm must be told
     Client(client::Client),
 }
@@ -81,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Cache(cache) => cache.run(),
+        Command::Warm(warm) => warm.run(),
         Command::Client(client) => client.run(),
     }
 }
