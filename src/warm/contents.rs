@@ -136,27 +136,38 @@ impl<'a> Visit<'a> {
 
     /// The manifest of a digest. What is known to this repository or any other costs nothing.
     async fn manifest(&self, digest: Digest, media_type: Option<&str>) -> Result<Got, String> {
-        let manifests = &self.means.manifests;
-        let is_known =
-            manifests.cached(&self.ask, digest).await.is_some() || manifests.holds(digest).await;
         let is_index = media_type.and_then(kind_of) == Some(ManifestKind::Index);
+        let is_known = self.is_known(digest).await;
         if !is_known && !self.order().reads {
             let is_new = self.job.counts(digest);
             self.say(|image| image.to_spend += u64::from(is_new));
             return Ok(Got::Unread { is_index, is_new });
         }
-        if !is_known {
+        let turn = self.job.turn(digest);
+        let turn = if is_known { None } else { Some(turn.lock().await) };
+        if turn.is_some() && !self.is_known(digest).await {
             self.heed_reserve()?;
         }
         // A dry run spends nothing even where what was there a moment ago is not any more.
         let want = if self.order().reads { Want::Ahead } else { Want::Head };
         let ask = Ask { want, ..self.ask.clone() };
-        let served = manifests.by_digest(&ask, digest).await.map_err(|error| error.to_string())?;
+        let served = self
+            .means
+            .manifests
+            .by_digest(&ask, digest)
+            .await
+            .map_err(|error| error.to_string())?;
         self.count(&served);
         Ok(match served.found {
             Found::Whole(manifest) => Got::Read(manifest),
             Found::Described { .. } => Got::Unread { is_index, is_new: false },
         })
+    }
+
+    /// Whether it is stored, for this repository or another.
+    async fn is_known(&self, digest: Digest) -> bool {
+        let manifests = &self.means.manifests;
+        manifests.cached(&self.ask, digest).await.is_some() || manifests.holds(digest).await
     }
 
     /// What is left above the reserve is for all; what is below it, for clients.

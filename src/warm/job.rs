@@ -5,8 +5,8 @@
 //! late a task of it still reports.
 
 use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{Semaphore, watch};
@@ -22,6 +22,9 @@ use crate::protocol::Digest;
 /// Layers remembered of one job; beyond them those of images that ended well are dropped.
 const MOST_LAYERS: usize = 4096;
 
+/// The right to fetch a manifest.
+type Turn = tokio::sync::Mutex<()>;
+
 /// One job.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -32,6 +35,8 @@ pub(super) struct Job {
     started_at: u64,
     /// Layers on their way.
     pub(super) places: Semaphore,
+    /// Who holds one fetches the manifest: repositories share some, and each is paid for once.
+    turns: Mutex<HashMap<Digest, Arc<Turn>>>,
     state: Mutex<State>,
     /// True once it is to end early.
     cancelled: watch::Sender<bool>,
@@ -72,6 +77,7 @@ impl Job {
             schedule,
             started_at: now,
             places: Semaphore::new(order.parallel),
+            turns: Mutex::default(),
             order,
             state: Mutex::new(state),
             cancelled: watch::Sender::new(false),
@@ -128,6 +134,12 @@ impl Job {
     /// True for the first who counts this digest, in a dry run.
     pub(super) fn counts(&self, digest: Digest) -> bool {
         self.lock().counted.insert(digest)
+    }
+
+    /// The turn at a manifest that is to be fetched.
+    pub(super) fn turn(&self, digest: Digest) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(digest).or_default())
     }
 
     pub(super) fn note(&self, note: String) {
