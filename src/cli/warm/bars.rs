@@ -23,6 +23,14 @@ const HERTZ: u8 = 10;
 /// Columns of a bar below which it says less than a percentage.
 const LEAST_BAR: usize = 8;
 
+/// Columns of an image's name, and those that it keeps before what stands beside it goes.
+const MOST_NAME: usize = 44;
+const LEAST_NAME: usize = 20;
+
+/// Columns that stay free: a line that is full to the last one runs into the next when the terminal
+/// is resized.
+const FREE: usize = 1;
+
 /// Which layer of which image.
 type Key = (usize, usize);
 
@@ -58,18 +66,20 @@ impl Bars {
     pub(super) fn show(&mut self, job: &JobReport, rate: &Rate) {
         let size = size_of(&self.term);
         if size != self.size {
-            // What was drawn may have been broken into more lines.
-            let _ = self.screen.clear();
+            self.clear_broken_lines(size.1);
             self.size = size;
         }
         let (rows, columns) = size;
         let active = active(job);
         let room = rows.saturating_sub(2).clamp(1, MOST);
         self.keep_places(&active, room);
-        for ((image, layer), bar) in &self.layers {
-            let found = job.images.get(*image);
-            if let Some((image, layer)) = found.and_then(|it| Some((it, it.layers.get(*layer)?))) {
-                draw(bar, image, layer, columns, self.is_plain);
+        let widest = |(key, _): &(Key, ProgressBar)| {
+            find(job, *key).map_or(0, |(image, _)| clean(&image.reference).chars().count())
+        };
+        let widest = self.layers.iter().map(widest).max().unwrap_or_default();
+        for (key, bar) in &self.layers {
+            if let Some((image, layer)) = find(job, *key) {
+                draw(bar, &parts(image, layer, widest, columns), layer, columns, self.is_plain);
             }
         }
         let hidden = active.len().saturating_sub(self.layers.len());
@@ -106,6 +116,20 @@ impl Bars {
         }
     }
 
+    /// Clears what was drawn before the terminal was resized, and is broken into more lines now.
+    fn clear_broken_lines(&self, columns: usize) {
+        let (_, before) = self.size;
+        // A screen that can't be written to shows nothing wrong either.
+        let _ = self.screen.clear();
+        if !breaks_lines() || columns == 0 {
+            return;
+        }
+        let of_bar = before.saturating_sub(FREE).div_ceil(columns).saturating_sub(1);
+        // The last line is filled up with blanks.
+        let of_sum = before.div_ceil(columns).saturating_sub(1);
+        let _ = self.term.clear_last_lines(of_bar * self.layers.len() + of_sum);
+    }
+
     pub(super) fn end(&self) {
         for (_, bar) in &self.layers {
             self.screen.remove(bar);
@@ -113,6 +137,17 @@ impl Bars {
         self.sum.finish_and_clear();
         let _ = self.screen.clear();
     }
+}
+
+/// Whether the terminal breaks lines anew when it is resized: all do but these.
+fn breaks_lines() -> bool {
+    let is_old = ["XTERM_VERSION", "STY"].iter().any(|name| std::env::var_os(name).is_some());
+    !is_old && std::env::var("TERM").is_ok_and(|term| term != "linux")
+}
+
+fn find(job: &JobReport, (image, layer): Key) -> Option<(&ImageReport, &LayerReport)> {
+    let image = job.images.get(image)?;
+    Some((image, image.layers.get(layer)?))
 }
 
 /// The layers on their way, in the order of the images.
@@ -129,23 +164,23 @@ fn active(job: &JobReport) -> Vec<Key> {
 }
 
 /// One bar: image, digest, bar, bytes, as far as there is room.
-fn draw(
-    bar: &ProgressBar,
-    image: &ImageReport,
-    layer: &LayerReport,
-    columns: usize,
-    is_plain: bool,
-) {
-    let Parts { name, digest, bytes } = parts(image, layer, columns);
-    let colour = if is_plain { "{wide_bar}" } else { "{wide_bar:.cyan/black.bright}" };
-    bar.set_style(style(&format!("{{prefix}} {colour} {{msg}}")).progress_chars("━╸─"));
+fn draw(bar: &ProgressBar, parts: &Parts, layer: &LayerReport, columns: usize, is_plain: bool) {
+    let Parts { name, digest, bytes } = parts;
+    let prefix = [name, digest].into_iter().filter(|part| !part.is_empty());
+    let prefix = prefix.map(String::as_str).collect::<Vec<_>>().join(" ");
+    let percent = layer.done.saturating_mul(100) / layer.bytes.max(1);
+    let gap = if bytes.is_empty() { "" } else { " " };
+    let message = format!("{bytes}{gap}{percent:>3}%");
+    let beside = prefix.chars().count() + message.chars().count() + 2 + FREE;
+    let width = columns.saturating_sub(beside).max(1);
+    let colours = if is_plain { "" } else { ".cyan/black.bright" };
+    bar.set_style(
+        style(&format!("{{prefix}} {{bar:{width}{colours}}} {{msg}}")).progress_chars("━╸─"),
+    );
     bar.set_length(layer.bytes.max(1));
     bar.set_position(layer.done);
-    let prefix = [name, digest].into_iter().filter(|part| !part.is_empty());
-    bar.set_prefix(prefix.collect::<Vec<_>>().join(" "));
-    let percent = layer.done.saturating_mul(100) / layer.bytes.max(1);
-    let bytes = if bytes.is_empty() { bytes } else { format!("{bytes} ") };
-    bar.set_message(format!("{bytes}{percent:>3}%"));
+    bar.set_prefix(prefix);
+    bar.set_message(message);
 }
 
 /// What stands beside a bar.
@@ -156,35 +191,30 @@ struct Parts {
     bytes: String,
 }
 
-/// The parts that fit: first the bytes go, then the digest, and then the name is cut, so that the
-/// bar and its percentage stay.
-fn parts(image: &ImageReport, layer: &LayerReport, columns: usize) -> Parts {
+/// The parts that fit beside a bar, names of up to `widest` columns in a column of one width: first
+/// the bytes go, then the digest, and then the name is cut, so that the bar and its percentage stay.
+fn parts(image: &ImageReport, layer: &LayerReport, widest: usize, columns: usize) -> Parts {
     let name = clean(&image.reference);
     // Of the digest, its first characters tell as much as all of them.
     let digest = layer.digest.to_string();
     let hex = digest.split(':').nth(1).unwrap_or_default();
     let digest: String = hex.chars().take(12).collect();
-    // Both are as wide as they ever get, so that bars don't jump.
+    // As wide as it ever gets, so that bars don't jump.
     let bytes = format!("{:>9} / {:<9}", size(layer.done), size(layer.bytes));
-    // Blanks, the percentage and a column that stays free.
-    let fixed = LEAST_BAR + 8;
-    let room = columns.saturating_sub(fixed);
-    let width = |text: &str| console::measure_text_width(text);
-    let whole = width(&name) + 1 + digest.len() + 1 + bytes.len();
-    if whole.max(34 + 1 + digest.len() + 1 + bytes.len()) <= room {
-        let name = padded(&name, 34.max(width(&name)).min(room - digest.len() - bytes.len() - 2));
-        return Parts { name, digest, bytes };
+    // Blanks and the percentage stand there in any case.
+    let room = columns.saturating_sub(LEAST_BAR + 6 + FREE);
+    let widest = widest.min(MOST_NAME);
+    let for_name = |beside: usize| room.saturating_sub(beside).min(widest);
+    let is_enough = |width: usize| width >= widest.min(LEAST_NAME);
+    let all = for_name(digest.len() + bytes.len() + 2);
+    if is_enough(all) {
+        return Parts { name: padded(&name, all), digest, bytes };
     }
-    let least = 16;
-    if room >= least + 1 + digest.len() + 1 + bytes.len() {
-        let name = padded(&name, room - digest.len() - bytes.len() - 2);
-        return Parts { name, digest, bytes };
+    let without_bytes = for_name(digest.len() + 1);
+    if is_enough(without_bytes) {
+        return Parts { name: padded(&name, without_bytes), digest, bytes: String::new() };
     }
-    if room >= least + 1 + digest.len() {
-        let name = padded(&name, (room - digest.len() - 1).min(34));
-        return Parts { name, digest, bytes: String::new() };
-    }
-    Parts { name: padded(&name, room.min(24)), digest: String::new(), bytes: String::new() }
+    Parts { name: padded(&name, for_name(0)), digest: String::new(), bytes: String::new() }
 }
 
 /// The text in so many columns. Its end tells more than its middle: the tag stays.
@@ -250,7 +280,7 @@ mod tests {
 
     fn line(reference: &str, columns: usize) -> (usize, Parts) {
         let image = ImageReport::new(reference.to_owned(), None);
-        let parts = parts(&image, &layer(), columns);
+        let parts = parts(&image, &layer(), reference.len(), columns);
         let all = [&parts.name, &parts.digest, &parts.bytes];
         let widths =
             all.iter().filter(|part| !part.is_empty()).map(|part| part.chars().count() + 1);
@@ -274,6 +304,8 @@ mod tests {
         assert!(!at(120).bytes.is_empty() && !at(120).digest.is_empty());
         assert!(at(60).bytes.is_empty() && !at(60).digest.is_empty());
         assert!(at(40).digest.is_empty() && at(40).name.ends_with(":v1"), "{:?}", at(40));
+        // A short name leaves room for all of it.
+        assert!(!line("alpine:3.20", 72).1.bytes.is_empty());
     }
 
     #[test]

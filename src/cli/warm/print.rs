@@ -30,18 +30,19 @@ pub(super) fn image(image: &ImageReport) -> Result<(), Trouble> {
         (Some(error), _) => eprintln!("roadstead: {name}: {}", clean(error)),
         (None, ImageState::Cancelled) => {}
         (None, state) => {
+            let bytes = size(image.bytes);
             let mut line = match state {
-                ImageState::Cached => format!("{name}: cached"),
-                _ => format!("{name}: fetched {}", size(image.fetched)),
+                ImageState::Cached => format!("{name}: cached, {bytes}"),
+                _ => format!("{name}: fetched {} of {bytes}", size(image.fetched)),
             };
-            let layers = plural(image.layer_count, "layer");
-            line.push_str(&format!(", {layers} of {}", size(image.bytes)));
+            line.push_str(&format!(" ({}", plural(image.layer_count, "layer")));
             if image.spent > 0 {
-                line.push_str(&format!(", {} spent", plural(image.spent, "pull")));
+                line.push_str(&format!(", {}", plural(image.spent, "pull")));
             }
             if image.platforms.len() > 1 {
-                line.push_str(&format!(" ({})", clean(&image.platforms.join(", "))));
+                line.push_str(&format!(", {}", clean(&image.platforms.join(", "))));
             }
+            line.push(')');
             writeln!(io::stdout(), "{line}")?;
         }
     }
