@@ -109,7 +109,10 @@ impl Remote {
     }
 
     pub(in crate::cli) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
-        let request = self.agent.delete(self.url(path)).header("X-Roadstead", "1");
+        let mut request = self.agent.delete(self.url(path)).header("X-Roadstead", "1");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
         self.read(request.call())
     }
 

@@ -161,8 +161,8 @@ impl Warm {
         let asked = remote.get::<serde_json::Value>("", &[]);
         asked.map_err(|trouble| {
             Trouble::Failed(format!(
-                "no roadstead answers ({trouble}); start it with roadstead serve, or name the one that \
-                 runs by --admin, or by its configuration with --config"
+                "the server can't be asked ({trouble}); start it with roadstead serve, or name the one \
+                 that runs by --admin, or by its configuration with --config"
             ))
         })?;
         Ok(remote)

@@ -239,7 +239,7 @@ async fn without_a_server_the_remedy_is_told() {
     let output = ended(child).await;
     code(&output, 1);
     let said = stderr(&output);
-    assert!(said.starts_with("roadstead: no roadstead answers ("), "{said}");
+    assert!(said.starts_with("roadstead: the server can't be asked ("), "{said}");
     assert!(said.contains("roadstead serve") && said.contains("--admin"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
