@@ -20,6 +20,11 @@ CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 TRAEFIK_VERSION := 3.7.15
 TRAEFIK := $(TOOLS)/traefik-$(TRAEFIK_VERSION)/bin/traefik
 
+# The browser is Debian's; what drives it and what judges accessibility are wheels.
+PLAYWRIGHT_VERSION := 1.65.2
+AXE_VERSION := 0.1.8
+PLAYWRIGHT := $(TOOLS)/playwright-$(PLAYWRIGHT_VERSION)-axe-$(AXE_VERSION)/bin/python
+
 # Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
 ARGS ?=
 
@@ -37,8 +42,8 @@ DEBIAN_FRONTEND=noninteractive \
   apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 endef
 
-.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell api bench bench-tools clients \
-  terminators terminator-tools lab
+.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell api dashboard dashboard-tools bench \
+  bench-tools clients terminators terminator-tools lab
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +94,25 @@ api: setup ## hold the admin API to its own description (schemathesis, from PyPI
 	  { python3 -m venv "$$dir" >/dev/null 2>&1 && "$$dir/bin/pip" install -q schemathesis==$(SCHEMATHESIS_VERSION); } \
 	    || { rm -rf "$$dir"; echo "schemathesis could not be installed: it is skipped"; }; }
 	CARGO_TARGET_DIR="$(TARGET)" SCHEMATHESIS="$(SCHEMATHESIS)" tests/admin/schemathesis.sh
+
+dashboard: setup dashboard-tools ## look at the dashboard in headless Chromium; pictures go to target/dashboard
+	cargo build --bin roadstead
+	cargo build -p hub
+	@if [ -x "$(PLAYWRIGHT)" ] && command -v "$${CHROMIUM:-chromium}" >/dev/null; then set -x; \
+	  PYTHONDONTWRITEBYTECODE=1 CHROMIUM="$$(command -v "$${CHROMIUM:-chromium}")" \
+	    "$(PLAYWRIGHT)" tests/dashboard/run.py "$(TARGET)/debug/roadstead" "$(TARGET)/debug/hub" "$(TARGET)/dashboard"; \
+	else echo "Chromium or Playwright could not be installed: the dashboard goes unseen"; fi
+
+# Inter is what a page has for letters where the machine has nothing of its own.
+dashboard-tools:
+	@$(call optional,chromium chromium fc-list fontconfig)
+	@[ -n "$$(fc-list Inter 2>/dev/null)" ] || { $(call optional,inter-font fonts-inter); }
+	@[ -x "$(PLAYWRIGHT)" ] || { \
+	  dir=$$(dirname "$$(dirname "$(PLAYWRIGHT)")"); rm -rf "$$dir"; mkdir -p "$(TOOLS)"; \
+	  echo "installing Playwright $(PLAYWRIGHT_VERSION)"; \
+	  { python3 -m venv "$$dir" >/dev/null 2>&1 && "$$dir/bin/pip" install -q --only-binary :all: \
+	    playwright==$(PLAYWRIGHT_VERSION) axe-playwright-python==$(AXE_VERSION); } \
+	    || { rm -rf "$$dir"; echo "Playwright could not be installed: the dashboard goes unseen"; }; }
 
 bench: setup bench-tools ## the hit path alone (criterion, counted instructions), then side by side with other caches
 	cargo bench --bench hit_path

@@ -137,6 +137,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
         monitor: Arc::clone(&monitor),
         viewers: Viewers::default(),
         warmer: Arc::clone(&warmer),
+        listen: config.listen.clone(),
     };
     let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
     let admin = admin_service(config, admin);

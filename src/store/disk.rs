@@ -82,6 +82,7 @@ impl Store {
             scrub_rate: config.scrub_rate,
         };
         eviction::count_quarantine(&store);
+        store.count_history();
         store.count_published()?;
         Ok(store)
     }

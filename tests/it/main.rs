@@ -21,6 +21,7 @@ mod clients_settings;
 mod command;
 mod conformance;
 mod crash;
+mod dashboard;
 mod degraded;
 mod eviction;
 mod extension;

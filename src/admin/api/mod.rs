@@ -21,7 +21,7 @@ mod document;
 mod live;
 mod log;
 mod status;
-mod tags;
+pub(super) mod tags;
 mod upstreams;
 mod warm;
 
