@@ -32,7 +32,7 @@ pub use viewers::Viewers;
 
 use crate::{
     config::Listen, inventory::Inventory, manifest::Manifests, status::Monitor, store::Store,
-    upstream::Upstream,
+    upstream::Upstream, warm::Warmer,
 };
 
 /// What the second listener tells of, and what it changes.
@@ -50,6 +50,8 @@ pub struct Admin {
     pub store: Arc<Store>,
     /// How all of it goes, and went lately.
     pub monitor: Arc<Monitor>,
+    /// It fetches images before clients ask for them.
+    pub warmer: Arc<Warmer>,
     /// Who watches it live.
     pub viewers: Viewers,
     /// Where clients connect.

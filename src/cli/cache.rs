@@ -3,17 +3,17 @@
 //! On a store that a server uses, through the server's admin API; on any other,
 //! straight from the directory. The output is the same either way.
 
-mod access;
+pub(super) mod access;
 mod du;
 mod login;
 mod ls;
-mod output;
+pub(super) mod output;
 mod pin;
 mod progress;
 mod purge;
-mod remote;
-mod table;
-mod units;
+pub(super) mod remote;
+pub(super) mod table;
+pub(super) mod units;
 mod verify;
 
 use std::{io, process::ExitCode};

@@ -6,9 +6,11 @@ mod cache;
 mod check;
 mod client;
 mod completions;
+mod interrupt;
 mod log;
 mod man;
 mod serve;
+mod warm;
 
 use std::{
     io::{self, Write as _},
@@ -58,6 +60,8 @@ enum Command {
     Check(check::Check),
     /// See and tidy what is cached, on a running server or a stopped one
     Cache(cache::Cache),
+    /// Fetch images before a client asks for them
+    Warm(warm::Warm),
     /// Print or write what docker, containerd, podman, BuildKit, k3s and kubeadm must be told
     Client(client::Client),
     /// Print what a shell needs to complete commands and flags
@@ -109,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Cache(cache) => cache.run(),
+        Command::Warm(warm) => warm.run(),
         Command::Client(client) => client.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

@@ -41,6 +41,7 @@ mod tests;
 mod transparent;
 mod upstream;
 mod upstreams;
+mod warm;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,7 @@ pub use self::tags::Tags;
 pub use self::telemetry::{Otlp, Telemetry, read_headers};
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Catalog, Upstream, Writes};
+pub use self::warm::{Warm, When};
 
 use self::problem::{Report, Scope};
 use self::raw::RawConfig;
@@ -96,6 +98,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is told to a collector.
     pub telemetry: Telemetry,
+    /// What is fetched before a client asks for it. Default: nothing.
+    pub warm: Vec<Warm>,
 }
 
 /// What the command line says; each wins over the file's key.
@@ -153,6 +157,7 @@ impl Config {
             downstream: Some(self.downstream.to_raw()),
             shutdown: Some(self.shutdown.to_raw()),
             telemetry: self.telemetry.to_raw(),
+            warm: Some(self.warm.iter().map(Warm::to_raw).collect()),
         };
         serde_yaml::to_string(&raw).expect("text, numbers and lists always make YAML")
     }
@@ -208,6 +213,7 @@ impl Config {
             ),
             shutdown: Shutdown::read(&file.at("shutdown"), raw.shutdown.unwrap_or_default()),
             telemetry: Telemetry::read(&file.at("telemetry"), raw.telemetry.unwrap_or_default()),
+            warm: Warm::read_all(&file.at("warm"), raw.warm),
         };
         for (index, listener) in config.listen.iter().enumerate() {
             if listener.transparent.is_some() {

@@ -35,6 +35,7 @@ pub(super) struct RawConfig {
     pub(super) shutdown: Option<RawShutdown>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) telemetry: Option<RawTelemetry>,
+    pub(super) warm: Option<Vec<RawWarm>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -258,6 +259,20 @@ pub(super) struct RawOtlp {
     pub(super) headers_file: Option<String>,
     pub(super) sample_percent: Option<Scalar>,
     pub(super) service_name: Option<String>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { every: 6h, images: [alpine] }")]
+pub(super) struct RawWarm {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) every: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<String>,
+    pub(super) images: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) list: Option<String>,
+    pub(super) platforms: Option<Vec<String>>,
+    pub(super) parallel: Option<Scalar>,
 }
 
 // === impl Scalar ===

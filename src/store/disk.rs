@@ -137,6 +137,11 @@ impl Store {
         self.health.slow("be written");
     }
 
+    /// The limit.
+    pub fn capacity(&self) -> u64 {
+        self.space.capacity()
+    }
+
     /// Bytes counted against the limit now.
     pub fn used_bytes(&self) -> u64 {
         self.space.used()

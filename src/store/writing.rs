@@ -118,6 +118,11 @@ impl Store {
         self.partials.is_known(digest)
     }
 
+    /// Bytes of the staged file that was left behind for `digest`; 0 while it is being written.
+    pub fn left_over(&self, digest: &Digest) -> u64 {
+        self.partials.left(digest)
+    }
+
     /// Opens the staged file of `digest`, the left-over one if there is one. Blocks.
     pub fn stage(self: &Arc<Self>, digest: Digest) -> Result<Staging, Error> {
         if self.health.is_failing() {

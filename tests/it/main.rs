@@ -49,6 +49,7 @@ mod transparent;
 mod trouble;
 mod uploads;
 mod upstreams;
+mod warm;
 mod writes;
 mod writes_http2;
 mod writes_races;

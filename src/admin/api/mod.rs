@@ -23,6 +23,7 @@ mod log;
 mod status;
 pub(super) mod tags;
 mod upstreams;
+mod warm;
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -53,6 +54,7 @@ pub(super) fn router() -> OpenApiRouter<Server> {
         .merge(status::router())
         .merge(log::router())
         .merge(live::router())
+        .merge(warm::router())
         .merge(document::router())
 }
 
