@@ -31,7 +31,7 @@
 //! `pingora` is named only in [`proxy`], [`admin`], `upstream/exchange` and
 //! [`server`].
 //!
-//! The crate is also a library: [`server::run`] takes filters of your own, and
+//! The crate is also a library: [`server::builder`] takes filters of your own, and
 //! [`filter::RequestFilter`] shows how one looks.
 
 pub mod collapse;

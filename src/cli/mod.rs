@@ -41,7 +41,7 @@ enum Command {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
     /// The configuration file (YAML); conf/roadstead.yaml shows every key
     #[arg(long, value_name = "FILE")]

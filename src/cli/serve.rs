@@ -40,7 +40,8 @@ impl Serve {
         if let Err(error) = self.start_log() {
             return complain(&error, FAILED);
         }
-        match server::run(&config, Vec::new()) {
+        let source = self.source.clone();
+        match server::builder(config).reloading(move || source.load()).run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ StartError::Config(_)) => complain(&error, WRONG_USAGE),
             Err(error @ StartError::Listen { .. }) => complain(&error, FAILED),

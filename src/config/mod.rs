@@ -8,6 +8,7 @@ mod access;
 mod address;
 mod base_url;
 mod budget;
+mod changes;
 mod client_certificate;
 mod credentials;
 mod decode;
@@ -49,6 +50,7 @@ pub use self::access::Access;
 pub use self::address::Address;
 pub use self::base_url::{BaseUrl, Scheme};
 pub use self::budget::{Budget, Probe, Reserve};
+pub use self::changes::{Change, Pending, Reload, Reloaded};
 pub use self::client_certificate::{ClientCertificate, KeyPair};
 pub use self::credentials::{Account, Credentials, Mode};
 pub use self::downstream::{Downstream, Shutdown};
@@ -136,7 +138,16 @@ impl Config {
 
     /// The effective configuration as YAML: every key, secrets as `***`.
     pub fn to_yaml(&self) -> String {
-        let raw = RawConfig {
+        serde_yaml::to_string(&self.to_raw()).expect("text, numbers and lists always make YAML")
+    }
+
+    /// The same as a value.
+    fn tree(&self) -> serde_yaml::Value {
+        serde_yaml::to_value(self.to_raw()).expect("text, numbers and lists always make YAML")
+    }
+
+    fn to_raw(&self) -> RawConfig {
+        RawConfig {
             listen: Some(self.listen.iter().map(Listen::to_raw).collect()),
             admin: Some(self.admin.to_raw()),
             trusted_proxies: Some(access::print_networks(&self.trusted_proxies)),
@@ -146,8 +157,7 @@ impl Config {
             fill: Some(self.fill.to_raw()),
             downstream: Some(self.downstream.to_raw()),
             shutdown: Some(self.shutdown.to_raw()),
-        };
-        serde_yaml::to_string(&raw).expect("text, numbers and lists always make YAML")
+        }
     }
 
     fn build(raw: RawConfig, origin: &str, flags: &Overrides) -> Result<Self, ConfigError> {

@@ -63,12 +63,32 @@ pub(super) struct Scope<'a> {
 
 // === impl ConfigError ===
 
+impl ConfigError {
+    /// Each of its faults.
+    pub fn into_problems(self) -> Vec<Problem> {
+        match self {
+            Self::Unreadable { origin, refusal, .. } => {
+                vec![Problem { origin, key: String::new(), refusal }]
+            }
+            Self::Invalid(problems) => problems,
+        }
+    }
+}
+
 fn lines(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     lines.join("\n")
 }
 
 // === impl Problem ===
+
+impl Problem {
+    /// What a valid configuration asks for that can't be.
+    pub fn of_start(what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        let origin = "configuration".to_owned();
+        Self { origin, key: String::new(), refusal: Refusal::new(what, remedy) }
+    }
+}
 
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

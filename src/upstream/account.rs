@@ -138,6 +138,11 @@ impl Account {
         &self.label
     }
 
+    /// What is configured of it; `None` for the lack of one.
+    pub(super) fn config(&self) -> Option<&config::Account> {
+        self.credential.as_ref().map(Credential::account)
+    }
+
     pub(super) fn is_anonymous(&self) -> bool {
         self.credential.is_none()
     }
