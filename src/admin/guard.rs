@@ -9,15 +9,20 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, Method, header, request::Parts};
 
 use super::reply::Refused;
 
 /// The header, and its value.
 pub(super) const HEADER: (&str, &str) = ("x-roadstead", "1");
 
-/// Refuses a request that may be another site's.
+/// Refuses a request that would change something and may be another site's.
 pub(super) fn check(head: &Parts) -> Result<(), Refused> {
+    // No other method is answered.
+    let changes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    if !changes.contains(&head.method) {
+        return Ok(());
+    }
     let headers = &head.headers;
     if text(headers, HEADER.0) != Some(HEADER.1) {
         return Err(Refused::forbidden(

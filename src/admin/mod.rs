@@ -1,64 +1,45 @@
-//! The second listener: is it alive, is it ready, what does it count, and the API.
+//! The second listener: is it alive, is it ready, what does it count, the API and the dashboard.
 //!
-//! `page` answers probes and Prometheus, `api` what is below `/api/v1/`. What
-//! changes something passes `guard` before its body is read.
+//! ```text
+//! Pingora ─► serve ─► guard (whose request is it?) ─► body ─► router ─┬─► probes     /healthz /readyz /metrics
+//!                                                                     ├─► api        /api/v1/…
+//!                                                                     └─► dashboard  / and what it is made of
+//! ```
+//!
+//! `serve` carries requests from Pingora to an axum router and its answers back, streams included. A
+//! handler takes [`State<Server>`](Server) and gives a page, JSON (`reply::Json`) or
+//! [`reply::Refused`]; `api` says how an endpoint is added.
 
 mod api;
 mod body;
-mod endpoint;
+mod dashboard;
+mod extract;
 mod guard;
-mod page;
+mod probes;
 mod reply;
+mod router;
+mod serve;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-use async_trait::async_trait;
-use http::{Method, Response};
-use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+pub use serve::Service;
 
-use crate::{inventory::Inventory, store::Store, upstream::Upstream};
-use reply::Reply;
+use crate::{config::Reload, inventory::Inventory, store::Store, upstream::Roster};
 
-/// The admin service.
-#[derive(Debug, Clone)]
+/// What the second listener tells of, and what it changes.
+#[derive(Debug)]
 pub struct Admin {
     /// True from when the server accepts clients until it begins to stop.
-    ready: Arc<AtomicBool>,
-    inventory: Arc<Inventory>,
-    upstreams: Arc<[Arc<Upstream>]>,
-    store: Arc<Store>,
+    pub ready: Arc<AtomicBool>,
+    /// What is cached.
+    pub inventory: Arc<Inventory>,
+    /// The registries.
+    pub upstreams: Arc<Roster>,
+    /// It has a state to tell of.
+    pub store: Arc<Store>,
+    /// Reads the configuration again.
+    pub reload: Reload,
 }
 
-// === impl Admin ===
-
-impl Admin {
-    /// Ready while `ready` is; its API is about `inventory` and `upstreams`, and `store` has a state
-    /// to tell of.
-    pub fn new(
-        ready: Arc<AtomicBool>,
-        inventory: Arc<Inventory>,
-        upstreams: Arc<[Arc<Upstream>]>,
-        store: Arc<Store>,
-    ) -> Self {
-        Self { ready, inventory, upstreams, store }
-    }
-
-    async fn reply(&self, session: &mut ServerSession) -> Reply {
-        let path = session.req_header().uri.path().to_owned();
-        match path.strip_prefix(api::PREFIX) {
-            Some(path) => api::answer(&self.inventory, &self.upstreams, path, session).await,
-            None => {
-                let trouble = || self.store.trouble();
-                page::answer(&self.ready, trouble, &session.req_header().method, &path)
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl ServeHttp for Admin {
-    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let is_head = session.req_header().method == Method::HEAD;
-        self.reply(session).await.into_response(is_head)
-    }
-}
+/// As handlers take it.
+type Server = Arc<Admin>;

@@ -1,20 +1,34 @@
-//! What the second listener answers: a page or JSON, and the one shape of errors.
+//! What the second listener answers: text, JSON, and the one shape of errors.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 
-/// An answer.
+/// A page shows and runs only what comes from here, from files of its own: no inline script or
+/// style, nothing of another host, and no frame around it.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+                           img-src 'self' data:; font-src 'self'; connect-src 'self'; \
+                           form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Of every answer that does not say otherwise.
+const SECURE: [(HeaderName, &str); 5] = [
+    // What is here is of this moment, and no page to be guessed at.
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// An answer as JSON, with a line's end.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    content_type: &'static str,
-    pub(super) body: Vec<u8>,
-    /// `Allow`, where the method was wrong.
-    allow: Option<&'static str>,
-}
+pub(super) struct Json<T>(pub(super) T);
 
-/// Why the API does not do what it was asked: `{"error": {"code", "message"}}`.
+/// What a handler of the API answers.
+pub(super) type Answer<T> = Result<Json<T>, Refused>;
+
+/// Why the API does not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) status: StatusCode,
@@ -24,41 +38,40 @@ pub(super) struct Refused {
     pub(super) message: String,
 }
 
-// === impl Reply ===
+/// How a refusal is written.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Failure {
+    pub(super) error: FailureInside,
+}
 
-impl Reply {
-    pub(super) fn new(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, content_type, body, allow: None }
+/// What is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FailureInside {
+    /// One word for programs; it does not change.
+    pub(super) code: &'static str,
+    /// What is wrong and what to do, for people.
+    pub(super) message: String,
+}
+
+/// A page of plain text.
+pub(super) fn text(text: &str) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.to_owned()).into_response()
+}
+
+/// Sets what keeps browsers from doing more with an answer than they should.
+pub(super) fn secure(headers: &mut HeaderMap) {
+    for (name, value) in SECURE {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
+}
 
-    pub(super) fn text(status: StatusCode, text: &str) -> Self {
-        Self::new(status, "text/plain; charset=utf-8", text.as_bytes().to_vec())
-    }
+// === impl Json ===
 
-    pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Self {
-        let mut body = serde_json::to_vec(value).expect("reports are text, numbers and lists");
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        let mut body = serde_json::to_vec(&self.0).expect("reports are text, numbers and lists");
         body.push(b'\n');
-        Self::new(status, "application/json", body)
-    }
-
-    pub(super) fn allowing(self, methods: &'static str) -> Self {
-        Self { allow: Some(methods), ..self }
-    }
-
-    /// The answer as it is sent; to a HEAD without its body.
-    pub(super) fn into_response(self, is_head: bool) -> Response<Vec<u8>> {
-        let mut response = Response::builder()
-            .status(self.status)
-            .header(header::CONTENT_TYPE, self.content_type)
-            .header(header::CONTENT_LENGTH, self.body.len())
-            // What is here is of this moment, and no page to be guessed at.
-            .header(header::CACHE_CONTROL, "no-store")
-            .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        if let Some(methods) = self.allow {
-            response = response.header(header::ALLOW, HeaderValue::from_static(methods));
-        }
-        let body = if is_head { Vec::new() } else { self.body };
-        response.body(body).expect("a response of constant headers can be built")
+        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
     }
 }
 
@@ -76,11 +89,15 @@ impl Refused {
     pub(super) fn forbidden(message: impl ToString) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
+
+    pub(super) fn not_found(message: impl ToString) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
 }
 
-impl From<Refused> for Reply {
-    fn from(refused: Refused) -> Self {
-        let Refused { status, code, message } = refused;
-        Self::json(status, &json!({ "error": { "code": code, "message": message } }))
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self { status, code, message } = self;
+        (status, Json(Failure { error: FailureInside { code, message } })).into_response()
     }
 }

@@ -4,14 +4,17 @@
 //! front of the others changes nothing about these. A secret that has changed shows as its key alone.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_yaml::Value;
+use utoipa::ToSchema;
 
 use super::{Config, Problem, Upstream};
 
 /// A key that has another value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Change {
     /// Such as `upstreams[docker.io].tags.fresh_for`.
     pub key: String,
@@ -22,7 +25,7 @@ pub struct Change {
 }
 
 /// A change that waits for a new process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pending {
     /// `before` stays in force.
     #[serde(flatten)]
@@ -32,7 +35,7 @@ pub struct Pending {
 }
 
 /// What a reload came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Reloaded {
     /// What holds from now on.
     pub changed: Vec<Change>,
@@ -40,11 +43,33 @@ pub struct Reloaded {
     pub pending: Vec<Pending>,
 }
 
-/// Reads the configuration again and has it hold; or says all that is wrong with it, and changes
-/// nothing. Blocks.
-pub type Reload = dyn Fn() -> Result<Reloaded, Vec<Problem>> + Send + Sync;
+/// Reads the configuration again.
+#[derive(Clone)]
+pub struct Reload(Arc<dyn Fn() -> Result<Reloaded, Vec<Problem>> + Send + Sync>);
 
 type Flat = BTreeMap<String, String>;
+
+// === impl Reload ===
+
+impl Reload {
+    /// By these means.
+    pub fn new(
+        reload: impl Fn() -> Result<Reloaded, Vec<Problem>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(reload))
+    }
+
+    /// Has what is written now hold; or says all that is wrong with it, and changes nothing. Blocks.
+    pub fn run(&self) -> Result<Reloaded, Vec<Problem>> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Reload")
+    }
+}
 
 // === impl Config ===
 

@@ -36,9 +36,9 @@ use self::{
     watch::Watch,
 };
 use crate::{
-    admin::Admin,
+    admin::{self, Admin},
     blob::Blobs,
-    config::{self, Config, ConfigError, Listen},
+    config::{self, Config, ConfigError, Listen, Reload},
     filter::{Chain, RequestFilter},
     inventory::Inventory,
     manifest::Manifests,
@@ -173,9 +173,14 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
     let reload = Arc::clone(&reloader);
-    let admin = Admin::new(Arc::clone(&ready), inventory, Arc::clone(&roster), Arc::clone(&store))
-        .reloading(move || reload.reload());
-    let admin = admin_service(&config, admin);
+    let admin = Admin {
+        ready: Arc::clone(&ready),
+        inventory,
+        upstreams: Arc::clone(&roster),
+        store: Arc::clone(&store),
+        reload: Reload::new(move || reload.reload()),
+    };
+    let admin = admin_service(&config, admin::Service::new(admin));
     // The operator's is one more.
     let services = clients.len() + 1;
     let listeners = Listeners::new(services, announce(config, Arc::clone(&ready), heir));
@@ -255,7 +260,7 @@ fn client_services(
 
 fn admin_service(
     config: &Config,
-    admin: Admin,
+    admin: admin::Service,
 ) -> Service<impl pingora::apps::ServerApp + Send + Sync + 'static> {
     let mut admin = Service::new("admin".to_owned(), admin);
     admin.threads = Some(1);

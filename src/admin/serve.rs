@@ -1,0 +1,145 @@
+//! Requests from Pingora to the router, and its answers back.
+//!
+//! Heads, bodies and writes have their time. A streamed answer ends with its client or with the
+//! server; whatever else is sent is whole and carries its length.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::{Body, HttpBody},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, Method, Request, Version, header};
+use http_body_util::BodyExt;
+use pingora::{
+    apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream},
+    protocols::http::ServerSession,
+    server::ShutdownWatch,
+};
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::{Admin, body, guard, reply, router};
+
+/// How long a connection may wait for its next request, and take to send its head.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a client may take nothing of an answer.
+const WRITE: Duration = Duration::from_secs(30);
+
+/// The second listener, as Pingora serves it.
+#[derive(Debug, Clone)]
+pub struct Service {
+    router: Router,
+}
+
+/// Its client is gone, or takes nothing.
+struct Gone;
+
+// === impl Service ===
+
+impl Service {
+    /// Answers questions about `admin`.
+    pub fn new(admin: Admin) -> Self {
+        Self { router: router::router(Arc::new(admin)) }
+    }
+
+    async fn answer(&self, session: &mut ServerSession) -> Response {
+        let head = session.req_header().as_owned_parts();
+        let read = match guard::check(&head) {
+            Ok(()) => body::read(session).await,
+            Err(refused) => Err(refused),
+        };
+        let mut response = match read {
+            Ok(body) => {
+                let request = Request::from_parts(head, Body::from(body));
+                let answered: Result<_, Infallible> = self.router.clone().oneshot(request).await;
+                answered.unwrap_or_else(|never| match never {})
+            }
+            Err(refused) => {
+                // What is left of its body would be read as the next request.
+                session.set_keepalive(None);
+                refused.into_response()
+            }
+        };
+        reply::secure(response.headers_mut());
+        response
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Service {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !matches!(timeout(PATIENCE, session.read_request()).await, Ok(Ok(true))) {
+            return None;
+        }
+        let stays = !*shutdown.borrow();
+        session.set_keepalive(stays.then_some(PATIENCE.as_secs()));
+        session.set_write_timeout(Some(WRITE));
+        let response = self.answer(&mut session).await;
+        send(&mut session, response, &mut shutdown.clone()).await.ok()?;
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+/// To a HEAD without its body.
+async fn send(
+    session: &mut ServerSession,
+    response: Response,
+    shutdown: &mut ShutdownWatch,
+) -> Result<(), Gone> {
+    let is_head = session.req_header().method == Method::HEAD;
+    let (mut head, mut body) = response.into_parts();
+    let length = body.size_hint().exact();
+    if let Some(length) = length {
+        // To a HEAD the router has taken the body away, and said how long it is.
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    } else if session.req_header().version == Version::HTTP_11 {
+        let chunked = HeaderValue::from_static("chunked");
+        head.headers.insert(header::TRANSFER_ENCODING, chunked);
+    }
+    session.write_response_header(Box::new(head.into())).await.map_err(|_| Gone)?;
+    if is_head || length == Some(0) {
+        return Ok(());
+    }
+    if length.is_none() {
+        return stream(session, body, shutdown).await;
+    }
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(piece) = frame.into_data() {
+            session.write_response_body(piece, false).await.map_err(|_| Gone)?;
+        }
+    }
+    session.write_response_body(Default::default(), true).await.map_err(|_| Gone)
+}
+
+/// Sends pieces as they come, until there are no more, the client is gone, or the server stops.
+async fn stream(
+    session: &mut ServerSession,
+    mut body: Body,
+    shutdown: &mut ShutdownWatch,
+) -> Result<(), Gone> {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            // It has nothing more to say, so whatever comes of this, it is gone.
+            _ = session.read_body_or_idle(true) => return Err(Gone),
+            // An error means that the server is gone, which is a shutdown too.
+            _ = shutdown.wait_for(|stops| *stops) => None,
+        };
+        let Some(Ok(frame)) = frame else { break };
+        if let Ok(piece) = frame.into_data() {
+            session.write_response_body(piece, false).await.map_err(|_| Gone)?;
+        }
+    }
+    session.set_keepalive(None);
+    session.write_response_body(Default::default(), true).await.map_err(|_| Gone)
+}
