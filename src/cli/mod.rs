@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Overrides, Sources};
 
 /// It did not work out.
 const FAILED: u8 = 1;
@@ -63,15 +63,19 @@ struct Source {
 // === impl Source ===
 
 impl Source {
-    /// Flags win over the file; with neither, Docker Hub.
+    /// Flags win over `ROADSTEAD_*`, these over the file; without any of them, Docker Hub.
     fn load(&self) -> Result<Config, ConfigError> {
-        let overrides = Overrides {
+        self.sources().read()
+    }
+
+    fn sources(&self) -> Sources {
+        let flags = Overrides {
             listen: self.listen.clone(),
             admin: self.admin.clone(),
             upstreams: self.upstreams.clone(),
             data: self.data.clone(),
         };
-        Config::from_sources(self.config.as_deref(), &overrides)
+        Sources::new(self.config.clone(), flags).with_variables(std::env::vars_os())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The configuration: YAML and flags in, domain types out.
+//! The configuration: YAML, variables and flags in, domain types out.
 //!
 //! A `Config` that exists is valid: files it names could be opened, names are unique, limits
 //! are above zero. Whatever is wrong is told as `FILE: KEY: what is wrong; remedy`, all of it
@@ -13,6 +13,8 @@ mod client_certificate;
 mod credentials;
 mod decode;
 mod downstream;
+mod environment;
+mod explain;
 mod fault;
 mod files;
 mod fresh_for;
@@ -21,6 +23,7 @@ mod mirror;
 mod name;
 mod nearest;
 mod no_proxy;
+mod origins;
 mod patience;
 mod patterns;
 mod preset;
@@ -29,7 +32,9 @@ mod proxy;
 mod quantity;
 mod raw;
 mod realm;
+mod schema;
 mod secret;
+mod sources;
 mod stamp;
 mod store;
 mod tags;
@@ -54,6 +59,7 @@ pub use self::changes::{Change, Pending, Reload, Reloaded};
 pub use self::client_certificate::{ClientCertificate, KeyPair};
 pub use self::credentials::{Account, Credentials, Mode};
 pub use self::downstream::{Downstream, Shutdown};
+pub use self::environment::variables;
 pub use self::fresh_for::FreshFor;
 pub use self::listen::{Admin, KeyFiles, Listen, Tls};
 pub use self::mirror::{Mirror, Order};
@@ -61,14 +67,16 @@ pub use self::patience::{Breaker, Timeouts};
 pub use self::patterns::Patterns;
 pub use self::problem::{ConfigError, Problem, Refusal};
 pub use self::proxy::{Environment, Proxy, ProxyLogin, ProxyServer};
+pub use self::schema::schema;
 pub use self::secret::Secret;
+pub use self::sources::Sources;
 pub use self::stamp::Stamp;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Catalog, Upstream, Writes};
 
-use self::problem::{Report, Scope};
+use self::problem::Scope;
 use self::raw::RawConfig;
 
 /// Everything that can be configured, valid as a whole.
@@ -117,23 +125,18 @@ impl Config {
 
     /// Checks a text; `origin` stands for the file's name in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let raw = decode::decode(text, origin)?;
-        Self::build(raw, origin, &Overrides::default())
+        Sources::default().parse(text, origin)
     }
 
     /// The defaults (Docker Hub on 0.0.0.0:5000), with what the command line says.
     pub fn default_with(flags: &Overrides) -> Result<Self, ConfigError> {
-        Self::build(RawConfig::default(), "defaults", flags)
+        Self::from_sources(None, flags)
     }
 
-    /// The file, if there is one, and the command line, which wins.
+    /// The file, if there is one, and the command line, which wins. The environment is not looked at;
+    /// [`Sources`] does that.
     pub fn from_sources(file: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
-        let Some(path) = file else {
-            return Self::default_with(flags);
-        };
-        let origin = path.display().to_string();
-        let raw = decode::decode(&decode::read_text(path)?, &origin)?;
-        Self::build(raw, &origin, flags)
+        Sources::new(file.map(Path::to_owned), flags.clone()).read()
     }
 
     /// The effective configuration as YAML: every key, secrets as `***`.
@@ -158,12 +161,6 @@ impl Config {
             downstream: Some(self.downstream.to_raw()),
             shutdown: Some(self.shutdown.to_raw()),
         }
-    }
-
-    fn build(raw: RawConfig, origin: &str, flags: &Overrides) -> Result<Self, ConfigError> {
-        let report = Report::default();
-        let config = Self::read(&report.scope(origin), &report.scope("command line"), raw, flags);
-        if report.is_empty() { Ok(config) } else { Err(report.into_error()) }
     }
 
     /// Reads every key; where a flag replaces one, the flag is read instead.

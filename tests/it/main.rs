@@ -33,6 +33,7 @@ mod listeners;
 mod lists;
 mod outage;
 mod outbound;
+mod reload;
 mod secrets;
 mod serving;
 mod small_print;
