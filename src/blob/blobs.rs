@@ -363,3 +363,23 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, store::Error> {
     tokio::task::spawn_blocking(work).await.map_err(|_| store::Error::Closed)?
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limit_that_is_lowered_holds_as_places_are_given_back() {
+        let places = Arc::new(Semaphore::new(100));
+        let (used, rest) = (places.acquire_many(90).await.unwrap(), 10);
+        resize(&places, 100, 5);
+        assert_eq!(places.available_permits(), 0, "of {rest} that were free");
+        assert!(places.try_acquire().is_err());
+        drop(used);
+        while places.available_permits() != 5 {
+            tokio::task::yield_now().await;
+        }
+        resize(&places, 5, 8);
+        assert_eq!(places.available_permits(), 8);
+    }
+}

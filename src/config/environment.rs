@@ -47,6 +47,13 @@ const OTHERS: [(&str, &str); 17] = [
     ("ROADSTEAD_UNSET", "the tests"),
 ];
 
+/// The first entry of each list that is not empty by default: what it is known by, unless one of
+/// these is said of it.
+const DEFAULTS: [(&str, &str, &str, &[&str]); 2] = [
+    ("upstreams", "name", "docker.io", &["name", "url"]),
+    ("listen", "address", "0.0.0.0:5000", &["address"]),
+];
+
 /// What names a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
@@ -86,6 +93,7 @@ pub(super) fn overlay(
             Err(refusal) => problems.push(problem(name, refusal)),
         }
     }
+    begin(tree, &found.keys().collect::<Vec<_>>());
     for (place, name, text) in found.into_values() {
         let set = place.value(&text).and_then(|value| {
             origins.replace(&place.key(), &value, &Source::Variable(name.to_owned()));
@@ -96,6 +104,27 @@ pub(super) fn overlay(
         }
     }
     problems
+}
+
+/// Where only entries are changed of a list that the file has not, they are those of the default.
+fn begin(tree: &mut Value, paths: &[&Vec<Step>]) {
+    for (list, key, value, others) in DEFAULTS {
+        let is_free = tree.get(list).is_none_or(Value::is_null);
+        let is_whole = |path: &&Vec<Step>| ***path == [Step::Key(list)];
+        let mut inner = paths.iter().filter(|path| path.first() == Some(&Step::Key(list)));
+        if !is_free || paths.iter().any(is_whole) || inner.next().is_none() {
+            continue;
+        }
+        let says = |key: &'static str| {
+            let path = [Step::Key(list), Step::Item(0), Step::Key(key)];
+            paths.iter().any(|other| ***other == path)
+        };
+        if !others.iter().copied().any(says) {
+            let path = [Step::Key(list), Step::Item(0), Step::Key(key)];
+            // What is put into an empty list has its place there.
+            let _ = put(tree, &path, Value::String(value.to_owned()));
+        }
+    }
 }
 
 fn problem(name: &str, refusal: Refusal) -> Problem {
@@ -384,6 +413,35 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_a_list_that_nobody_wrote_are_the_default_s() {
+        for (variables, text) in [
+            (
+                &[("ROADSTEAD_UPSTREAMS_0_OFFLINE", "true")][..],
+                "upstreams: [{ name: docker.io, offline: true }]",
+            ),
+            (
+                &[("ROADSTEAD_UPSTREAMS_1_NAME", "ghcr.io")],
+                "upstreams: [{ name: docker.io }, { name: ghcr.io }]",
+            ),
+            (
+                &[("ROADSTEAD_UPSTREAMS_0_URL", "https://a.io")],
+                "upstreams: [{ url: 'https://a.io' }]",
+            ),
+            (&[("ROADSTEAD_UPSTREAMS_0_NAME", "quay.io")], "upstreams: [{ name: quay.io }]"),
+            (
+                &[("ROADSTEAD_LISTEN_1_ADDRESS", "127.0.0.1:7")],
+                "listen: [{ address: '0.0.0.0:5000' }, { address: '127.0.0.1:7' }]",
+            ),
+        ] {
+            assert_eq!(
+                set("", variables),
+                Config::parse(text, "expected").unwrap(),
+                "{variables:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_value_may_lie_in_a_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "http://me:hunter2@10.0.0.1:3128\n").unwrap();
@@ -477,7 +535,7 @@ mod tests {
             (
                 "ROADSTEAD_UPSTREAMS_2_NAME",
                 "ghcr.io",
-                "ROADSTEAD_UPSTREAMS_2_NAME: there is no entry 0 before it; number the entries from 0, without gaps",
+                "ROADSTEAD_UPSTREAMS_2_NAME: there is no entry 1 before it; number the entries from 0, without gaps",
             ),
         ] {
             let found = refused(&[(name, value)]);

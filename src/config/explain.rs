@@ -124,7 +124,9 @@ fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-' | '%' | ':');
     let reads_as_text =
         matches!(serde_yaml::from_str::<Value>(text), Ok(Value::String(same)) if same == text);
-    let is_safe = reads_as_text && text.chars().all(is_plain) && !text.ends_with(':');
+    let begins = |c: char| c.is_alphanumeric() || matches!(c, '.' | '/' | '_');
+    let is_plain = text.starts_with(begins) && text.chars().all(is_plain) && !text.ends_with(':');
+    let is_safe = is_plain && reads_as_text;
     match is_safe {
         true => text.to_owned(),
         // JSON's strings are YAML's.

@@ -9,7 +9,7 @@ use yaml_edit::{Document, Mapping, Sequence, YamlNode};
 /// Who says what a key is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A line of the file, from 1.
+    /// A line of the file, from 1; 0 where it is not known.
     Line(String, usize),
     /// A variable of the environment.
     Variable(String),
@@ -36,6 +36,7 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Line(file, 0) => out.write_str(file),
             Self::Line(file, line) => write!(out, "{file}:{line}"),
             Self::Variable(name) => out.write_str(name),
             Self::Flag(flag) => out.write_str(flag),
@@ -96,7 +97,7 @@ impl Origins {
     fn note(&mut self, key: String, value: &Value, source: &Source) {
         match value {
             Value::Mapping(mapping) => {
-                for (name, value) in mapping {
+                for (name, value) in mapping.iter().filter(|(_, value)| !value.is_null()) {
                     let name = name.as_str().unwrap_or_default();
                     self.note(format!("{key}.{name}"), value, source);
                 }
@@ -109,6 +110,18 @@ impl Origins {
             _ => {}
         }
         self.known.insert(key, source.clone());
+    }
+
+    /// Whatever of the file's `tree` is not known yet is from the file too, on a line that is not known.
+    pub(super) fn complete(&mut self, tree: &Value, file: &str) {
+        let mut all = Self::default();
+        all.note(String::new(), tree, &Source::Line(file.to_owned(), 0));
+        for (key, source) in all.known {
+            let key = key.trim_start_matches('.').to_owned();
+            if self.source(&key).is_none() {
+                self.known.insert(key, source);
+            }
+        }
     }
 
     /// `key` as a whole is from a flag, whatever it holds.
@@ -183,6 +196,18 @@ mod tests {
             assert_eq!(found, Some(&Source::Line("a.yaml".into(), line)), "{key}: {origins:?}");
         }
         assert_eq!(origins.source("store.memory"), None);
+    }
+
+    #[test]
+    fn what_has_no_line_is_still_the_file_s() {
+        let mut origins = Origins::of("store: { disk: 1GiB }", "a.yaml");
+        let tree =
+            serde_yaml::from_str("{ store: { disk: 1GiB, memory: ~ }, fill: { retries: 1 } }");
+        origins.complete(&tree.unwrap(), "a.yaml");
+        let source = |key| origins.source(key).map(ToString::to_string);
+        assert_eq!(source("store.disk").as_deref(), Some("a.yaml:1"));
+        assert_eq!(source("fill.retries").as_deref(), Some("a.yaml"));
+        assert_eq!(source("store.memory"), None);
     }
 
     #[test]

@@ -84,12 +84,11 @@ impl Sources {
     fn build(&self, text: &str, origin: &str) -> Result<Explained, ConfigError> {
         let raw = decode::decode(text, origin)?;
         let mut origins = Origins::of(text, origin);
-        let (raw, origins) = match self.variables.as_slice() {
-            [] => (raw, origins),
-            variables => {
-                let raw = overlaid(&raw, variables, &mut origins)?;
-                (raw, origins)
-            }
+        let tree = serde_yaml::to_value(&raw).expect("text, numbers and lists always make YAML");
+        origins.complete(&tree, origin);
+        let raw = match self.variables.as_slice() {
+            [] => raw,
+            variables => overlaid(tree, variables, &mut origins)?,
         };
         let report = Report::of(origins);
         let (file, line) = (report.scope(origin), report.scope("command line"));
@@ -118,11 +117,10 @@ impl Sources {
 
 /// The file's keys with those of the environment over them.
 fn overlaid(
-    raw: &RawConfig,
+    tree: Value,
     variables: &[(String, Secret)],
     origins: &mut Origins,
 ) -> Result<RawConfig, ConfigError> {
-    let tree = serde_yaml::to_value(raw).expect("text, numbers and lists always make YAML");
     // Plain values that are numbers are whole ones.
     let mut tree = environment::as_written(tree).unwrap_or_default();
     let problems = environment::overlay(&mut tree, variables, origins);

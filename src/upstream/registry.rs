@@ -57,18 +57,18 @@ pub struct Upstream {
     pub(super) config: config::Upstream,
     pub(super) registries: Arc<Registries>,
     /// The same for all who ask the same registries with the same credentials.
-    epoch: u64,
+    pub(super) epoch: u64,
     pub(super) offline: Arc<AtomicBool>,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     /// Who may pull.
-    authorised: Arc<Answered>,
+    pub(super) authorised: Arc<Answered>,
     /// Who may list, which need not be who may pull.
     pub(super) listed: Arc<Answered>,
     /// Blobs that upstream did not have a moment ago, by repository and caller.
     pub(super) absent: Cache<(Repository, Digest, Option<Digest>), Error>,
-    max_manifest: u64,
+    pub(super) max_manifest: u64,
     /// When the last check of a tag ended, if it was slow.
-    slow: Arc<Mutex<Option<Instant>>>,
+    pub(super) slow: Arc<Mutex<Option<Instant>>>,
     /// Writes that the registry took; what was asked before one may be outdated.
     pub(super) writes: Arc<AtomicU64>,
     pub(super) uploads: Arc<Uploads>,
@@ -111,7 +111,7 @@ impl Upstream {
         Ok(Self {
             config,
             registries: Arc::new(registries),
-            epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
+            epoch: next_epoch(),
             offline,
             ledger,
             authorised: Arc::default(),
@@ -123,56 +123,6 @@ impl Upstream {
             uploads: Arc::default(),
             greeting: Arc::default(),
         })
-    }
-
-    /// The client under another configuration of the same upstream. What that does not concern goes
-    /// on in both: connections, breakers, accounts, the operator's switch, who spent and saved.
-    pub fn successor(&self, config: config::Upstream, max_manifest: u64) -> Result<Self, String> {
-        let (offline, ledger) = (Arc::clone(&self.offline), Arc::clone(&self.ledger));
-        let is_same_place = config.url == self.config.url;
-        let registries = Registries::new(&config, &offline, &ledger, Some(&*self.registries))?;
-        let same = Self {
-            config,
-            registries: Arc::clone(&self.registries),
-            epoch: self.epoch,
-            offline,
-            ledger,
-            authorised: Arc::clone(&self.authorised),
-            listed: Arc::clone(&self.listed),
-            absent: self.absent.clone(),
-            max_manifest,
-            slow: Arc::clone(&self.slow),
-            writes: Arc::clone(&self.writes),
-            uploads: Arc::clone(&self.uploads),
-            greeting: Arc::clone(&self.greeting),
-        };
-        if registries.are(&self.registries) && max_manifest == self.max_manifest {
-            return Ok(same);
-        }
-        // Whom the registry answered, and what it did not have, may have changed with it.
-        Ok(Self {
-            registries: Arc::new(registries),
-            epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
-            authorised: Arc::default(),
-            listed: Arc::default(),
-            absent: absent(),
-            slow: Arc::default(),
-            uploads: if is_same_place { same.uploads } else { Arc::default() },
-            greeting: Arc::default(),
-            ..same
-        })
-    }
-
-    /// Whether nothing is different about it.
-    pub fn is_like(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && self.config == other.config
-    }
-
-    /// It takes the place of `before`: a switch that the configuration has moved is moved now.
-    pub fn succeed(&self, before: &Self) {
-        if self.config.offline != before.config.offline {
-            self.set_offline(self.config.offline);
-        }
     }
 
     /// What was asked under another number was asked of other registries, or with other credentials.
@@ -316,7 +266,12 @@ impl Upstream {
     }
 }
 
-fn absent() -> Cache<(Repository, Digest, Option<Digest>), Error> {
+/// One that nobody has.
+pub(super) fn next_epoch() -> u64 {
+    EPOCHS.fetch_add(1, Ordering::Relaxed)
+}
+
+pub(super) fn absent() -> Cache<(Repository, Digest, Option<Digest>), Error> {
     Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build()
 }
 

@@ -3,8 +3,13 @@
 //! A conversation whose terms are the same goes on. Where only some of them have changed, it keeps
 //! what these do not concern.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use super::{
+    Upstream,
+    registries::Registries,
+    registry::{absent, next_epoch},
+};
 use crate::config::{self, Catalog, Patterns, Stamp, Tags, Writes};
 
 /// What of a configuration concerns the talk with its registry, and the state of the files in it.
@@ -55,6 +60,60 @@ impl Terms {
         self.config.name == other.config.name
             && self.config.url == other.config.url
             && self.config.token_realms == other.config.token_realms
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// The client under another configuration of the same upstream. What that does not concern goes
+    /// on in both: connections, breakers, accounts, the operator's switch, who spent and saved.
+    pub fn successor(&self, config: config::Upstream, max_manifest: u64) -> Result<Self, String> {
+        let (offline, ledger) = (Arc::clone(&self.offline), Arc::clone(&self.ledger));
+        let is_same_place = config.url == self.config.url;
+        let registries = Registries::new(&config, &offline, &ledger, Some(&*self.registries))?;
+        let same = Self {
+            config,
+            registries: Arc::clone(&self.registries),
+            epoch: self.epoch,
+            offline,
+            ledger,
+            authorised: Arc::clone(&self.authorised),
+            listed: Arc::clone(&self.listed),
+            absent: self.absent.clone(),
+            max_manifest,
+            slow: Arc::clone(&self.slow),
+            writes: Arc::clone(&self.writes),
+            uploads: Arc::clone(&self.uploads),
+            greeting: Arc::clone(&self.greeting),
+        };
+        if registries.are(&self.registries) && max_manifest == self.max_manifest {
+            return Ok(same);
+        }
+        // Whom the registry answered, and what it did not have, may have changed with it.
+        Ok(Self {
+            registries: Arc::new(registries),
+            epoch: next_epoch(),
+            authorised: Arc::default(),
+            listed: Arc::default(),
+            absent: absent(),
+            slow: Arc::default(),
+            uploads: if is_same_place { same.uploads } else { Arc::default() },
+            greeting: Arc::default(),
+            ..same
+        })
+    }
+
+    /// Whether nothing is different about it.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.config == other.config
+    }
+
+    /// It takes the place of `before`: a switch that the configuration has moved is moved now.
+    pub fn succeed(&self, before: &Self) {
+        if self.config.offline != before.config.offline {
+            self.set_offline(self.config.offline);
+        }
     }
 }
 

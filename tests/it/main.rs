@@ -21,6 +21,7 @@ mod command;
 mod conformance;
 mod crash;
 mod degraded;
+mod environment;
 mod eviction;
 mod extension;
 mod faults;
