@@ -15,6 +15,9 @@
 //!                                                                                └─► writer (disk, hash, publish)
 //! ```
 //!
+//! All of this is `proxy::Rules`, of which a reload puts others in force; a request keeps those that it began
+//! with. What outlives them (store, fills, connections to upstreams, budgets) is shared by both.
+//!
 //! The floors, in the order of the modules below; a module uses those above it
 //! and never a sibling. `tests/tidy.rs` keeps it so.
 //!

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::client::{Connection, Reply, Request, get};
 use crate::pull::{accepting, blob_path, get_manifest, manifest_path, pull};
 use crate::roadstead::{Roadstead, Setup, eventually, free_address, signal};
+use crate::secure::{self, Signer, Speaker};
 
 const NAME: &str = "library/alpine";
 const SOON: Duration = Duration::from_secs(20);
@@ -300,6 +301,31 @@ async fn a_smaller_disk_is_kept_to() {
     assert!(stored(&roadstead) > 30 * MIB);
     change(&mut roadstead, |setup| setup.key("store.disk", "16MiB")).await;
     eventually("it is evicted", SOON, || stored(&roadstead) < 16 * MIB).await;
+}
+
+/// What a listener asks of a connection can change too, as long as its address stays.
+#[tokio::test]
+async fn a_listener_speaks_tls_from_now_on() {
+    let hub = Hub::start().await;
+    let (signer, folder) = (Signer::new("first"), tempfile::tempdir().unwrap());
+    signer.issue("mirror.test").write(folder.path(), "tls");
+    let (certificate, key) = secure::paths(folder.path(), "tls");
+    let at = free_address();
+    let listen = |tls: Value| json!([{ "address": at.to_string(), "tls": tls }]);
+    let mut roadstead = Setup::of(&hub).key("listen", listen(Value::Null)).start().await;
+    assert_eq!(get(at, "/v2/").send().await.status, 200);
+    let tls = json!({ "certificate": certificate, "key": key });
+    let changed = change(&mut roadstead, |setup| setup.key("listen", listen(tls))).await;
+    let own = format!("listen[{at}].tls");
+    assert!(changed.len() == 2 && changed.iter().all(|key| key.starts_with(&own)), "{changed:?}");
+    let said = Speaker::trusting(&[&signer.pem()]).get(at, "mirror.test", "/v2/").await.unwrap();
+    assert_eq!(said.status, 200);
+    // Files that don't fit each other change nothing.
+    fs::write(&certificate, "nonsense").unwrap();
+    roadstead.rewrite(|setup| setup.with("deny", json!(["**"])));
+    let reply = roadstead.reload().await;
+    assert_eq!(reply.status, 422, "{}", reply.text());
+    assert!(reply.text().contains("listen[1].tls"), "{}", reply.text());
 }
 
 /// Requests under way end on the configuration that they began with.
