@@ -9,6 +9,9 @@ MAKEFLAGS += --no-print-directory
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 TOOLS := $(TARGET)/tools
 
+SCHEMATHESIS_VERSION := 4.32.5
+SCHEMATHESIS := $(TOOLS)/schemathesis-$(SCHEMATHESIS_VERSION)/bin/schemathesis
+
 # Pinned: a new cargo-deny brings new lints, and those should arrive in a commit.
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
@@ -34,7 +37,7 @@ DEBIAN_FRONTEND=noninteractive \
   apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 endef
 
-.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell bench bench-tools clients \
+.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell api bench bench-tools clients \
   terminators terminator-tools lab
 
 help: ## list the targets
@@ -75,13 +78,23 @@ check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licen
 	$(CARGO_DENY) check licenses bans sources
 
 lint-shell:
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh tests/admin/*.sh; \
 	else echo "shellcheck is not installed: the scripts go unread"; fi
+
+api: setup ## hold the admin API to its own description (schemathesis, from PyPI)
+	cargo build --bin roadstead
+	@[ -x "$(SCHEMATHESIS)" ] || { \
+	  dir=$$(dirname "$$(dirname "$(SCHEMATHESIS)")"); rm -rf "$$dir"; mkdir -p "$(TOOLS)"; \
+	  echo "installing schemathesis $(SCHEMATHESIS_VERSION)"; \
+	  { python3 -m venv "$$dir" >/dev/null 2>&1 && "$$dir/bin/pip" install -q schemathesis==$(SCHEMATHESIS_VERSION); } \
+	    || { rm -rf "$$dir"; echo "schemathesis could not be installed: it is skipped"; }; }
+	CARGO_TARGET_DIR="$(TARGET)" SCHEMATHESIS="$(SCHEMATHESIS)" tests/admin/schemathesis.sh
 
 bench: setup bench-tools ## the hit path alone (criterion, counted instructions), then side by side with other caches
 	cargo bench --bench hit_path
 	cargo bench --bench instructions
 	cargo bench --bench large_index
+	cargo bench --bench admin
 	cargo bench --bench eviction
 	cargo bench --bench outage
 	cargo bench --bench side_by_side -- --install

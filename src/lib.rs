@@ -24,10 +24,10 @@
 //! | floor | who | may use |
 //! |---|---|---|
 //! | 0 | [`protocol`], [`collapse`] | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
-//! | 1 | [`config`], [`metrics`] | 0 |
+//! | 1 | [`config`], [`metrics`], [`events`], [`traffic`] | 0 |
 //! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
-//! | 3 | [`manifest`], [`blob`], [`inventory`] | 0–2 |
-//! | 4 | [`filter`] | 0–3 |
+//! | 3 | [`manifest`], [`blob`], [`inventory`], [`history`] | 0–2 |
+//! | 4 | [`filter`], [`status`] | 0–3 |
 //! | 5 | [`proxy`], [`admin`] | 0–4 |
 //! | 6 | [`server`], then [`cli`] and `main` | all |
 //!
@@ -42,17 +42,21 @@ pub mod protocol;
 mod sync;
 
 pub mod config;
+pub mod events;
 pub mod metrics;
+pub mod traffic;
 
 pub mod store;
 pub mod tls;
 pub mod upstream;
 
 pub mod blob;
+pub mod history;
 pub mod inventory;
 pub mod manifest;
 
 pub mod filter;
+pub mod status;
 
 pub mod admin;
 pub mod proxy;

@@ -28,7 +28,11 @@ pub static REPEATED_ANSWERS: Lazy<IntCounter> = Lazy::new(|| {
 
 /// Body bytes sent to clients.
 pub static RESPONSE_BYTES: Lazy<IntCounterVec> = Lazy::new(|| {
-    counters("roadstead_response_bytes_total", "Body bytes sent to clients.", &["upstream", "kind"])
+    counters(
+        "roadstead_response_bytes_total",
+        "Body bytes sent to clients.",
+        &["upstream", "kind", "cache"],
+    )
 });
 
 /// Body bytes of pushes received from clients.
@@ -150,11 +154,11 @@ pub static FILLS: Lazy<IntCounterVec> = Lazy::new(|| {
 pub static FILLS_ACTIVE: Lazy<IntGauge> =
     Lazy::new(|| gauge("roadstead_fills_active", "Fills of blobs under way."));
 
-/// The store's bytes: used (published, staged, index and quarantine), and the capacity.
+/// The store's bytes: used (published, staged, index, quarantine and history), and the capacity.
 pub static STORE_BYTES: Lazy<IntGaugeVec> = Lazy::new(|| {
     gauges(
         "roadstead_store_bytes",
-        "Bytes of the store: used, which is published + staged + index + quarantine, and its capacity.",
+        "Bytes of the store: used, which is published + staged + index + quarantine + history, and its capacity.",
         &["state"],
     )
 });

@@ -11,10 +11,10 @@ use std::{
 const FLOORS: [&[&str]; 9] = [
     &["sync"],
     &["protocol", "collapse"],
-    &["config", "metrics"],
+    &["config", "metrics", "events", "traffic"],
     &["store", "tls", "upstream"],
-    &["manifest", "blob", "inventory"],
-    &["filter"],
+    &["manifest", "blob", "inventory", "history"],
+    &["filter", "status"],
     &["proxy", "admin"],
     &["server"],
     &["cli"],
@@ -120,6 +120,19 @@ fn pingora_is_named_only_at_the_edges() {
     for (path, text) in files() {
         let allowed = PINGORA.iter().any(|place| path.starts_with(place));
         assert!(allowed || !code(&text).contains("pingora::"), "{path} names pingora");
+    }
+}
+
+/// `routes!` takes an endpoint with its description; any other way is without.
+#[test]
+fn no_endpoint_of_the_api_is_without_its_description() {
+    let api: Vec<_> =
+        files().into_iter().filter(|(path, _)| path.starts_with("admin/api/")).collect();
+    assert!(api.len() > 4, "the API was not found");
+    for (path, text) in api {
+        for way in [".route(", ".nest(", ".nest_service(", ".route_service(", ".fallback("] {
+            assert!(!code(&text).contains(way), "{path} has an endpoint without a description");
+        }
     }
 }
 

@@ -9,14 +9,14 @@ use clap::Parser;
 #[command(name = "instructions")]
 pub(crate) struct Args {
     /// A small batch of each kind, of any build, without a verdict: only shows that it works.
-    #[arg(long, conflicts_with = "bless")]
+    #[arg(long, conflicts_with_all = ["bless", "require"])]
     pub(crate) quick: bool,
 
     /// Write what is measured as the baseline.
     #[arg(long)]
     pub(crate) bless: bool,
 
-    /// Fail where nothing can be measured, instead of saying so.
+    /// Fail where nothing can be measured or the baseline is of another target, instead of only saying so.
     #[arg(long)]
     pub(crate) require: bool,
 

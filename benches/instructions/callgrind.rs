@@ -7,9 +7,12 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::interrupt::Interrupt;
 
 /// What stands before the counted command and controls it: a command, and the Debian package that has it.
 const TOOLS: [(&str, &str); 3] =
@@ -23,9 +26,15 @@ const KEPT: [&str; 2] = ["PATH", "VALGRIND_LIB"];
 const GLIBC_TUNABLES: &str = "glibc.cpu.hwcaps=-AVX_Usable,-AVX2_Usable,-AVX,-AVX2,-AVX_Fast_Unaligned_Load,-ERMS,\
                               -FSRM,-SSSE3,-SSE4_1,-SSE4_2,-BMI1,-BMI2,-LZCNT,-MOVBE";
 
+/// How long valgrind may take to look out for an order and to carry it out.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(1);
+
 /// Ends the process when dropped.
 pub(crate) struct Callgrind {
-    child: Child,
+    /// Holds the process.
+    interrupt: Interrupt,
+    pid: u32,
     /// Holds the profiles and vgdb's pipes; the caller's.
     folder: PathBuf,
     /// Profiles written so far; callgrind counts them in their names.
@@ -43,8 +52,13 @@ pub(crate) fn missing() -> Option<String> {
 // === impl Callgrind ===
 
 impl Callgrind {
-    /// Starts `program` on one CPU, its output going to `log`; `folder` is for its own files.
-    pub(crate) fn start(program: &Command, folder: &Path, log: fs::File) -> Result<Self> {
+    /// Starts `program` on one CPU, its output going to `log`; `folder` is for its own files. `interrupt` ends it too.
+    pub(crate) fn start(
+        program: &Command,
+        folder: &Path,
+        log: fs::File,
+        interrupt: Interrupt,
+    ) -> Result<Self> {
         let mut command = Command::new("taskset");
         command
             .args(["--cpu-list", &last_cpu()?])
@@ -62,12 +76,12 @@ impl Callgrind {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = command.spawn().context("starting valgrind")?;
-        Ok(Self { child, folder: folder.to_owned(), profiles: Cell::new(0) })
+        let pid = interrupt.start(|| command.spawn().context("starting valgrind"))?;
+        Ok(Self { interrupt, pid, folder: folder.to_owned(), profiles: Cell::new(0) })
     }
 
-    pub(crate) fn has_ended(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
+    pub(crate) fn has_ended(&self) -> Result<bool> {
+        self.interrupt.has_ended()
     }
 
     /// From here on, instructions are counted.
@@ -107,19 +121,37 @@ impl Callgrind {
 
     fn order(&self, words: &[&str]) -> Result<()> {
         let mut command = Command::new("vgdb");
-        command.arg(format!("--pid={}", self.child.id())).arg(vgdb_prefix(&self.folder));
-        let output = command.args(words).stdin(Stdio::null()).output().context("running vgdb")?;
-        let Output { status, stderr, .. } = output;
+        command.arg(format!("--pid={}", self.pid)).arg(vgdb_prefix(&self.folder)).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let vgdb = command.spawn().context("running vgdb")?;
+        let Output { status, stderr, .. } =
+            self.outcome(vgdb).with_context(|| format!("vgdb {words:?}"))?;
         ensure!(status.success(), "vgdb {words:?}: {}", String::from_utf8_lossy(&stderr).trim());
         Ok(())
+    }
+
+    /// Of `vgdb`, which waits for an answer for ever; what it says fits into a pipe.
+    fn outcome(&self, mut vgdb: Child) -> Result<Output> {
+        let deadline = Instant::now() + PATIENCE;
+        while vgdb.try_wait()?.is_none() {
+            let is_late = Instant::now() > deadline;
+            if is_late || self.has_ended()? {
+                // It may have ended just now.
+                let _ = vgdb.kill();
+                vgdb.wait()?;
+                self.interrupt.check()?;
+                ensure!(is_late, "the server has ended");
+                bail!("no answer within {} s", PATIENCE.as_secs());
+            }
+            thread::sleep(POLL);
+        }
+        Ok(vgdb.wait_with_output()?)
     }
 }
 
 impl Drop for Callgrind {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.interrupt.end();
     }
 }
 

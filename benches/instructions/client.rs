@@ -46,7 +46,7 @@ impl Client {
     }
 
     fn exchange(&mut self, kind: &Kind) -> Result<Answer> {
-        self.stream.write_all(&kind.request)?;
+        self.stream.write_all(&kind.request())?;
         let (head, mut received) = self.head()?;
         let length = if kind.has_body { head.length } else { 0 };
         ensure!(head.length == kind.size_bytes, "{} bytes, not {}", head.length, kind.size_bytes);

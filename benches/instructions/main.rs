@@ -3,7 +3,7 @@
 //! `cargo bench --bench instructions`, with `-- --bless` to accept what is measured. The program itself, `roadstead
 //! serve`, runs under valgrind's callgrind before the simulator of Docker Hub; after everything was asked for once, its
 //! counter is read before and after batches of one kind of request. Where a machine's load and clock make times useless,
-//! counts come back within a percent, so that [`LIMIT_PERCENT`] tells a change of the code from chance.
+//! counts come back within a percent, so that [`baseline::Limit::USUAL`] tells a change of the code from chance.
 //! Only what runs in user space is counted: what the kernel does for a write or an accept is not in it.
 //!
 //! What would tell one machine from another is taken out of the way:
@@ -26,6 +26,7 @@ mod baseline;
 mod binary;
 mod callgrind;
 mod client;
+mod interrupt;
 mod kinds;
 mod report;
 mod server;
@@ -42,12 +43,10 @@ use args::Args;
 use baseline::Baseline;
 use binary::Binary;
 use client::Client;
+use interrupt::Interrupt;
 use kinds::{Kind, Published};
 use report::Measured;
 use server::Server;
-
-/// How far a kind of request may be from its baseline.
-const LIMIT_PERCENT: f64 = 5.0;
 
 /// Batches of each kind, of which the least counts.
 const ROUNDS: usize = 5;
@@ -74,7 +73,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let unfit = callgrind::missing().or_else(|| binary.unfit().filter(|_| !args.quick));
     if let Some(unfit) = unfit {
         println!("instructions: nothing is measured: {unfit}");
-        return Ok(if args.require { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        return Ok(exit_code(!args.require));
     }
     let measured = measure(&binary, args)?;
     let found = Baseline::new(binary.rustc(), report::counts(&measured));
@@ -89,10 +88,13 @@ fn run(args: &Args) -> Result<ExitCode> {
     report::print(&measured, Some(&baseline).filter(|_| comparable));
     if !comparable {
         println!("\nno verdict: the baseline is of a full run on {}", baseline.target);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(exit_code(!args.require));
     }
-    let is_accepted = report::judge(&measured, &baseline, &found);
-    Ok(if is_accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(exit_code(report::judge(&measured, &baseline, &found)))
+}
+
+fn exit_code(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn measure(binary: &Binary, args: &Args) -> Result<Vec<Measured>> {
@@ -101,8 +103,22 @@ fn measure(binary: &Binary, args: &Args) -> Result<Vec<Measured>> {
     let options = Options { limit: None, ..Options::default() };
     let hub = runtime.block_on(Hub::start_with(options)).context("starting the simulator")?;
     let published = Published::on(&hub);
-    let server = Server::start(binary.path(), &hub)?;
-    let kinds = kinds::all(server.address(), &published);
+    let interrupt = Interrupt::listen(runtime.handle())?;
+    let measured = served(binary, &hub, &published, args, &interrupt);
+    // Else it fails for what a signal did to it.
+    interrupt.check()?;
+    measured
+}
+
+fn served(
+    binary: &Binary,
+    hub: &Hub,
+    published: &Published,
+    args: &Args,
+    interrupt: &Interrupt,
+) -> Result<Vec<Measured>> {
+    let server = Server::start(binary.path(), hub, interrupt.clone())?;
+    let kinds = kinds::all(server.address(), published);
     let measured = counted(&server, kinds, args);
     measured
         .map_err(|error| anyhow!("{error:#}; the server's last words:\n{}", server.last_words()))

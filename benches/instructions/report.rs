@@ -30,9 +30,9 @@ pub(crate) fn print(measured: &[Measured], baseline: Option<&Baseline>) {
         let change = change.map_or_else(|| "-".to_owned(), |change| format!("{change:+.1} %"));
         let verdict = baseline.map_or("", |baseline| one.verdict(baseline).as_str());
         let spread = format!("{:.1} %", one.spread_percent());
-        let limit = format!("{:.0} %", one.kind.limit_percent);
         println!(
-            "{name:<22} {count:>12} {spread:>7} {accepted:>12} {change:>8} {limit:>6}  {verdict}"
+            "{name:<22} {count:>12} {spread:>7} {accepted:>12} {change:>8} {:>6}  {verdict}",
+            one.kind.limit,
         );
     }
 }
@@ -41,9 +41,13 @@ pub(crate) fn print(measured: &[Measured], baseline: Option<&Baseline>) {
 pub(crate) fn judge(measured: &[Measured], baseline: &Baseline, found: &Baseline) -> bool {
     let is_same_compiler = baseline.rustc == found.rustc;
     let verdicts: Vec<_> = measured.iter().map(|one| one.verdict(baseline)).collect();
-    if verdicts.iter().all(|verdict| *verdict == Verdict::Within) {
+    let unmeasured: Vec<_> = baseline.unmeasured(found).collect();
+    if unmeasured.is_empty() && verdicts.iter().all(|verdict| verdict.is_within()) {
         println!("\nall within their limits");
         return true;
+    }
+    for kind in &unmeasured {
+        println!("\nNOT MEASURED: {kind}, which the baseline has");
     }
     println!("\nWhere the change is wanted: cargo bench --bench instructions -- --bless");
     if !is_same_compiler {
@@ -52,7 +56,7 @@ pub(crate) fn judge(measured: &[Measured], baseline: &Baseline, found: &Baseline
             baseline.rustc, found.rustc
         );
     }
-    verdicts.iter().all(|verdict| verdict.is_accepted(is_same_compiler))
+    unmeasured.is_empty() && verdicts.iter().all(|it| it.is_accepted(is_same_compiler))
 }
 
 // === impl Measured ===
@@ -86,6 +90,6 @@ impl Measured {
     }
 
     fn verdict(&self, baseline: &Baseline) -> Verdict {
-        baseline.verdict(self.kind.name, self.count(), self.kind.limit_percent)
+        baseline.verdict(self.kind.name, self.count(), self.kind.limit)
     }
 }

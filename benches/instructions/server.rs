@@ -13,6 +13,7 @@ use hub::Hub;
 use tempfile::TempDir;
 
 use crate::callgrind::Callgrind;
+use crate::interrupt::Interrupt;
 
 /// How long a start and a first pull may take under valgrind.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -32,7 +33,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts it with an empty store before `hub`, and waits until it says that it is ready.
-    pub(crate) fn start(binary: &Path, hub: &Hub) -> Result<Self> {
+    pub(crate) fn start(binary: &Path, hub: &Hub, interrupt: Interrupt) -> Result<Self> {
         let folder = tempfile::tempdir().context("making a temporary directory")?;
         let (address, admin) = (free_address()?, free_address()?);
         let file = folder.path().join("roadstead.yaml");
@@ -40,8 +41,9 @@ impl Server {
         let log = folder.path().join("log");
         let mut program = Command::new(binary);
         program.arg("serve").arg("--config").arg(file);
-        let callgrind = Callgrind::start(&program, folder.path(), File::create(&log)?)?;
-        let mut server = Self { callgrind, address, admin, log, _folder: folder };
+        let log_file = File::create(&log)?;
+        let callgrind = Callgrind::start(&program, folder.path(), log_file, interrupt)?;
+        let server = Self { callgrind, address, admin, log, _folder: folder };
         server.wait()?;
         Ok(server)
     }
@@ -62,7 +64,7 @@ impl Server {
         lines.get(from..).unwrap_or_default().join("\n")
     }
 
-    fn wait(&mut self) -> Result<()> {
+    fn wait(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while !self.is_ready().unwrap_or(false) {
             let has_ended = self.callgrind.has_ended()?;

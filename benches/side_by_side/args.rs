@@ -10,7 +10,9 @@ use crate::link::Link;
 use crate::server::ServerKind;
 
 const MIB: u64 = 1 << 20;
-/// Leaves bytes of the slow link's image where its step is left out.
+/// What is left of a blob where its step is left out.
+const TOKEN_BYTES: u64 = 4096;
+/// The same for the slow link's image, which it leaves bytes of.
 const TOKEN_SHRUNK_BY: u64 = 1024;
 
 /// Measures Roadstead beside nginx's proxy_cache, docker-registry in proxy mode and a bare Pingora.
@@ -54,6 +56,7 @@ pub(crate) struct Args {
     bench: bool,
 }
 
+/// In the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     CachedTag,
@@ -92,7 +95,7 @@ pub(crate) struct Plan {
     pub(crate) herd_clients: usize,
     pub(crate) small_blobs: u64,
     pub(crate) idle_connections: usize,
-    /// How long a server may take to give back what they took.
+    /// How long after they were closed it is seen what a server has not given back.
     pub(crate) give_back_ms: u64,
     /// Of the client beside them, and of the one beside the disk's readers when there are none yet.
     pub(crate) latency_time_ms: u64,
@@ -117,44 +120,18 @@ impl Args {
     }
 
     pub(crate) fn steps(&self) -> Vec<Step> {
-        Step::ALL
-            .into_iter()
-            .filter(|step| self.only.is_empty() || self.only.contains(step))
-            .collect()
+        let steps = Step::value_variants().iter().copied();
+        steps.filter(|step| self.only.is_empty() || self.only.contains(step)).collect()
     }
 }
 
 // === impl Step ===
 
 impl Step {
-    const ALL: [Self; 11] = [
-        Self::CachedTag,
-        Self::SmallBlobs,
-        Self::HotBlob,
-        Self::HotBlobTls,
-        Self::HotBlobHttp2,
-        Self::ColdBlob,
-        Self::Herd,
-        Self::IdleConnections,
-        Self::DiskReads,
-        Self::ShapedLink,
-        Self::Zipf,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::CachedTag => "cached-tag",
-            Self::SmallBlobs => "small-blobs",
-            Self::HotBlob => "hot-blob",
-            Self::HotBlobTls => "hot-blob-tls",
-            Self::HotBlobHttp2 => "hot-blob-http2",
-            Self::ColdBlob => "cold-blob",
-            Self::Herd => "herd",
-            Self::IdleConnections => "idle-connections",
-            Self::DiskReads => "disk-reads",
-            Self::ShapedLink => "shaped-link",
-            Self::Zipf => "zipf",
-        }
+    /// As `--only` names it.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value().expect("no step is hidden from the command line");
+        value.get_name().to_owned()
     }
 }
 
@@ -164,26 +141,23 @@ impl From<&Args> for Plan {
     fn from(args: &Args) -> Self {
         let base = if args.quick { Self::quick() } else { Self::full() };
         let steps = args.steps();
+        let any = |of: &[Step]| of.iter().any(|step| steps.contains(step));
+        // What no step wants is a token, or nothing: 8 GiB take a while to make.
+        let sized = |of: &[Step], full, token| if any(of) { full } else { token };
         let hot = [Step::HotBlob, Step::HotBlobTls, Step::HotBlobHttp2];
-        let hot = hot.into_iter().find(|step| steps.contains(step)).unwrap_or(Step::HotBlob);
-        // A step that is left out gets a token blob, or none: 8 GiB take a while to make.
-        let wanted = |step, size_bytes| {
-            if steps.contains(&step) { size_bytes } else { 4096 }
-        };
-        let counted = |step, count| if steps.contains(&step) { count } else { 0 };
         Self {
             rounds: args.rounds.map_or(base.rounds, usize::from),
-            hot_bytes: wanted(hot, base.hot_bytes),
-            cold_bytes: wanted(Step::ColdBlob, base.cold_bytes),
-            herd_bytes: wanted(Step::Herd, base.herd_bytes),
-            small_blobs: counted(Step::SmallBlobs, base.small_blobs),
-            disk_blobs: counted(Step::DiskReads, base.disk_blobs),
-            link_image_shrunk_by: if steps.contains(&Step::ShapedLink) {
-                base.link_image_shrunk_by
-            } else {
-                TOKEN_SHRUNK_BY
-            },
-            crowd_images: if steps.contains(&Step::Zipf) { base.crowd_images } else { 1 },
+            hot_bytes: sized(&hot, base.hot_bytes, TOKEN_BYTES),
+            cold_bytes: sized(&[Step::ColdBlob], base.cold_bytes, TOKEN_BYTES),
+            herd_bytes: sized(&[Step::Herd], base.herd_bytes, TOKEN_BYTES),
+            small_blobs: sized(&[Step::SmallBlobs], base.small_blobs, 0),
+            disk_blobs: sized(&[Step::DiskReads], base.disk_blobs, 0),
+            link_image_shrunk_by: sized(
+                &[Step::ShapedLink],
+                base.link_image_shrunk_by,
+                TOKEN_SHRUNK_BY,
+            ),
+            crowd_images: if any(&[Step::Zipf]) { base.crowd_images } else { 1 },
             ..base
         }
     }

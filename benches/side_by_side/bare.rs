@@ -1,4 +1,4 @@
-//! The peer "bare": a Pingora service with one prepared answer for everything, the most that can be had from Pingora.
+//! The peer "bare": a Pingora service with one prepared answer for everything, a plain `request_filter` without a log.
 //!
 //! It is this program in another mode, so that its CPU time and memory are those of a process of its own. What it
 //! answers is what Roadstead answers for the cached tag: the same head but for the hop-by-hop fields, which Pingora
@@ -17,7 +17,7 @@ use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
 use pingora::server::{Server, configuration::ServerConf};
 use pingora::upstreams::peer::HttpPeer;
 
-use crate::load::{Connection, MANIFEST_BUFFER_BYTES, Request};
+use crate::load::{Connection, MANIFEST_BUFFER_BYTES, Request, within_reason};
 
 const MODE: &str = "--serve-bare";
 const HEAD: &str = "head";
@@ -39,8 +39,11 @@ struct Bare {
 
 /// Asks `roadstead` once, and keeps the answer in `folder` for every bare server of the run.
 pub(crate) async fn prepare(roadstead: SocketAddr, request: &Request, folder: &Path) -> Result<()> {
-    let mut connection = Connection::open(roadstead, MANIFEST_BUFFER_BYTES).await?;
-    let (head, body) = connection.capture(request).await?;
+    let answer = async {
+        let mut connection = Connection::open(roadstead, MANIFEST_BUFFER_BYTES).await?;
+        connection.capture(request).await
+    };
+    let (head, body) = within_reason(answer).await?;
     fs::write(folder.join(HEAD), head).context("keeping the head")?;
     fs::write(folder.join(BODY), body).context("keeping the body")
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::runtime;
 use tokio::task::JoinSet;
 
-use crate::load::{Connection, MANIFEST_BUFFER_BYTES, Request};
+use crate::load::{Connection, MANIFEST_BUFFER_BYTES, Request, join_all, within_reason};
 
 /// Set when dropped, so that a measurement that is given up leaves no client behind.
 struct Stop(Arc<AtomicBool>);
@@ -28,10 +28,7 @@ pub(crate) async fn closed_loop(
         let (requests, start) = (requests.clone(), client * requests.len() / connections);
         clients.spawn(async move { repeat_until(end, address, &requests, start).await });
     }
-    let mut answered = 0;
-    while let Some(done) = clients.join_next().await {
-        answered += done.context("a client panicked")??;
-    }
+    let answered = within_reason(join_all(clients)).await?.iter().sum();
     ensure!(answered > 0, "no request was answered");
     Ok(answered)
 }
@@ -66,9 +63,10 @@ pub(crate) async fn p99_ms_during<T>(
     let (stopped, request) = (stop.0.clone(), request.clone());
     let client = tokio::task::spawn_blocking(move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(stopwatch(address, &request, &stopped))
+        // The work's own limit does not reach this thread, which would keep the program from ending.
+        runtime.block_on(within_reason(stopwatch(address, &request, &stopped)))
     });
-    let done = work.await?;
+    let done = within_reason(work).await?;
     drop(stop);
     Ok((done, p99_ms(client.await.context("the client panicked")??)?))
 }

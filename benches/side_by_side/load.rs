@@ -3,11 +3,12 @@
 //! Requests are built once and answers parsed as little as correctness allows, so that the client, which shares the
 //! machine with the servers, takes as little of it as it can. Every answer is checked: 200, and the right length.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest as _, Sha256};
 use tokio::task::JoinSet;
 
 use crate::content::Object;
@@ -24,6 +25,9 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.o
                       application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.docker.distribution.manifest.v2+json, */*";
 
+/// The last number that a request was sent with.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
     Get,
@@ -35,7 +39,10 @@ enum Method {
 pub(crate) struct Request {
     method: Method,
     path: String,
+    /// Its head.
     bytes: Vec<u8>,
+    /// Whether it is sent with a number each time, and so never comes again.
+    is_numbered: bool,
     /// The only length accepted; `None` takes any.
     expected_bytes: Option<u64>,
 }
@@ -81,11 +88,29 @@ impl Request {
             "{} {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: roadstead-side-by-side\r\nAccept: {ACCEPT}\r\n\r\n",
             method.name()
         );
-        Self { method, path: path.to_owned(), bytes: text.into_bytes(), expected_bytes }
+        let (path, bytes) = (path.to_owned(), text.into_bytes());
+        Self { method, path, bytes, is_numbered: false, expected_bytes }
     }
 
     pub(crate) fn object(address: SocketAddr, object: &Object) -> Self {
         Self::get(address, &object.path, Some(object.size_bytes))
+    }
+
+    /// The same, but with a head that no server has seen, whenever it is sent.
+    pub(crate) fn numbered(self) -> Self {
+        Self { is_numbered: true, ..self }
+    }
+
+    fn to_send(&self) -> Cow<'_, [u8]> {
+        if !self.is_numbered {
+            return Cow::Borrowed(&self.bytes);
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut bytes = self.bytes.clone();
+        // In front of the empty line.
+        bytes.truncate(bytes.len() - 2);
+        bytes.extend_from_slice(format!("X-Request: {number:010}\r\n\r\n").as_bytes());
+        Cow::Owned(bytes)
     }
 }
 
@@ -118,19 +143,9 @@ impl Connection {
         !self.closing && self.stream.is_quiet()
     }
 
-    /// Gets the object and compares its digest; never inside a measurement.
-    pub(crate) async fn verify(&mut self, object: &Object) -> Result<()> {
-        let mut hasher = Sha256::new();
-        let request = Request::object(self.address(), object);
-        within_reason(self.exchange(&request, |piece| hasher.update(piece))).await?;
-        let digest = format!("sha256:{:x}", hasher.finalize());
-        ensure!(digest == object.digest, "wrong bytes of {}: {digest}", object.path);
-        Ok(())
-    }
-
     /// Sends the request and answers the head as it came, and the body.
     pub(crate) async fn capture(&mut self, request: &Request) -> Result<(Vec<u8>, Vec<u8>)> {
-        self.stream.write_all(&request.bytes).await.context("sending the request")?;
+        self.stream.write_all(&request.to_send()).await.context("sending the request")?;
         let (head, body_start, mut filled) = self.read_head().await?;
         let length = head.checked_body_bytes(request, &[])?;
         let end = body_start + usize::try_from(length)?;
@@ -166,7 +181,7 @@ impl Connection {
         // Until the answer is complete: a failed exchange leaves no connection that can be used.
         self.closing = true;
         let started = Instant::now();
-        self.stream.write_all(&request.bytes).await.context("sending the request")?;
+        self.stream.write_all(&request.to_send()).await.context("sending the request")?;
         let (head, body_start, filled) = self.read_head().await?;
         let length = head
             .checked_body_bytes(request, self.buffer.get(body_start..filled).unwrap_or_default())?;
@@ -251,32 +266,13 @@ pub(crate) async fn get_once(address: SocketAddr, object: &Object) -> Result<Tim
     within_reason(connection.exchange(&Request::object(address, object), |_| ())).await
 }
 
-/// Gets the object on a connection of its own and compares its digest; never inside a measurement.
-pub(crate) async fn verify(address: SocketAddr, object: &Object) -> Result<()> {
-    Connection::open(address, BLOB_BUFFER_BYTES).await?.verify(object).await
-}
-
-/// `verify` for many objects, on a few connections at a time.
-pub(crate) async fn verify_all(
-    address: SocketAddr,
-    objects: &[Object],
-    connections: usize,
-) -> Result<()> {
-    let mut clients = JoinSet::new();
-    for share in objects.chunks(objects.len().div_ceil(connections).max(1)) {
-        let share = share.to_vec();
-        clients.spawn(async move {
-            let mut connection = Connection::open(address, BLOB_BUFFER_BYTES).await?;
-            for object in &share {
-                connection.verify(object).await?;
-            }
-            anyhow::Ok(())
-        });
+/// What the clients answered, as they came to their ends; a failure ends those that still run.
+pub(crate) async fn join_all<T: 'static>(mut clients: JoinSet<Result<T>>) -> Result<Vec<T>> {
+    let mut answers = Vec::with_capacity(clients.len());
+    while let Some(answer) = clients.join_next().await {
+        answers.push(answer.context("a client panicked")??);
     }
-    while let Some(done) = clients.join_next().await {
-        done.context("a client panicked")??;
-    }
-    Ok(())
+    Ok(answers)
 }
 
 /// A server that hangs is a failed step, not a bench that never ends.

@@ -35,6 +35,7 @@ mod workspace;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -127,6 +128,7 @@ fn run(args: &Args) -> Result<()> {
     if args.install {
         install::missing_peers()?;
     }
+    proc::raise_descriptor_limit();
     let workspace = Workspace::create(args.dir.as_deref())?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let outcome = runtime.block_on(async {
@@ -163,17 +165,15 @@ async fn measure(args: &Args, workspace: &Workspace) -> Result<Report> {
     println!("{:<16} {}", "origin", bench.origin.description());
     report.origin = bench.origin.description().to_owned();
 
-    let memory = MemoryWatch::start(
-        bench.servers.iter().map(|server| (server.kind, server.pid())).collect(),
-    );
-    for step in args.steps() {
+    let steps = args.steps();
+    for step in steps.iter().copied() {
         println!("measuring: {}", step.name());
         let section = steps::run(step, &bench)
             .await
             .with_context(|| format!("step {} failed", step.name()))?;
         report.sections.push(section);
     }
-    report.sections.push(steps::memory(&bench, memory).await?);
+    report.sections.push(steps::memory(&bench, &steps).await?);
     Ok(report)
 }
 
@@ -194,7 +194,8 @@ async fn set_up<'a>(
         Origin::start(args.origin, &content, workspace).await.context("starting the origin")?;
 
     let identity = Identity::generate(&workspace.directory("tls")?)?;
-    let launcher = Launcher { workspace, identity, upstream: origin.address() };
+    let memory = Arc::new(MemoryWatch::start());
+    let launcher = Launcher { workspace, identity, upstream: origin.address(), memory };
     let mut servers = Vec::new();
     for (kind, binary) in installed {
         servers.push(launcher.start(kind, binary, Role::Main).await?);
@@ -220,7 +221,7 @@ async fn bare_server(
     };
     let address = roadstead.address;
     // The second answer is one from the cache.
-    load::verify(address, &content.tag).await.context("the bare server's answer")?;
+    transport::verify(address, &content.tag).await.context("the bare server's answer")?;
     let request = Request::object(address, &content.tag);
     bare::prepare(address, &request, &launcher.bare_answer()?).await?;
     let program = std::env::current_exe().context("finding this program")?;

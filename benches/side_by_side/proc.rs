@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::server::ServerKind;
+use crate::server::{Role, ServerKind};
 
 /// The unit of the times in `/proc/PID/stat`: `USER_HZ`, 100 on every architecture that Roadstead builds for.
 const TICK: Duration = Duration::from_millis(10);
@@ -24,11 +25,19 @@ struct Stat {
     ticks: u32,
 }
 
-/// Samples the servers' memory from its own thread until dropped.
+/// Samples the memory of all servers that run, from its own thread until dropped.
 pub(crate) struct MemoryWatch {
     stop: Arc<AtomicBool>,
-    peaks: Arc<Mutex<BTreeMap<ServerKind, u64>>>,
+    watched: Arc<Mutex<Watched>>,
     thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Watched {
+    /// By process id; only of processes that are not reaped yet, so that no id is a stranger's.
+    running: BTreeMap<u32, (ServerKind, Role)>,
+    /// Of each kind's instances of one role, those that have ended among them, the highest sample in bytes.
+    peaks: BTreeMap<(ServerKind, Role), u64>,
 }
 
 /// CPU time used so far by `root` and its descendants.
@@ -43,6 +52,12 @@ pub(crate) fn cpu_time(root: u32) -> Result<Duration> {
     Ok(TICK * ticks)
 }
 
+/// CPU time used so far by this process alone, and by children that it has waited for: none while work is measured.
+pub(crate) fn own_cpu_time() -> Result<Duration> {
+    let own = read_stat(std::process::id()).context("reading this process's own CPU time")?;
+    Ok(TICK * own.ticks)
+}
+
 /// `RssAnon` of `root` and its descendants, in bytes: what the page cache can't give back.
 pub(crate) fn anonymous_bytes(root: u32) -> Result<u64> {
     Ok(tree(&processes()?, root).into_iter().filter_map(rss_anon).sum())
@@ -51,6 +66,18 @@ pub(crate) fn anonymous_bytes(root: u32) -> Result<u64> {
 /// What `root` and its descendants have read from disks, in bytes; what came from the page cache does not count.
 pub(crate) fn disk_bytes_read(root: u32) -> Result<u64> {
     Ok(tree(&processes()?, root).into_iter().filter_map(disk_read).sum())
+}
+
+/// Raises the number of descriptors that this process, and every server that it starts from now on, may have open to
+/// what anyone may raise it to.
+pub(crate) fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is refused, less is allowed, which is looked at where it matters.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 pub(crate) fn has_ended(pid: u32) -> bool {
@@ -110,22 +137,39 @@ fn disk_read(pid: u32) -> Option<u64> {
 // === impl MemoryWatch ===
 
 impl MemoryWatch {
-    pub(crate) fn start(servers: Vec<(ServerKind, u32)>) -> Self {
-        let (stop, peaks) =
-            (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
-        let (stopped, seen) = (stop.clone(), peaks.clone());
+    pub(crate) fn start() -> Self {
+        let (stop, watched) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Watched>>::default());
+        let (stopped, seen) = (stop.clone(), watched.clone());
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                sample(&servers, &seen);
+                locked(&seen).sample();
                 std::thread::sleep(MEMORY_INTERVAL);
             }
         });
-        Self { stop, peaks, thread: Some(thread) }
+        Self { stop, watched, thread: Some(thread) }
     }
 
-    /// The highest sample of each server so far, in bytes.
-    pub(crate) fn peaks(&self) -> BTreeMap<ServerKind, u64> {
-        self.peaks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn watch(&self, kind: ServerKind, role: Role, pid: u32) {
+        locked(&self.watched).running.insert(pid, (kind, role));
+    }
+
+    /// Samples for the last time and leaves out what is about to end.
+    pub(crate) fn forget(&self, pid: u32) {
+        let mut watched = locked(&self.watched);
+        watched.sample();
+        watched.running.remove(&pid);
+    }
+
+    /// The highest sample of `kind` in `role` so far, in bytes.
+    pub(crate) fn peak(&self, kind: ServerKind, role: Role) -> u64 {
+        locked(&self.watched).peaks.get(&(kind, role)).copied().unwrap_or_default()
+    }
+
+    /// The same, in any role.
+    pub(crate) fn highest_peak(&self, kind: ServerKind) -> u64 {
+        let watched = locked(&self.watched);
+        let peaks = watched.peaks.iter().filter(|((it, _), _)| *it == kind);
+        peaks.map(|(_, peak)| *peak).max().unwrap_or_default()
     }
 }
 
@@ -138,13 +182,21 @@ impl Drop for MemoryWatch {
     }
 }
 
-fn sample(servers: &[(ServerKind, u32)], peaks: &Mutex<BTreeMap<ServerKind, u64>>) {
-    for (kind, pid) in servers {
-        let Ok(bytes) = anonymous_bytes(*pid) else {
-            continue;
+// === impl Watched ===
+
+impl Watched {
+    fn sample(&mut self) {
+        let Ok(processes) = processes() else {
+            return;
         };
-        let mut peaks = peaks.lock().unwrap_or_else(PoisonError::into_inner);
-        let peak = peaks.entry(*kind).or_default();
-        *peak = bytes.max(*peak);
+        for (pid, subject) in &self.running {
+            let bytes = tree(&processes, *pid).into_iter().filter_map(rss_anon).sum::<u64>();
+            let peak = self.peaks.entry(*subject).or_default();
+            *peak = bytes.max(*peak);
+        }
     }
+}
+
+fn locked(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
 }

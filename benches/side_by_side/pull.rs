@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::task::JoinSet;
 
 use crate::content::Object;
 use crate::images::Image;
-use crate::load::{Connection, Request};
+use crate::load::{Connection, Request, join_all};
 
 /// docker's `max-concurrent-downloads`, and containerd's.
 const DOWNLOADS: usize = 3;
@@ -30,10 +30,7 @@ pub(crate) async fn pull(address: SocketAddr, image: &Image) -> Result<()> {
     for _ in 1..DOWNLOADS {
         downloads.spawn(download(address, None, queue.clone()));
     }
-    while let Some(done) = downloads.join_next().await {
-        done.context("a download panicked")??;
-    }
-    Ok(())
+    join_all(downloads).await.map(drop)
 }
 
 /// Fetches blobs until none is left, over one connection.

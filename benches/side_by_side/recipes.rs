@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::content::{BLOB_TYPE, MANIFEST_TYPE, Object};
+use crate::proc;
 use crate::server::Role;
 use crate::tls::Identity;
 
@@ -13,6 +14,8 @@ use crate::tls::Identity;
 pub(crate) const ROADSTEAD_MEMORY_MIB: u32 = 256;
 /// More than the most idle connections that any plan opens, on either server.
 const MANY_CONNECTIONS: u32 = 16_384;
+/// More than the files of any plan's hot content.
+const MANY_FILES: u64 = 20_000;
 
 /// Where one server listens and keeps its files.
 pub(crate) struct Places<'a> {
@@ -105,11 +108,19 @@ pub(crate) fn nginx_cache(
     upstream: SocketAddr,
 ) -> String {
     let Places { address, tls, home, .. } = places;
+    // Each takes a descriptor of a worker, which needs some for its connections too.
+    let open_files = MANY_FILES.min(proc::descriptor_limit() / 4 * 3);
     let http = format!(
         r#"
     # In batches, as Roadstead writes them.
     access_log "{log}" combined buffer=64k flush=100ms;
     proxy_cache_path "{cache}" levels=1:2 keys_zone=registry:16m max_size=100g inactive=7d use_temp_path=off;
+    # Without it a cached tag costs a fifth more CPU, a small blob a third.
+    open_file_cache max={open_files} inactive=60s;
+    open_file_cache_valid 60s;
+    # Larger than the default of 2 × 32 KiB: over HTTP/2 a blob then costs 6 % less CPU. Over HTTP/1.1 and TLS it makes
+    # no difference beyond the noise; nor does `http2_chunk_size 16k` anywhere, which is therefore not set.
+    output_buffers 2 512k;
     upstream registry {{ server {upstream}; keepalive 32; }}
     server {{
         listen {address} backlog=1024;
@@ -164,10 +175,12 @@ fn nginx(home: &Path, role: Role, http: &str) -> String {
     let aio = if role == Role::DiskReads { "threads" } else { "off" };
     // A master run by root would hand its workers to `nobody`, who may not enter the run's directory.
     let user = if runs_as_root() { "user root;" } else { "" };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
         r#"daemon off;
 {user}
-worker_processes 2;
+# As many as Roadstead takes threads.
+worker_processes {workers};
 pid "{home}/nginx.pid";
 error_log stderr warn;
 events {{ worker_connections {connections}; }}

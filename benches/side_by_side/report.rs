@@ -98,9 +98,9 @@ impl Collector {
         self.row(figure).values.entry(subject.into()).or_default().push(value);
     }
 
-    /// The section; without verdicts when `quick`.
-    pub(crate) fn finish(self, title: String, quick: bool) -> Section {
-        Section { title, rows: self.rows.into_iter().map(|row| row.finish(quick)).collect() }
+    /// The section; without verdicts when `unjudged`.
+    pub(crate) fn finish(self, title: String, unjudged: bool) -> Section {
+        Section { title, rows: self.rows.into_iter().map(|row| row.finish(unjudged)).collect() }
     }
 
     fn row(&mut self, figure: &'static str) -> &mut Growing {
@@ -116,13 +116,13 @@ impl Collector {
 // === impl Growing ===
 
 impl Growing {
-    fn finish(self, quick: bool) -> Row {
+    fn finish(self, unjudged: bool) -> Row {
         let values: BTreeMap<_, _> = self
             .values
             .into_iter()
             .map(|(subject, samples)| (subject, Samples::new(samples)))
             .collect();
-        let aims = self.targets.iter().map(|target| target.judged(&values, quick)).collect();
+        let aims = self.targets.iter().map(|target| target.judged(&values, unjudged)).collect();
         Row { figure: self.figure, ratios: ratios(&values), values, aims }
     }
 }

@@ -4,12 +4,14 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::bare;
+use crate::proc::MemoryWatch;
 use crate::process::Process;
 use crate::recipes::{self, Places};
 use crate::tls::Identity;
@@ -21,12 +23,12 @@ pub(crate) enum ServerKind {
     Roadstead,
     Nginx,
     DockerRegistry,
-    /// No cache: Pingora with one prepared answer, the most that can be had from it.
+    /// No cache: a plain `request_filter` answer by Pingora, prepared once, without a log.
     Bare,
 }
 
 /// What an instance is for: a step whose work others would blur has instances of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     /// Runs from the first step to the last.
     Main,
@@ -44,6 +46,7 @@ pub(crate) struct Launcher<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) identity: Identity,
     pub(crate) upstream: SocketAddr,
+    pub(crate) memory: Arc<MemoryWatch>,
 }
 
 pub(crate) struct Server {
@@ -55,6 +58,8 @@ pub(crate) struct Server {
     pub(crate) tls_address: Option<SocketAddr>,
     /// Its configuration and its cache.
     pub(crate) home: PathBuf,
+    /// Watches it until it is retired.
+    memory: Arc<MemoryWatch>,
     process: Process,
 }
 
@@ -98,13 +103,14 @@ impl ServerKind {
 impl Role {
     /// The instance's name: of its directory and its log.
     fn instance(self, kind: ServerKind) -> String {
-        match self {
-            Self::Main => kind.name().to_owned(),
-            Self::IdleConnections => format!("{}-idle-connections", kind.name()),
-            Self::DiskReads => format!("{}-disk-reads", kind.name()),
-            Self::ShapedLink => format!("{}-shaped-link", kind.name()),
-            Self::Zipf => format!("{}-zipf", kind.name()),
-        }
+        let step = match self {
+            Self::Main => return kind.name().to_owned(),
+            Self::IdleConnections => "idle-connections",
+            Self::DiskReads => "disk-reads",
+            Self::ShapedLink => "shaped-link",
+            Self::Zipf => "zipf",
+        };
+        format!("{}-{step}", kind.name())
     }
 }
 
@@ -136,10 +142,12 @@ impl Launcher<'_> {
         let command = self.command(kind, &binary, role, upstream, &places)?;
         let log = self.workspace.logs().join(format!("{instance}.log"));
         let process = Process::spawn(kind.name(), command, log)?;
+        let memory = self.memory.clone();
+        memory.watch(kind, role, process.pid());
         process.ready(address).await?;
         let has_tls = matches!(kind, ServerKind::Roadstead | ServerKind::Nginx);
         let (version, tls_address) = (version(kind, &binary), has_tls.then_some(tls));
-        Ok(Server { kind, binary, version, address, tls_address, home, process })
+        Ok(Server { kind, binary, version, address, tls_address, home, memory, process })
     }
 
     /// Where the answer of the bare servers is kept; there must be one before the first of them starts.
@@ -185,7 +193,8 @@ impl Server {
 
     /// Ends it and removes its cache.
     pub(crate) fn retire(self) -> Result<()> {
-        let Self { process, home, .. } = self;
+        let Self { process, home, memory, .. } = self;
+        memory.forget(process.pid());
         drop(process);
         fs::remove_dir_all(&home).with_context(|| format!("removing {}", home.display()))
     }

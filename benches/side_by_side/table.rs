@@ -33,11 +33,11 @@ fn print_figures(Section { title, rows }: &Section) {
     let shown = |subject: &Subject| rows.iter().any(|row| row.values.contains_key(subject));
     let subjects: Vec<Subject> = SUBJECTS.into_iter().filter(shown).collect();
     let names: String = subjects.iter().map(|subject| format!("{:>20}", subject.name())).collect();
-    println!("\n{title}\n  {:<32}{names}", "");
+    println!("\n{title}\n  {:<41}{names}", "");
     for row in rows {
         let cells: String =
             subjects.iter().map(|subject| format!("{:>20}", cell(row, *subject))).collect();
-        println!("  {:<32}{cells}", row.figure);
+        println!("  {:<41}{cells}", row.figure);
     }
 }
 
@@ -54,7 +54,7 @@ fn cell(row: &Row, subject: Subject) -> String {
 /// The targets of all sections, and how many of them are met.
 fn print_aims(report: &Report) {
     println!(
-        "\n{:<34}{:>10}{:>12}{:>8}  {:<22}verdict",
+        "\n{:<43}{:>10}{:>12}{:>8}  {:<25}verdict",
         "targets", "ours", "the peer's", "ratio", "target"
     );
     for section in &report.sections {
@@ -74,7 +74,7 @@ fn print_aims(report: &Report) {
 fn aim_line(row: &Row, aim: &Aim) -> String {
     let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), rounded);
     format!(
-        "  {:<32}{:>10}{:>12}{:>8}  {:<22}{}",
+        "  {:<41}{:>10}{:>12}{:>8}  {:<25}{}",
         row.figure,
         shown(aim.ours),
         shown(aim.theirs),

@@ -79,11 +79,11 @@ impl Target {
         }
     }
 
-    /// Held against a row's figures; without a verdict when `quick`.
-    pub(crate) fn judged(self, values: &BTreeMap<Subject, Samples>, quick: bool) -> Aim {
+    /// Held against a row's figures; without a verdict when `unjudged`.
+    pub(crate) fn judged(self, values: &BTreeMap<Subject, Samples>, unjudged: bool) -> Aim {
         let ours = values.get(&ServerKind::Roadstead.into());
         let theirs = self.peer().and_then(|peer| values.get(&peer)).map(|theirs| theirs.median);
-        let met = ours.filter(|_| !quick).and_then(|ours| self.is_met(ours, theirs));
+        let met = ours.filter(|_| !unjudged).and_then(|ours| self.is_met(ours, theirs));
         let ours = ours.map(|ours| ours.median);
         Aim {
             wanted: self.to_string(),

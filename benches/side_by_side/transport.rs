@@ -1,11 +1,14 @@
-//! How a blob is asked for: HTTP/1.1 in the clear, HTTP/1.1 over TLS, or HTTP/2 over TLS.
+//! How an object is asked for, and its digest verified: HTTP/1.1 in the clear, HTTP/1.1 over TLS, or HTTP/2 over TLS.
+
+use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
 
 use crate::content::Object;
 use crate::http2::Http2Connection;
-use crate::load::{BLOB_BUFFER_BYTES, Connection, Request, within_reason};
+use crate::load::{BLOB_BUFFER_BYTES, Connection, Request, join_all, within_reason};
 use crate::server::Server;
 use crate::stream::Endpoint;
 use crate::tls::Identity;
@@ -56,14 +59,9 @@ impl Transport {
         })
     }
 
-    /// Gets the object and compares its digest; never inside a measurement.
+    /// `Reader::verify` on a connection of its own.
     pub(crate) async fn verify(self, endpoint: &Endpoint, object: &Object) -> Result<()> {
-        let mut hasher = Sha256::new();
-        let mut reader = self.open(endpoint).await?;
-        within_reason(reader.get(object, |piece| hasher.update(piece))).await?;
-        let digest = format!("sha256:{:x}", hasher.finalize());
-        ensure!(digest == object.digest, "wrong bytes of {}: {digest}", object.path);
-        Ok(())
+        self.open(endpoint).await?.verify(object).await
     }
 }
 
@@ -79,4 +77,38 @@ impl Reader {
             Self::Http2(connection) => connection.get(object, sink).await,
         }
     }
+
+    /// Gets the object and compares its digest; never inside a measurement.
+    pub(crate) async fn verify(&mut self, object: &Object) -> Result<()> {
+        let mut hasher = Sha256::new();
+        within_reason(self.get(object, |piece| hasher.update(piece))).await?;
+        let digest = format!("sha256:{:x}", hasher.finalize());
+        ensure!(digest == object.digest, "wrong bytes of {}: {digest}", object.path);
+        Ok(())
+    }
+}
+
+/// `Transport::verify`, in the clear.
+pub(crate) async fn verify(address: SocketAddr, object: &Object) -> Result<()> {
+    Transport::Plain.verify(&address.into(), object).await
+}
+
+/// `verify` for many objects, on a few connections at a time.
+pub(crate) async fn verify_all(
+    address: SocketAddr,
+    objects: &[Object],
+    connections: usize,
+) -> Result<()> {
+    let mut clients = JoinSet::new();
+    for share in objects.chunks(objects.len().div_ceil(connections).max(1)) {
+        let share = share.to_vec();
+        clients.spawn(async move {
+            let mut reader = Transport::Plain.open(&address.into()).await?;
+            for object in &share {
+                reader.verify(object).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    join_all(clients).await.map(drop)
 }

@@ -1,11 +1,11 @@
 //! Who may change something: programs, and pages of this very listener.
 //!
-//! The listener is on loopback and asks for no password, so that any web page
-//! which the operator's browser has open can send requests to it. What keeps
-//! them out: a header of our own needs a preflight before another site may send
-//! it, and no preflight is ever granted; `Origin` and `Sec-Fetch-Site` say where
-//! a page is from; and a host name that somebody points to this machine (DNS
-//! rebinding) is not an address.
+//! On loopback the listener asks for no password, and a browser that knows one
+//! sends it by itself, so that any web page which the operator has open can send
+//! requests here. What keeps them out: a header of our own needs a preflight
+//! before another site may send it, and no preflight is ever granted; `Origin`
+//! and `Sec-Fetch-Site` say where a page is from; and a host name that somebody
+//! points to this machine (DNS rebinding) is no address and not configured.
 
 use std::net::IpAddr;
 
@@ -16,26 +16,39 @@ use super::reply::Refused;
 /// The header, and its value.
 pub(super) const HEADER: (&str, &str) = ("x-roadstead", "1");
 
-/// Refuses a request that would change something and may be another site's.
-pub(super) fn check(head: &Parts) -> Result<(), Refused> {
-    // No other method is answered.
-    let changes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    if !changes.contains(&head.method) {
+/// Whether a request asks for a change; no other method than these is answered.
+pub(super) fn is_change(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
+}
+
+/// Whether it asks for no change.
+pub(super) fn is_read(method: &Method) -> bool {
+    [Method::GET, Method::HEAD].contains(method)
+}
+
+/// Refuses a request that reaches us by a name that is none of `hosts`: whoever owns that name may
+/// have pointed it here, and reads what his page is answered.
+pub(super) fn check_host(head: &Parts, hosts: &[String]) -> Result<(), Refused> {
+    let host = host_of(head);
+    if is_address(host) || hosts.iter().any(|known| known.eq_ignore_ascii_case(bare(host))) {
         return Ok(());
     }
+    Err(Refused::forbidden(format!(
+        "{host:?} is not an address; reach the admin listener by its address or as localhost, or \
+         list the name under admin.hosts"
+    )))
+}
+
+/// Refuses a request for a change that may be another site's.
+pub(super) fn check(head: &Parts, hosts: &[String]) -> Result<(), Refused> {
     let headers = &head.headers;
     if text(headers, HEADER.0) != Some(HEADER.1) {
         return Err(Refused::forbidden(
             "what changes something must carry the header `X-Roadstead: 1`; add it",
         ));
     }
-    let host = text(headers, "host").or_else(|| head.uri.authority().map(|it| it.as_str()));
-    let host = host.unwrap_or_default();
-    if !is_address(host) {
-        return Err(Refused::forbidden(format!(
-            "{host:?} is not an address; reach the admin listener by its address or as localhost"
-        )));
-    }
+    check_host(head, hosts)?;
+    let host = host_of(head);
     let foreign = || {
         Refused::forbidden("another site's page may not change anything here; use the command line")
     };
@@ -46,17 +59,32 @@ pub(super) fn check(head: &Parts) -> Result<(), Refused> {
     }
     match headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
         None => Ok(()),
-        Some(origin) if origin.strip_prefix("http://") == Some(host) => Ok(()),
+        Some(origin) if is_at(origin, host) => Ok(()),
         Some(_) => Err(foreign()),
+    }
+}
+
+fn host_of(head: &Parts) -> &str {
+    let host = text(&head.headers, "host");
+    host.or_else(|| head.uri.authority().map(|it| it.as_str())).unwrap_or_default()
+}
+
+/// Whether a page's origin has this host; TLS may be somebody else's, before us.
+fn is_at(origin: &str, host: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| origin.strip_prefix(scheme) == Some(host))
+}
+
+/// A host without its port.
+fn bare(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
+        _ => host,
     }
 }
 
 /// Whether a `Host` is an IP address or `localhost`, with or without a port.
 fn is_address(host: &str) -> bool {
-    let bare = match host.rsplit_once(':') {
-        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
-        _ => host,
-    };
+    let bare = bare(host);
     let unbracketed = bare.strip_prefix('[').and_then(|bare| bare.strip_suffix(']'));
     bare.eq_ignore_ascii_case("localhost") || unbracketed.unwrap_or(bare).parse::<IpAddr>().is_ok()
 }
@@ -76,7 +104,8 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        check(&request.body(()).unwrap().into_parts().0).is_ok()
+        let hosts = ["cache.corp".to_owned()];
+        check(&request.body(()).unwrap().into_parts().0, &hosts).is_ok()
     }
 
     #[test]
@@ -94,6 +123,7 @@ mod tests {
             ([("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")], false),
             ([("origin", "http://127.0.0.1:5001"), ("sec-fetch-site", "cross-site")], false),
             ([("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-site")], false),
+            ([("origin", "https://127.0.0.1:5001"), ("sec-fetch-site", "same-origin")], true),
             ([("origin", "null"), ("sec-fetch-site", "none")], false),
         ] {
             let headers = [HOST, HEADER, headers[0], headers[1]];
@@ -110,6 +140,9 @@ mod tests {
             ("[::1]", true),
             ("evil.example:5001", false),
             ("evil.example", false),
+            ("cache.corp:5001", true),
+            ("Cache.Corp", true),
+            ("x.cache.corp", false),
             ("", false),
         ] {
             assert_eq!(passes(&[("host", host), HEADER]), expected, "{host}");

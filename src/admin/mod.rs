@@ -1,30 +1,43 @@
 //! The second listener: is it alive, is it ready, what does it count, the API and the dashboard.
 //!
 //! ```text
-//! Pingora ─► serve ─► guard (whose request is it?) ─► body ─► router ─┬─► probes     /healthz /readyz /metrics
-//!                                                                     ├─► api        /api/v1/…
-//!                                                                     └─► dashboard  / and what it is made of
+//! Pingora ─► door (TLS) ─► serve ─► access, guard ─► body ─► router ─┬─► probes     /healthz /readyz /metrics
+//!                                                                    ├─► api        /api/v1/…
+//!                                                                    └─► dashboard  / and what it is made of
 //! ```
 //!
 //! `serve` carries requests from Pingora to an axum router and its answers back, streams included. A
 //! handler takes [`State<Server>`](Server) and gives a page, JSON (`reply::Json`) or
 //! [`reply::Refused`]; `api` says how an endpoint is added.
 
+mod access;
 mod api;
 mod body;
 mod dashboard;
+mod door;
 mod extract;
 mod guard;
+mod levels;
 mod probes;
 mod reply;
 mod router;
 mod serve;
+mod viewers;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-pub use serve::Service;
+pub use door::Service;
+pub use levels::{LogLevels, take_log_levels};
+pub use viewers::Viewers;
 
-use crate::{config::Reload, inventory::Inventory, store::Store, upstream::Roster};
+use crate::{
+    config::Reload,
+    inventory::Inventory,
+    manifest::Manifests,
+    status::Monitor,
+    store::Store,
+    upstream::{Roster, Upstream},
+};
 
 /// What the second listener tells of, and what it changes.
 #[derive(Debug)]
@@ -33,12 +46,27 @@ pub struct Admin {
     pub ready: Arc<AtomicBool>,
     /// What is cached.
     pub inventory: Arc<Inventory>,
+    /// What tags name.
+    pub manifests: Arc<Manifests>,
     /// The registries.
     pub upstreams: Arc<Roster>,
     /// It has a state to tell of.
     pub store: Arc<Store>,
     /// Reads the configuration again.
     pub reload: Reload,
+    /// How all of it goes, and went lately.
+    pub monitor: Arc<Monitor>,
+    /// Who watches it live.
+    pub viewers: Viewers,
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// The upstream of this name.
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.upstreams.named(name)
+    }
 }
 
 /// As handlers take it.

@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 /// A page shows and runs only what comes from here, from files of its own: no inline script or
 /// style, nothing of another host, and no frame around it.
@@ -20,6 +20,10 @@ const SECURE: [(HeaderName, &str); 5] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
+
+/// What makes a browser ask for a password (RFC 7617).
+const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Basic realm=\"Roadstead\", charset=\"UTF-8\"");
 
 /// An answer as JSON, with a line's end.
 #[derive(Debug)]
@@ -51,6 +55,36 @@ pub(super) struct FailureInside {
     pub(super) code: &'static str,
     /// What is wrong and what to do, for people.
     pub(super) message: String,
+}
+
+/// How a question is refused.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes")]
+pub(super) enum Failures {
+    /// The question can't be read: `bad_request` or `bad_reference`.
+    #[response(status = BAD_REQUEST)]
+    Wrong(Failure),
+    /// A user and password of admin.htpasswd are wanted: `unauthorized`.
+    #[response(status = UNAUTHORIZED)]
+    Unknown(Failure),
+    /// It may be another site's, or a client certificate is wanted: `forbidden`.
+    #[response(status = FORBIDDEN)]
+    Foreign(Failure),
+    /// It did not work out; the log says why: `store_failed`.
+    #[response(status = INTERNAL_SERVER_ERROR)]
+    Broken(Failure),
+}
+
+/// How a body is refused, besides.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes")]
+pub(super) enum BodyFailures {
+    /// It took too long: `timeout`.
+    #[response(status = REQUEST_TIMEOUT)]
+    Slow(Failure),
+    /// It is larger than 64 KiB: `too_large`.
+    #[response(status = PAYLOAD_TOO_LARGE)]
+    Large(Failure),
 }
 
 /// A page of plain text.
@@ -98,6 +132,11 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let Self { status, code, message } = self;
-        (status, Json(Failure { error: FailureInside { code, message } })).into_response()
+        let error = FailureInside { code, message };
+        let mut response = (status, Json(Failure { error })).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
+        }
+        response
     }
 }

@@ -1,7 +1,5 @@
 //! Who answers which path.
 
-use std::sync::Arc;
-
 use axum::{
     Router,
     response::{IntoResponse, Response},
@@ -18,8 +16,7 @@ pub(super) const API: &str = "/api/";
 
 /// Everything that the second listener answers.
 pub(super) fn router(server: Server) -> Router {
-    let (api, document) = api::router().split_for_parts();
-    let _ = Arc::new(document);
+    let (api, _) = api::router().split_for_parts();
     api.merge(probes::router())
         .merge(dashboard::router())
         .fallback(not_found)

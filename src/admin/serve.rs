@@ -21,7 +21,10 @@ use pingora::{
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::{Admin, body, guard, reply, router};
+use super::{
+    access::{Access, Client},
+    body, reply,
+};
 
 /// How long a connection may wait for its next request, and take to send its head.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,26 +32,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a client may take nothing of an answer.
 const WRITE: Duration = Duration::from_secs(30);
 
-/// The second listener, as Pingora serves it.
-#[derive(Debug, Clone)]
-pub struct Service {
+/// What is answered on each connection.
+pub(super) struct Http {
     router: Router,
+    access: Access,
 }
 
 /// Its client is gone, or takes nothing.
 struct Gone;
 
-// === impl Service ===
+// === impl Http ===
 
-impl Service {
-    /// Answers questions about `admin`.
-    pub fn new(admin: Admin) -> Self {
-        Self { router: router::router(Arc::new(admin)) }
+impl Http {
+    /// What `router` answers, to those whom `access` lets in.
+    pub(super) fn new(router: Router, access: Access) -> Self {
+        Self { router, access }
     }
 
     async fn answer(&self, session: &mut ServerSession) -> Response {
         let head = session.req_header().as_owned_parts();
-        let read = match guard::check(&head) {
+        let read = match self.access.check(&head, client(session)).await {
             Ok(()) => body::read(session).await,
             Err(refused) => Err(refused),
         };
@@ -70,7 +73,7 @@ impl Service {
 }
 
 #[async_trait]
-impl HttpServerApp for Service {
+impl HttpServerApp for Http {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
@@ -87,6 +90,15 @@ impl HttpServerApp for Service {
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+fn client(session: &ServerSession) -> Client {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    let digest = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+    Client {
+        address: address.map(|address| address.ip().to_canonical()),
+        has_certificate: digest.is_some_and(|digest| !digest.cert_digest.is_empty()),
     }
 }
 

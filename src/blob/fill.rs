@@ -4,9 +4,12 @@
 //! until the digest is verified, and either the whole verified blob or an
 //! error. They read at their own pace; none waits for another.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -14,6 +17,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 
 use super::{
     Error, Reader,
+    report::Meter,
     window::{Frontier, Interest, Window},
 };
 use crate::{
@@ -37,6 +41,10 @@ pub(super) struct Fill {
     writer: AtomicU64,
     /// Set once the staged file is to be left to another process.
     lets_go: AtomicBool,
+    /// When it began, for those who look at it.
+    pub(super) since: SystemTime,
+    /// How fast it is, for them.
+    pub(super) meter: Mutex<Meter>,
     /// Wakes who plans what to fetch: a reader has come, gone, or gone on.
     pub(super) changed: Notify,
     /// Wakes who waits for memory.
@@ -93,6 +101,8 @@ impl Fill {
             window: Mutex::new(Window::new(frontier)),
             writer: AtomicU64::new(0),
             lets_go: AtomicBool::new(false),
+            since: SystemTime::now(),
+            meter: Mutex::default(),
             changed: Notify::new(),
             freed: Notify::new(),
         })
@@ -100,6 +110,10 @@ impl Fill {
 
     pub(super) fn digest(&self) -> Digest {
         self.digest
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     pub(super) fn is_from(&self, origin: &Origin) -> bool {
@@ -118,8 +132,12 @@ impl Fill {
         Some(Reader::new(Arc::clone(self), id, interest, self.progress.subscribe()))
     }
 
+    pub(super) fn readers(&self) -> usize {
+        self.window().count_readers()
+    }
+
     pub(super) fn has_readers(&self) -> bool {
-        self.window().count_readers() > 0
+        self.readers() > 0
     }
 
     /// True if a reader that comes now can have the bytes from `start` on.
@@ -156,13 +174,17 @@ impl Fill {
 
     /// Bytes may come; the length is known unless upstream does not say it.
     pub(super) fn begin(&self, total: Option<u64>) {
+        let mut here = 0;
         self.progress.send_modify(|progress| {
+            here = progress.received.len();
             progress.phase = Phase::Receiving;
             progress.total = total;
             for range in progress.received.ranges().to_vec() {
                 progress.show(range);
             }
         });
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.begin(here, Instant::now());
     }
 
     /// Takes bytes that have come. They must not have come before.

@@ -5,6 +5,7 @@
 
 mod access;
 mod du;
+mod login;
 mod ls;
 mod output;
 mod pin;
@@ -27,6 +28,9 @@ use output::Output;
 const ABOUT: &str = "\
 A running server is asked through its admin API (admin.address, or --admin); without one, the \
 store's directory is opened (store.directory, or --data).
+
+A server that asks for a password or a certificate is given those of ROADSTEAD_ADMIN_USER and \
+ROADSTEAD_ADMIN_PASSWORD_FILE, ROADSTEAD_ADMIN_CLIENT_CERTIFICATE and ROADSTEAD_ADMIN_CLIENT_KEY.
 
 With --json, sizes are bytes and times whole seconds since 1970. `ls` prints one JSON object per \
 line and image (or object), the others print one document. Field names do not change.

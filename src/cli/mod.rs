@@ -49,7 +49,7 @@ struct Source {
     /// Where clients connect: HOST:PORT or unix:/path
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where health and metrics are answered: HOST:PORT on loopback
+    /// Where health, metrics and the API are answered: HOST:PORT, on loopback unless admin.htpasswd or admin.tls.client_ca is configured
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// A registry to cache; several may be given, the first is the default

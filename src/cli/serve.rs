@@ -1,18 +1,27 @@
 //! `roadstead serve`
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+};
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 use super::{FAILED, Source, WRONG_USAGE, complain, log::Log};
 use crate::{
+    admin::{LogLevels, take_log_levels},
+    events,
     proxy::{Format, take_access_lines},
     server::{self, StartError},
 };
 
 /// What is logged where `RUST_LOG` does not say.
 const LOG_LEVELS: &str = "warn,roadstead=info,access=info";
+
+/// Targets that are not the API's to change.
+const OTHERS: [&str; 4] = ["pingora", "h2", "rustls", "ureq"];
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -21,6 +30,12 @@ pub(super) struct Serve {
     /// How log lines look; RUST_LOG sets their level
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+}
+
+/// The log's levels, as they were said last.
+struct Levels<S> {
+    said: Mutex<String>,
+    handle: reload::Handle<EnvFilter, S>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -49,23 +64,10 @@ impl Serve {
     }
 
     fn start_log(&self) -> std::io::Result<()> {
-        let mut levels =
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_LEVELS));
-        // Pingora logs through `log`, which the subscriber bridges. Below these levels it prints
-        // heads as they are on the wire, credentials included.
-        // Its connectors call every pooled connection that upstream has closed an error.
-        let quiet = [
-            "pingora_core=warn",
-            "pingora_core::connectors=off",
-            // It calls it an error that the other side of a hand-over takes a second.
-            "pingora_core::server::transfer_fd=off",
-            "pingora_proxy=warn",
-            "h2=warn",
-            "rustls=warn",
-        ];
-        for quiet in quiet {
-            levels = levels.add_directive(quiet.parse().expect("a constant directive parses"));
-        }
+        let said = std::env::var(EnvFilter::DEFAULT_ENV).ok();
+        let said = said.filter(|said| EnvFilter::try_new(said).is_ok());
+        let said = said.unwrap_or_else(|| LOG_LEVELS.to_owned());
+        let levels = quiet(EnvFilter::new(&said));
         let lines = Log::new(std::io::stderr());
         lines.keep_up()?;
         let is_terminal = std::io::stderr().is_terminal();
@@ -74,8 +76,16 @@ impl Serve {
             .with_ansi(is_terminal)
             .with_writer(lines.clone());
         match self.log_format {
-            LogFormat::Text => log.init(),
-            LogFormat::Json => log.json().flatten_event(true).init(),
+            LogFormat::Text => {
+                let log = log.with_filter_reloading();
+                Levels::give(said, log.reload_handle());
+                log.finish().with(events::layer()).init();
+            }
+            LogFormat::Json => {
+                let log = log.json().flatten_event(true).with_filter_reloading();
+                Levels::give(said, log.reload_handle());
+                log.finish().with(events::layer()).init();
+            }
         }
         match self.log_format {
             // On a terminal they have colours.
@@ -83,6 +93,57 @@ impl Serve {
             LogFormat::Text => drop(take_access_lines(Format::Text, lines)),
             LogFormat::Json => drop(take_access_lines(Format::Json, lines)),
         }
+        Ok(())
+    }
+}
+
+/// The levels, with what is never logged.
+fn quiet(mut levels: EnvFilter) -> EnvFilter {
+    // Pingora logs through `log`, which the subscriber bridges. Below these levels it prints
+    // heads as they are on the wire, credentials included.
+    // Its connectors call every pooled connection that upstream has closed an error.
+    let quiet = [
+        "pingora_core=warn",
+        "pingora_core::connectors=off",
+        // It calls it an error that the other side of a hand-over takes a second.
+        "pingora_core::server::transfer_fd=off",
+        "pingora_proxy=warn",
+        "h2=warn",
+        "rustls=warn",
+    ];
+    for quiet in quiet {
+        levels = levels.add_directive(quiet.parse().expect("a constant directive parses"));
+    }
+    levels
+}
+
+// === impl Levels ===
+
+impl<S: Send + Sync + 'static> Levels<S> {
+    fn give(said: String, handle: reload::Handle<EnvFilter, S>) {
+        take_log_levels(Self { said: Mutex::new(said), handle });
+    }
+}
+
+impl<S: Send + Sync> LogLevels for Levels<S> {
+    fn levels(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, levels: &str) -> Result<(), String> {
+        let example = "write levels like warn,roadstead=debug,access=info";
+        let mut targets = levels.split(',').map(str::trim);
+        if targets.any(|target| OTHERS.iter().any(|other| target.starts_with(other))) {
+            return Err(format!("what others log may show credentials; {example}"));
+        }
+        if levels.trim().is_empty() || levels.contains('[') {
+            return Err(format!("{levels:?} are no levels; {example}"));
+        }
+        let filter = EnvFilter::try_new(levels);
+        let filter = filter.map_err(|error| format!("{levels:?}: {error}; {example}"))?;
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        self.handle.reload(quiet(filter)).map_err(|error| error.to_string())?;
+        *said = levels.to_owned();
         Ok(())
     }
 }

@@ -1,17 +1,16 @@
-//! Where Roadstead listens: for clients, and for its operator.
+//! Where Roadstead listens for clients.
 //!
-//! Addresses are parsed here and bound by `server`. The operator's side has no password yet,
-//! so it is kept on the loopback interface.
+//! Addresses are parsed here and bound by `server`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use super::access::Access;
-use super::address::{Address, parse_socket};
+use super::address::Address;
 use super::problem::{Refusal, Scope, quoted};
-use super::raw::{RawAdmin, RawListen, RawListenTls, RawTls};
+use super::raw::{RawListen, RawListenTls, RawTls};
 use super::transparent::{Others, Transparent};
 
 /// One listener for clients.
@@ -50,13 +49,6 @@ pub struct KeyFiles {
     pub certificate: PathBuf,
     /// PEM file with its private key.
     pub key: PathBuf,
-}
-
-/// The second listener: health, metrics, API and dashboard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admin {
-    /// A loopback address. Default: `127.0.0.1:5001`.
-    pub address: SocketAddr,
 }
 
 /// Of a Unix socket: whoever shares Roadstead's group may connect.
@@ -171,11 +163,7 @@ impl Listen {
             address: Some(self.address.to_string()),
             mode: self.mode.map(|mode| format!("{mode:04o}")),
             proxy_protocol: Some(self.proxy_protocol),
-            tls: self.tls.as_ref().map(|tls| RawListenTls {
-                certificate: Some(tls.certificate.display().to_string()),
-                key: Some(tls.key.display().to_string()),
-                client_ca: tls.client_ca.as_ref().map(|path| path.display().to_string()),
-            }),
+            tls: self.tls.as_ref().map(Tls::to_raw),
             transparent: self.transparent.as_ref().map(Transparent::to_raw),
         }
     }
@@ -195,11 +183,19 @@ fn parse_mode(text: &str) -> Result<u32, Refusal> {
 // === impl Tls ===
 
 impl Tls {
-    fn read(scope: &Scope<'_>, raw: RawListenTls) -> Option<Self> {
+    pub(super) fn read(scope: &Scope<'_>, raw: RawListenTls) -> Option<Self> {
         let certificate = scope.at("certificate").required_file(raw.certificate);
         let key = scope.at("key").required_file(raw.key);
         let client_ca = scope.at("client_ca").file(raw.client_ca);
         Some(Self { certificate: certificate?, key: key?, client_ca })
+    }
+
+    pub(super) fn to_raw(&self) -> RawListenTls {
+        RawListenTls {
+            certificate: Some(self.certificate.display().to_string()),
+            key: Some(self.key.display().to_string()),
+            client_ca: self.client_ca.as_ref().map(|path| path.display().to_string()),
+        }
     }
 }
 
@@ -218,44 +214,6 @@ impl KeyFiles {
             key: Some(self.key.display().to_string()),
         }
     }
-}
-
-// === impl Admin ===
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 5001)) }
-    }
-}
-
-impl Admin {
-    pub(super) fn read(scope: &Scope<'_>, raw: RawAdmin) -> Self {
-        match raw.address {
-            Some(text) => Self::from_text(&scope.at("address"), &text),
-            None => Self::default(),
-        }
-    }
-
-    /// The value of `admin.address`, or of the flag.
-    pub(super) fn from_text(scope: &Scope<'_>, text: &str) -> Self {
-        let outcome = parse_socket(text, "127.0.0.1:5001").and_then(on_loopback);
-        scope.check(outcome).map_or_else(Self::default, |address| Self { address })
-    }
-
-    pub(super) fn to_raw(&self) -> RawAdmin {
-        RawAdmin { address: Some(self.address.to_string()) }
-    }
-}
-
-fn on_loopback(address: SocketAddr) -> Result<SocketAddr, Refusal> {
-    let ip: IpAddr = address.ip();
-    if ip.is_loopback() {
-        return Ok(address);
-    }
-    Err(Refusal::new(
-        format!("{ip} is not a loopback address, and the admin side has no password yet"),
-        format!("write 127.0.0.1:{}", address.port()),
-    ))
 }
 
 #[cfg(test)]
@@ -334,16 +292,6 @@ mod tests {
              access: {{ htpasswd: {users} }}"
         ));
         assert!(line.contains("listen[0].transparent.others: a tunnel asks nobody"), "{line}");
-    }
-
-    #[test]
-    fn the_admin_side_stays_on_loopback() {
-        assert_eq!(
-            refused("admin: { address: 0.0.0.0:9000 }"),
-            "test.yaml: admin.address: 0.0.0.0 is not a loopback address, and the admin side has no \
-             password yet; write 127.0.0.1:9000"
-        );
-        assert_eq!(parsed("admin: { address: \"[::1]:9\" }").admin.address.port(), 9);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod access;
 mod address;
+mod admin;
 mod base_url;
 mod budget;
 mod changes;
@@ -53,6 +54,7 @@ use ipnet::IpNet;
 
 pub use self::access::Access;
 pub use self::address::Address;
+pub use self::admin::Admin;
 pub use self::base_url::{BaseUrl, Scheme};
 pub use self::budget::{Budget, Probe, Reserve};
 pub use self::changes::{Change, Pending, Reload, Reloaded};
@@ -61,7 +63,7 @@ pub use self::credentials::{Account, Credentials, Mode};
 pub use self::downstream::{Downstream, Shutdown};
 pub use self::environment::variables;
 pub use self::fresh_for::FreshFor;
-pub use self::listen::{Admin, KeyFiles, Listen, Tls};
+pub use self::listen::{KeyFiles, Listen, Tls};
 pub use self::mirror::{Mirror, Order};
 pub use self::patience::{Breaker, Timeouts};
 pub use self::patterns::Patterns;
@@ -173,10 +175,8 @@ impl Config {
             Some(text) => Listen::from_flag(&listen_scope, text),
             None => Listen::read_all(&listen_scope, raw.listen),
         };
-        let admin = match &flags.admin {
-            Some(text) => Admin::from_text(&line.at("--admin"), text),
-            None => Admin::read(&file.at("admin"), raw.admin.unwrap_or_default()),
-        };
+        let flag = flags.admin.as_deref().map(|text| (line.at("--admin"), text));
+        let admin = Admin::read(&file.at("admin"), raw.admin.unwrap_or_default(), flag);
         refuse_shared_address(&listen_scope, &listen, &admin);
         let proxies = raw.trusted_proxies.unwrap_or_default();
         let trusted_proxies = file.at("trusted_proxies").each(&proxies, access::parse_network);

@@ -114,6 +114,14 @@ pub(super) struct RawTls {
 pub(super) struct RawAdmin {
     /// An IP address and a port. Default: 127.0.0.1:5001
     pub(super) address: Option<String>,
+    /// Each request must carry the password of a user of this file (htpasswd -B).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) htpasswd: Option<String>,
+    /// Speak TLS here: PEM files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<RawListenTls>,
+    /// Names by which browsers and programs reach it, besides its addresses.
+    pub(super) hosts: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize, Serialize, JsonSchema)]

@@ -21,7 +21,11 @@ pub struct Access {
 impl Access {
     /// Reads the htpasswd file, if one is configured; the error names it.
     pub fn new(config: &config::Access) -> Result<Self, String> {
-        let users = config.htpasswd.as_deref().map(Htpasswd::load).transpose()?;
+        let users = config
+            .htpasswd
+            .as_deref()
+            .map(|path| Htpasswd::load(path, "access.htpasswd"))
+            .transpose()?;
         Ok(Self { allow: config.allow.clone(), users })
     }
 

@@ -19,7 +19,7 @@ const PAIRS: u64 = 10_000;
 
 /// The users.
 #[derive(Debug)]
-pub(super) struct Htpasswd {
+pub struct Htpasswd {
     hashes: Arc<HashMap<String, String>>,
     checked: Cache<Digest, Option<String>>,
 }
@@ -27,8 +27,9 @@ pub(super) struct Htpasswd {
 // === impl Htpasswd ===
 
 impl Htpasswd {
-    pub(super) fn load(path: &Path) -> Result<Self, String> {
-        let problem = |what: &str| format!("access.htpasswd: {}: {what}", path.display());
+    /// Reads the file that the configuration names under `key`, which the error says.
+    pub fn load(path: &Path, key: &str) -> Result<Self, String> {
+        let problem = |what: &str| format!("{key}: {}: {what}", path.display());
         let text = fs::read_to_string(path).map_err(|error| problem(&error.to_string()))?;
         let mut hashes = HashMap::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -44,14 +45,20 @@ impl Htpasswd {
             hashes.insert(user.to_owned(), hash.to_owned());
         }
         if hashes.is_empty() {
-            return Err(problem("it names no user, so that nobody could pull"));
+            return Err(problem("it names no user, so that nobody would be let in"));
         }
         let checked = Cache::builder().max_capacity(PAIRS).time_to_live(KEEP).build();
         Ok(Self { hashes: Arc::new(hashes), checked })
     }
 
+    /// What the last check of this header came to, if it was a moment ago: a user, or none.
+    pub async fn remembered(&self, authorization: Option<&HeaderValue>) -> Option<Option<String>> {
+        let key = Digest::of(Algorithm::Sha256, authorization?.as_bytes());
+        self.checked.get(&key).await
+    }
+
     /// The user whose name and password the header carries, if they are right.
-    pub(super) async fn check(&self, authorization: Option<&HeaderValue>) -> Option<String> {
+    pub async fn check(&self, authorization: Option<&HeaderValue>) -> Option<String> {
         let value = authorization?;
         let key = Digest::of(Algorithm::Sha256, value.as_bytes());
         let (user, password) = parse(value)?;
@@ -94,7 +101,7 @@ mod tests {
         let path = folder.path().join("htpasswd");
         let hash = bcrypt::hash("secret", 4).unwrap();
         fs::write(&path, format!("# users\nann:{hash}\n")).unwrap();
-        let users = Htpasswd::load(&path).unwrap();
+        let users = Htpasswd::load(&path, "access.htpasswd").unwrap();
         assert_eq!(users.check(Some(&header("ann", "secret"))).await.as_deref(), Some("ann"));
         assert_eq!(users.check(Some(&header("ann", "wrong"))).await, None);
         assert_eq!(users.check(Some(&header("bob", "secret"))).await, None);
@@ -108,7 +115,10 @@ mod tests {
         let path = folder.path().join("htpasswd");
         for text in ["", "ann:{SHA}xyz", "ann"] {
             fs::write(&path, text).unwrap();
-            assert!(Htpasswd::load(&path).unwrap_err().contains("access.htpasswd"), "{text}");
+            assert!(
+                Htpasswd::load(&path, "access.htpasswd").unwrap_err().contains("access.htpasswd"),
+                "{text}"
+            );
         }
     }
 }

@@ -33,6 +33,7 @@ pub use classify::Classify;
 pub use context::{Client, Context, Destination, Mount, Target};
 pub use forwarded::Forwarded;
 pub use headers::varies;
+pub use htpasswd::Htpasswd;
 pub use lists::Lists;
 pub use policy::Policy;
 pub use query::{own_link, parameter, query_there};
@@ -42,7 +43,9 @@ pub use written::blob_digest;
 
 use written::Written;
 
-use crate::{blob::Blobs, config::Config, manifest::Manifests, upstream::Upstream};
+use crate::{
+    blob::Blobs, config::Config, manifest::Manifests, traffic::Traffic, upstream::Upstream,
+};
 
 /// A step on the way of a request.
 ///
@@ -124,6 +127,7 @@ pub struct Chain {
 struct Lasting {
     manifests: Arc<Manifests>,
     blobs: Arc<Blobs>,
+    traffic: Arc<Traffic>,
     extra: Vec<Arc<dyn RequestFilter>>,
     /// In their order.
     last: [Arc<dyn RequestFilter>; 2],
@@ -149,7 +153,8 @@ impl Chain {
     ) -> Result<Self, String> {
         let lists = Arc::new(Lists::new(Arc::clone(&manifests)));
         let cache = Arc::new(Cache::new(Arc::clone(&manifests), Arc::clone(&blobs)));
-        Self::of(config, upstreams, Lasting { manifests, blobs, extra, last: [lists, cache] })
+        let (traffic, last) = (Arc::default(), [lists as _, cache as _]);
+        Self::of(config, upstreams, Lasting { manifests, blobs, traffic, extra, last })
     }
 
     /// The chain for another configuration. It remembers no request: under the new rules each goes
@@ -180,7 +185,8 @@ impl Chain {
         let is_long = !lasting.extra.is_empty() || access.wants_passwords();
         let repeats = (!is_long).then(|| {
             let (manifests, blobs) = (Arc::clone(&lasting.manifests), Arc::clone(&lasting.blobs));
-            Repeats::new(config.store.memory_of_heads(), manifests, blobs, forwarded, access)
+            let (memory, counted) = (config.store.memory_of_heads(), Arc::clone(&lasting.traffic));
+            Repeats::new(memory, manifests, blobs, forwarded, access, counted)
         });
         Ok(Self { filters, repeats, lasting })
     }
@@ -195,6 +201,11 @@ impl Chain {
     /// The requests that need not go along the chain again, unless all have to.
     pub fn repeats(&self) -> Option<&Repeats> {
         self.repeats.as_ref()
+    }
+
+    /// Who asked for what.
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.lasting.traffic
     }
 
     /// Sends a request along the chain; [`Flow::Continue`] is never its end.

@@ -22,8 +22,9 @@ use crate::{
     blob::{self, Blobs},
     manifest::{self, Manifests, Recent, Want},
     metrics,
-    protocol::{Digest, cache_status::CacheStatus},
+    protocol::{Digest, Repository, cache_status::CacheStatus},
     store::{LinkKey, TagKey},
+    traffic::{Line, Traffic},
     upstream::Caller,
 };
 
@@ -41,12 +42,15 @@ pub struct Repeats {
     blobs: Arc<Blobs>,
     forwarded: Arc<Forwarded>,
     access: Arc<Access>,
+    traffic: Arc<Traffic>,
 }
 
 /// The other end of a connection, and what that means for all of its requests.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     address: Option<IpAddr>,
+    /// Counts what is sent there.
+    line: Option<Arc<Line>>,
     is_trusted: bool,
     is_allowed: bool,
 }
@@ -69,6 +73,10 @@ pub struct Repeat {
     /// What lasts of its answer's head, as it goes onto the wire.
     pub head: Vec<u8>,
     kind: &'static str,
+    /// Counts what is sent of the repository.
+    line: Arc<Line>,
+    /// The same for the client that the proxy named.
+    client_line: Option<Arc<Line>>,
     answers: IntCounter,
     /// Counts the bytes of their bodies.
     pub bytes: IntCounter,
@@ -114,13 +122,14 @@ impl Repeats {
         blobs: Arc<Blobs>,
         forwarded: Arc<Forwarded>,
         access: Arc<Access>,
+        traffic: Arc<Traffic>,
     ) -> Self {
         let weight = |head: &Arc<[u8]>, repeat: &Arc<Repeat>| {
             let bytes = head.len() + repeat.head.len() + repeat.path.len() + ENTRY_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let known = Cache::builder().max_capacity(memory).weigher(weight).build();
-        Self { known, manifests, blobs, forwarded, access }
+        Self { known, manifests, blobs, forwarded, access, traffic }
     }
 
     /// Nothing was asked before.
@@ -134,7 +143,8 @@ impl Repeats {
     pub fn peer(&self, address: Option<IpAddr>) -> Peer {
         let address = address.map(|address| address.to_canonical());
         let (is_trusted, is_allowed) = (self.is_trusted(address), self.access.allows(address));
-        Peer { address, is_trusted, is_allowed }
+        let line = address.map(|address| self.traffic.clients.line(&address));
+        Peer { address, line, is_trusted, is_allowed }
     }
 
     fn is_trusted(&self, address: Option<IpAddr>) -> bool {
@@ -175,9 +185,11 @@ impl Repeats {
         }
         let upstream = target.upstream.name();
         let labels = [upstream, context.kind(), request.method.as_str(), "200", context.cache];
+        let client = context.client.address.filter(|_| told);
+        let place = (Arc::clone(upstream), subject.repository().clone());
         let repeat = Repeat {
             from_trusted,
-            client: context.client.address.filter(|_| told),
+            client,
             subject,
             media_type: answer.headers.get(header::CONTENT_TYPE).cloned(),
             upstream: Arc::clone(upstream),
@@ -185,8 +197,14 @@ impl Repeats {
             path: request.uri.path().to_owned(),
             head: lasting(answer),
             kind: context.kind(),
+            line: self.traffic.repositories.line(&place),
+            client_line: client.map(|client| self.traffic.clients.line(&client)),
             answers: metrics::REQUESTS.with_label_values(&labels),
-            bytes: metrics::RESPONSE_BYTES.with_label_values(&[upstream, context.kind()]),
+            bytes: metrics::RESPONSE_BYTES.with_label_values(&[
+                upstream,
+                context.kind(),
+                context.cache,
+            ]),
         };
         self.known.insert(head.into(), Arc::new(repeat));
     }
@@ -233,6 +251,21 @@ impl Repeats {
         }
     }
 
+    /// Enters an answer to `peer` into the books of who asks for what.
+    pub fn enter(&self, again: &Again, peer: &Peer, bytes: u64) {
+        let repeat = &again.repeat;
+        if !repeat.line.add(1, bytes) {
+            // It was quiet for long, and is told apart again.
+            let place = (Arc::clone(&repeat.upstream), repeat.subject.repository().clone());
+            self.traffic.repositories.add(&place, 1, bytes);
+        }
+        let line = if repeat.client.is_some() { &repeat.client_line } else { &peer.line };
+        let is_entered = line.as_ref().is_some_and(|line| line.add(1, bytes));
+        if let Some(client) = again.client.filter(|_| !is_entered) {
+            self.traffic.clients.add(&client, 1, bytes);
+        }
+    }
+
     fn manifest(
         &self,
         repeat: &Arc<Repeat>,
@@ -258,6 +291,17 @@ impl Repeats {
             left: outlook.left.map(|(left, _)| left),
             body: manifest.body,
         })
+    }
+}
+
+// === impl Subject ===
+
+impl Subject {
+    fn repository(&self) -> &Repository {
+        match self {
+            Self::Tag(ask, ..) | Self::Manifest(ask, _) => &ask.repository,
+            Self::Blob(ask, _) => &ask.repository,
+        }
     }
 }
 

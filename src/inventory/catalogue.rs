@@ -7,8 +7,10 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::{
-    protocol::Digest,
-    store::{Error, Link, LinkKey, ObjectInfo, Pin, Store, TagKey, TagRecord, Usage, Verdict},
+    protocol::{Digest, Repository, Tag},
+    store::{
+        Error, Link, LinkKey, ObjectInfo, Pin, Share, Store, TagKey, TagRecord, Usage, Verdict,
+    },
 };
 
 /// Rows read in one step of a walk.
@@ -21,6 +23,19 @@ pub(super) trait Catalogue: fmt::Debug + Send + Sync {
     fn tags(&self, after: Option<&TagKey>, count: usize)
     -> Result<Vec<(TagKey, TagRecord)>, Error>;
     fn links(&self, after: Option<&LinkKey>, count: usize) -> Result<Vec<(LinkKey, Link)>, Error>;
+    fn all_repositories(
+        &self,
+        after: Option<(&str, &str)>,
+        count: usize,
+    ) -> Result<Vec<(String, String)>, Error>;
+    fn share(&self, upstream: &str, repository: &Repository, most: usize) -> Result<Share, Error>;
+    fn tags_in(
+        &self,
+        upstream: &str,
+        repository: &Repository,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<(Tag, TagRecord)>, Error>;
     fn usage(&self) -> Result<Usage, Error>;
     fn peek(&self, digest: &Digest, limit: u64) -> Result<Option<Bytes>, Error>;
     fn purge(&self, digest: &Digest) -> Result<Option<u64>, Error>;
@@ -54,6 +69,28 @@ impl Catalogue for Store {
 
     fn links(&self, after: Option<&LinkKey>, count: usize) -> Result<Vec<(LinkKey, Link)>, Error> {
         Self::links(self, after, count)
+    }
+
+    fn all_repositories(
+        &self,
+        after: Option<(&str, &str)>,
+        count: usize,
+    ) -> Result<Vec<(String, String)>, Error> {
+        Self::all_repositories(self, after, count)
+    }
+
+    fn share(&self, upstream: &str, repository: &Repository, most: usize) -> Result<Share, Error> {
+        Self::share(self, upstream, repository, most)
+    }
+
+    fn tags_in(
+        &self,
+        upstream: &str,
+        repository: &Repository,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<(Tag, TagRecord)>, Error> {
+        Self::tags_in(self, upstream, repository, after, count)
     }
 
     fn usage(&self) -> Result<Usage, Error> {
@@ -105,6 +142,18 @@ pub(super) fn all_tags(
     after: Option<TagKey>,
 ) -> impl Iterator<Item = Result<(TagKey, TagRecord), Error>> {
     walk(after, |after, count| catalogue.tags(after, count), |(key, _)| key.clone())
+}
+
+/// Every repository behind `after`, by upstream and name.
+pub(super) fn all_repositories(
+    catalogue: &dyn Catalogue,
+    after: Option<(String, String)>,
+) -> impl Iterator<Item = Result<(String, String), Error>> {
+    let read = |after: Option<&(String, String)>, count| {
+        let after = after.map(|(upstream, name)| (upstream.as_str(), name.as_str()));
+        catalogue.all_repositories(after, count)
+    };
+    walk(after, read, Clone::clone)
 }
 
 /// Every link, by key: a repository's stand together, and an upstream's repositories.

@@ -1,9 +1,12 @@
-//! Lists: images by tag, objects by digest, both in pages.
+//! Lists: images by tag, blobs by digest, both in pages.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use super::{
-    BadReference, Error, Image, ImageName, ImagePage, Inventory, MOST_PER_PAGE, Object, ObjectPage,
+    BadReference, Blob, BlobPage, Error, Image, ImageName, ImagePage, Inventory, MOST_PER_PAGE,
     Pattern, catalogue::all_tags, seconds, tree::Tree,
 };
 use crate::{
@@ -14,6 +17,10 @@ use crate::{
 /// Tags looked at for one page. A page of a pattern that matches little ends early instead of
 /// keeping its asker waiting.
 const MOST_SCANNED: usize = 20_000;
+
+/// How long the making of a page goes on. It ends early then, too: what it lists is read from many
+/// files.
+pub(super) const PAGE_TIME: Duration = Duration::from_millis(80);
 
 // === impl Inventory ===
 
@@ -34,9 +41,11 @@ impl Inventory {
         let pins = self.pin_names()?;
         let limit = limit.clamp(1, MOST_PER_PAGE);
         let (mut images, mut last) = (Vec::new(), None);
+        let deadline = Instant::now() + PAGE_TIME;
         for (scanned, row) in all_tags(&*self.catalogue, after).enumerate() {
             // Nothing is known of the next one yet, but that it is there.
-            if images.len() == limit || scanned == MOST_SCANNED {
+            let is_late = last.is_some() && Instant::now() >= deadline;
+            if images.len() == limit || scanned == MOST_SCANNED || is_late {
                 return Ok(ImagePage { images, next: last });
             }
             let (key, record) = row?;
@@ -49,21 +58,21 @@ impl Inventory {
     }
 
     /// A page of the stored objects; `after` is the `next` of the page before. Blocks.
-    pub fn objects(&self, after: Option<&str>, limit: usize) -> Result<ObjectPage, Error> {
+    pub fn blobs(&self, after: Option<&str>, limit: usize) -> Result<BlobPage, Error> {
         let after = after.map(|text| {
             let bad = |error| BadReference::new(text, error, "repeat `next` as it was given");
             Digest::parse(text).map_err(bad)
         });
         let limit = limit.clamp(1, MOST_PER_PAGE);
         let found = self.catalogue.objects(after.transpose()?.as_ref(), limit + 1)?;
-        let mut objects: Vec<_> = found.into_iter().map(object).collect();
-        let has_more = objects.len() > limit;
-        objects.truncate(limit);
-        let last = objects.last().filter(|_| has_more);
-        Ok(ObjectPage { next: last.map(|last| last.digest.to_string()), objects })
+        let mut blobs: Vec<_> = found.into_iter().map(blob).collect();
+        let has_more = blobs.len() > limit;
+        blobs.truncate(limit);
+        let last = blobs.last().filter(|_| has_more);
+        Ok(BlobPage { next: last.map(|last| last.digest.to_string()), blobs })
     }
 
-    fn image(
+    pub(super) fn image(
         &self,
         key: &TagKey,
         record: &TagRecord,
@@ -99,8 +108,8 @@ fn cursor(text: &str) -> Result<TagKey, BadReference> {
     })
 }
 
-fn object(info: ObjectInfo) -> Object {
-    Object {
+fn blob(info: ObjectInfo) -> Blob {
+    Blob {
         digest: info.digest,
         kind: info.kind.into(),
         bytes: info.size,
@@ -156,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn objects_come_in_pages_too() {
+    fn blobs_come_in_pages_too() {
         let inventory = stage();
-        let all = inventory.objects(None, 1000).unwrap();
+        let all = inventory.blobs(None, 1000).unwrap();
         assert_eq!(all.next, None);
-        let first = inventory.objects(None, 3).unwrap();
-        let rest = inventory.objects(first.next.as_deref(), 1000).unwrap();
-        assert_eq!([first.objects, rest.objects].concat(), all.objects);
+        let first = inventory.blobs(None, 3).unwrap();
+        let rest = inventory.blobs(first.next.as_deref(), 1000).unwrap();
+        assert_eq!([first.blobs, rest.blobs].concat(), all.blobs);
     }
 }

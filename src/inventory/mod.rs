@@ -6,6 +6,7 @@
 //! is followed from its index down to its layers (`tree`): only what is stored
 //! counts, and what is missing is told.
 
+mod books;
 mod catalogue;
 mod images;
 mod names;
@@ -13,6 +14,7 @@ mod pattern;
 mod pins;
 mod purge;
 mod report;
+mod repositories;
 mod select;
 #[cfg(test)]
 mod testing;
@@ -35,15 +37,17 @@ use arc_swap::ArcSwap;
 pub use names::{BadReference, ImageName, Names, Wanted};
 pub use pattern::Pattern;
 pub use report::{
-    Amount, Done, Finding, Image, ImagePage, Object, ObjectKind, ObjectPage, PinPage, PinReport,
-    Pinned, Platform, Problem, PurgeReport, PurgeRequest, RepositoryUsage, Server, State,
-    StoreUsage, UnpinReport, UpstreamUsage, UsageReport, VerifyState, VerifyStatus,
+    Amount, Blob, BlobKind, BlobPage, Done, Finding, Freshness, FreshnessState, Image, ImagePage,
+    PinPage, PinReport, Pinned, Platform, Problem, PurgeReport, PurgeRequest, RepositoryInfo,
+    RepositoryPage, RepositoryUsage, Server, State, StoreUsage, TagInfo, TagPage, UnpinReport,
+    UpstreamUsage, UsageReport, VerifyState, VerifyStatus,
 };
 
 use crate::{
     config::Config,
     store::{self, Store, TagKey},
 };
+use books::Books;
 use catalogue::Catalogue;
 use verify::Job;
 
@@ -67,6 +71,7 @@ pub struct Inventory {
     /// The last verification, running or ended. There is one at a time: two would only share the
     /// disk.
     job: Mutex<Option<Arc<Job>>>,
+    books: Books,
 }
 
 /// Why a question has no answer.
@@ -104,7 +109,8 @@ impl Inventory {
     fn over(catalogue: Arc<dyn Catalogue>, names: Names, max_manifest: u64) -> Self {
         let directory = PathBuf::new();
         let (names, max_manifest) = (ArcSwap::from_pointee(names), AtomicU64::new(max_manifest));
-        Self { catalogue, names, directory, max_manifest, forget: None, job: Mutex::default() }
+        let (job, books) = (Mutex::default(), Books::default());
+        Self { catalogue, names, directory, max_manifest, forget: None, job, books }
     }
 
     /// From now on references are read by the upstreams of another configuration.

@@ -62,6 +62,13 @@ pub enum Wanted {
     Tags(Pattern),
 }
 
+/// Repositories that are looked for.
+pub(super) enum Search {
+    Pattern(Pattern),
+    /// A part of their full name, in lower case as names are.
+    Part(String),
+}
+
 /// A reference in its parts: `name[:tag][@digest]`.
 struct Parts<'a> {
     name: &'a str,
@@ -156,6 +163,27 @@ impl Names {
         self.pattern(text)
     }
 
+    /// The repository that `text` names.
+    pub fn repository(&self, text: &str) -> Result<(Arc<str>, Repository), BadReference> {
+        let remedy = "write a repository like alpine or ghcr.io/org/app";
+        let bad = |problem: &dyn fmt::Display| BadReference::new(text, problem, remedy);
+        let parts = Parts::of(text);
+        if is_glob(text) || parts.tag.is_some() || parts.digest.is_some() {
+            return Err(bad(&"it is more than the name of one repository"));
+        }
+        let located = self.locate(text, parts.name)?;
+        let repository = Repository::parse(&located.name).map_err(|error| bad(&error))?;
+        Ok((located.upstream.unwrap_or_default(), repository))
+    }
+
+    /// The repositories that somebody looks for by `text`.
+    pub(super) fn search(&self, text: &str) -> Result<Search, BadReference> {
+        if is_glob(text) {
+            return self.pattern(text).map(Search::Pattern);
+        }
+        Ok(Search::Part(text.to_lowercase()))
+    }
+
     fn locate(&self, text: &str, name: &str) -> Result<Located, BadReference> {
         let (mut known, mut name) = (self.known.first(), name);
         if let Some((first, rest)) = name.split_once('/') {
@@ -196,6 +224,17 @@ impl Names {
 
 fn is_glob(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
+}
+
+// === impl Search ===
+
+impl Search {
+    pub(super) fn matches(&self, upstream: &str, repository: &str) -> bool {
+        match self {
+            Self::Pattern(pattern) => pattern.has(upstream, repository),
+            Self::Part(part) => format!("{upstream}/{repository}").to_lowercase().contains(part),
+        }
+    }
 }
 
 // === impl Parts ===

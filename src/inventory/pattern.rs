@@ -37,10 +37,15 @@ impl Pattern {
         Ok(Self { upstream, repository: compile(repository)?, tag: tag.map(compile).transpose()? })
     }
 
+    /// Whether tags of this repository may be among them.
+    pub fn has(&self, upstream: &str, repository: &str) -> bool {
+        self.upstream.as_ref().is_none_or(|own| **own == *upstream)
+            && self.repository.matches(repository)
+    }
+
     /// Whether this tag is among them.
     pub fn matches(&self, key: &TagKey) -> bool {
-        self.upstream.as_ref().is_none_or(|upstream| *upstream == key.upstream)
-            && self.repository.matches(key.repository.as_str())
+        self.has(&key.upstream, key.repository.as_str())
             && self.tag.as_ref().is_none_or(|tag| tag.matches(key.tag.as_str()))
     }
 }

@@ -3,9 +3,11 @@
 //! A pin keeps what its reference reaches at the time. A tag that moves later is
 //! pinned anew by pinning it again.
 
+use std::time::Instant;
+
 use super::{
-    Amount, Error, ImageName, Inventory, PinPage, PinReport, Pinned, Problem, UnpinReport, Wanted,
-    report::State, select::Asked, tree::Tree,
+    Amount, Error, ImageName, Inventory, MOST_PER_PAGE, PinPage, PinReport, Pinned, Problem,
+    UnpinReport, Wanted, images::PAGE_TIME, report::State, select::Asked, tree::Tree,
 };
 use crate::{
     protocol::{Digest, Reference},
@@ -69,14 +71,23 @@ impl Inventory {
         Ok(report)
     }
 
-    /// All pins. Blocks.
-    pub fn pins(&self) -> Result<PinPage, Error> {
+    /// A page of the pins; `after` is the `next` of the page before. Blocks.
+    pub fn pins(&self, after: Option<&str>, limit: usize) -> Result<PinPage, Error> {
+        let mut all = self.catalogue.pins()?;
+        all.retain(|pin| after.is_none_or(|after| pin.name.as_str() > after));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        let limit = limit.clamp(1, MOST_PER_PAGE);
+        let (deadline, count) = (Instant::now() + PAGE_TIME, all.len());
         let mut pins = Vec::new();
-        for pin in self.catalogue.pins()? {
+        for (number, pin) in all.into_iter().enumerate() {
+            let name = pin.name.clone();
             pins.push(self.pinned(pin.name, &pin.digests)?);
+            let is_over = pins.len() == limit || Instant::now() >= deadline;
+            if is_over && number + 1 < count {
+                return Ok(PinPage { pins, next: Some(name) });
+            }
         }
-        pins.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(PinPage { pins })
+        Ok(PinPage { pins, next: None })
     }
 
     fn pin_tree(
@@ -142,7 +153,7 @@ mod tests {
         let pin = &report.pins[0];
         assert_eq!((&*pin.name, pin.objects, pin.stored), ("docker.io/library/a:1", 4, 3));
         assert_eq!(report.problems[0].reference, "b:1");
-        assert_eq!(fake.inventory().pins().unwrap().pins, report.pins);
+        assert_eq!(fake.inventory().pins(None, 10).unwrap().pins, report.pins);
         let images = fake.inventory().images(None, None, 10).unwrap().images;
         assert!(images[0].pinned);
     }

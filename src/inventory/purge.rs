@@ -268,7 +268,7 @@ mod tests {
         let report = fake.inventory().purge(&request(&["**"])).unwrap();
         assert_eq!((report.tags.len(), report.kept.objects), (3, 0));
         assert!(!fake.has(b"base"));
-        assert_eq!(fake.inventory().objects(None, 10).unwrap().objects, []);
+        assert_eq!(fake.inventory().blobs(None, 10).unwrap().blobs, []);
     }
 
     #[test]

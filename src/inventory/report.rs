@@ -7,22 +7,24 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{protocol::Digest, store};
 
 /// Which server answers, and for which store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Server {
     /// The program's version.
     pub version: String,
     /// The store's folder, as the server names it.
+    #[schema(value_type = String)]
     pub directory: PathBuf,
     /// What tells the folder from others under any name.
     pub directory_id: Option<String>,
 }
 
 /// Objects and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Amount {
     /// How many.
     pub objects: u64,
@@ -31,7 +33,7 @@ pub struct Amount {
 }
 
 /// How much of something is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// All of it: it can be pulled with upstream gone.
@@ -43,7 +45,7 @@ pub enum State {
 }
 
 /// One platform of an image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Platform {
     /// `os/architecture[/variant]`; `null` where the image does not say.
     pub platform: Option<String>,
@@ -56,7 +58,7 @@ pub struct Platform {
 }
 
 /// A cached tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
     /// Its full name.
     pub reference: String,
@@ -67,6 +69,7 @@ pub struct Image {
     /// The tag.
     pub tag: String,
     /// What it named when upstream was last asked.
+    #[schema(value_type = String)]
     pub digest: Digest,
     /// `complete` if one platform at least can be pulled from here.
     pub state: State,
@@ -89,7 +92,7 @@ pub struct Image {
 }
 
 /// Some of the cached tags.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImagePage {
     /// By name. It may hold none though more follow.
     pub images: Vec<Image>,
@@ -97,10 +100,10 @@ pub struct ImagePage {
     pub next: Option<String>,
 }
 
-/// What an object is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a stored object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum ObjectKind {
+pub enum BlobKind {
     /// A layer, a config, any blob.
     Blob,
     /// An image manifest or index.
@@ -108,12 +111,13 @@ pub enum ObjectKind {
 }
 
 /// A stored object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Object {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Blob {
     /// Its name.
+    #[schema(value_type = String)]
     pub digest: Digest,
     /// What it is.
-    pub kind: ObjectKind,
+    pub kind: BlobKind,
     /// Its size.
     pub bytes: u64,
     /// When it was last read.
@@ -123,16 +127,16 @@ pub struct Object {
 }
 
 /// Some of the stored objects.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObjectPage {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BlobPage {
     /// By digest.
-    pub objects: Vec<Object>,
+    pub blobs: Vec<Blob>,
     /// `after` of the following page; `null` at the end.
     pub next: Option<String>,
 }
 
 /// The store's bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StoreUsage {
     /// `store.disk`.
     pub capacity: u64,
@@ -148,12 +152,15 @@ pub struct StoreUsage {
     pub index: u64,
     /// Bytes set aside because they went bad.
     pub quarantine: u64,
+    /// Bytes of the history.
+    #[serde(default)]
+    pub history: u64,
     /// Bytes that pins keep.
     pub pinned: u64,
 }
 
 /// What an upstream's repositories have here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UpstreamUsage {
     /// The upstream's name.
     pub upstream: String,
@@ -168,7 +175,7 @@ pub struct UpstreamUsage {
 }
 
 /// What a repository has here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RepositoryUsage {
     /// The upstream's name.
     pub upstream: String,
@@ -183,7 +190,7 @@ pub struct RepositoryUsage {
 }
 
 /// Who uses how much.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsageReport {
     /// The store as a whole: every object once.
     pub store: StoreUsage,
@@ -193,10 +200,90 @@ pub struct UsageReport {
     pub repositories: Vec<RepositoryUsage>,
     /// Smaller ones that are not listed.
     pub repositories_left_out: u64,
+    /// When upstreams and repositories were counted; `null` while they are for the first time.
+    pub as_of: Option<u64>,
+}
+
+/// A repository of which something is known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepositoryInfo {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The repository there.
+    pub repository: String,
+    /// Its cached tags.
+    pub tags: u64,
+    /// Its stored objects, those that it shares with others included.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When one of them was last read; `null` if none is stored.
+    pub used_at: Option<u64>,
+    /// There are more than these numbers say: it has too many to be counted at once.
+    pub at_least: bool,
+}
+
+/// Some of the repositories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepositoryPage {
+    /// By upstream and name. It may hold none though more follow.
+    pub repositories: Vec<RepositoryInfo>,
+    /// `after` of the following page; `null` at the end.
+    pub next: Option<String>,
+}
+
+/// What the next pull of a tag leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FreshnessState {
+    /// It is served without asking upstream.
+    Fresh,
+    /// Upstream is asked first, by a request that costs nothing.
+    Due,
+    /// It is served as it is, since upstream is not to be asked at present.
+    Stale,
+    /// Upstream has it no more.
+    Gone,
+    /// Its upstream is not configured any more.
+    Unknown,
+}
+
+/// How fresh a tag is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Freshness {
+    /// What the next pull leads to.
+    pub state: FreshnessState,
+    /// Seconds since upstream last confirmed it; `null` if that is not known.
+    pub age: Option<u64>,
+    /// Seconds for which it stays fresh; `null` if it is not, or stays so for ever.
+    pub fresh_for: Option<u64>,
+    /// It is never asked for again (`tags.immutable`).
+    pub immutable: bool,
+}
+
+/// A cached tag and its freshness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TagInfo {
+    /// The image that it names.
+    #[serde(flatten)]
+    pub image: Image,
+    /// Whether it is served as it is.
+    pub freshness: Freshness,
+}
+
+/// Some of a repository's tags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TagPage {
+    /// The repository, and what it has here as a whole.
+    pub repository: RepositoryInfo,
+    /// By name. It may hold none though more follow.
+    pub tags: Vec<TagInfo>,
+    /// `after` of the following page; `null` at the end.
+    pub next: Option<String>,
 }
 
 /// A reference with which nothing could be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// As it was written.
     pub reference: String,
@@ -205,7 +292,7 @@ pub struct Problem {
 }
 
 /// What is to be purged.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PurgeRequest {
     /// Images, digests or patterns.
@@ -217,7 +304,7 @@ pub struct PurgeRequest {
 }
 
 /// What was purged, or would be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PurgeReport {
     /// Nothing was touched.
     pub dry_run: bool,
@@ -234,16 +321,17 @@ pub struct PurgeReport {
 }
 
 /// An object that went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Done {
     /// Its name.
+    #[schema(value_type = String)]
     pub digest: Digest,
     /// Its size.
     pub bytes: u64,
 }
 
 /// A pin, and what it keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Pinned {
     /// The reference by which it was pinned, in full.
     pub name: String,
@@ -255,15 +343,17 @@ pub struct Pinned {
     pub bytes: u64,
 }
 
-/// All pins.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Some of the pins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PinPage {
     /// By name.
     pub pins: Vec<Pinned>,
+    /// `after` of the following page; `null` at the end.
+    pub next: Option<String>,
 }
 
 /// What was pinned.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PinReport {
     /// The pins that were set.
     pub pins: Vec<Pinned>,
@@ -272,7 +362,7 @@ pub struct PinReport {
 }
 
 /// What was unpinned.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UnpinReport {
     /// The names of the pins that are gone.
     pub unpinned: Vec<String>,
@@ -281,7 +371,7 @@ pub struct UnpinReport {
 }
 
 /// Where a verification is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VerifyState {
     /// There was none since the start.
@@ -298,9 +388,10 @@ pub enum VerifyState {
 }
 
 /// A file that is not what it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// Its name.
+    #[schema(value_type = String)]
     pub digest: Digest,
     /// What is wrong.
     pub problem: String,
@@ -309,7 +400,7 @@ pub struct Finding {
 }
 
 /// How far a verification is, and what it found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyStatus {
     /// Where it is.
     pub state: VerifyState,
@@ -353,7 +444,7 @@ impl VerifyStatus {
     }
 }
 
-impl From<store::Kind> for ObjectKind {
+impl From<store::Kind> for BlobKind {
     fn from(kind: store::Kind) -> Self {
         match kind {
             store::Kind::Blob => Self::Blob,
@@ -364,8 +455,16 @@ impl From<store::Kind> for ObjectKind {
 
 impl From<store::Usage> for StoreUsage {
     fn from(usage: store::Usage) -> Self {
-        let store::Usage { capacity, used, objects, published, staged, index, quarantine, pinned } =
-            usage;
-        Self { capacity, used, objects, published, staged, index, quarantine, pinned }
+        Self {
+            capacity: usage.capacity,
+            used: usage.used,
+            objects: usage.objects,
+            published: usage.published,
+            staged: usage.staged,
+            index: usage.index,
+            quarantine: usage.quarantine,
+            history: usage.history,
+            pinned: usage.pinned,
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    BadReference, ImageName, Inventory, MOST_REFERENCES, Problem, Wanted, catalogue::all_tags,
+    BadReference, Error, ImageName, Inventory, MOST_REFERENCES, Problem, Wanted,
+    catalogue::all_tags,
 };
 use crate::store::{self, TagKey, TagRecord};
 
@@ -68,6 +69,19 @@ impl Inventory {
             }
         }
         Ok(found)
+    }
+
+    /// The cached tags that `references` mean, and what is wrong with the rest of them. Blocks.
+    pub fn tags_meant(&self, references: &[String]) -> Result<(Vec<TagKey>, Vec<Problem>), Error> {
+        let mut asked = self.read_references(references, false)?;
+        let keys = self.tags_of(&mut asked)?.into_iter().map(|(key, _)| key).collect();
+        let problems = asked.iter().filter(|asked| !asked.is_found).map(|asked| {
+            asked.problem(match asked.wanted {
+                Wanted::Object(_) => "a digest names the same for ever; name a tag",
+                Wanted::Image(_) | Wanted::Tags(_) => "no such tag is cached; pull it first",
+            })
+        });
+        Ok((keys, problems.collect()))
     }
 
     /// The names of all pins.

@@ -14,7 +14,9 @@ use super::{Inventory, Names, catalogue::Catalogue};
 use crate::{
     config::Config,
     protocol::{Algorithm, Digest, Repository, Tag, media_type::OCI_MANIFEST},
-    store::{Error, Kind, Link, LinkKey, ObjectInfo, Pin, TagKey, TagRecord, Usage, Verdict},
+    store::{
+        Error, Kind, Link, LinkKey, ObjectInfo, Pin, Share, TagKey, TagRecord, Usage, Verdict,
+    },
 };
 
 /// A store that is a few maps; clones share them.
@@ -206,6 +208,52 @@ impl Catalogue for Fake {
         Ok(behind.take(count).map(row).collect())
     }
 
+    fn all_repositories(
+        &self,
+        after: Option<(&str, &str)>,
+        count: usize,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let maps = self.maps();
+        let tagged = maps.tags.keys().map(|(upstream, repository, _)| (upstream, repository));
+        let linked = maps.links.keys().map(|(upstream, repository, _)| (upstream, repository));
+        let names: BTreeSet<_> = tagged
+            .chain(linked)
+            .map(|(upstream, repository)| (upstream.to_string(), repository.to_string()))
+            .collect();
+        let is_behind = |name: &(String, String)| {
+            after.is_none_or(|after| (name.0.as_str(), name.1.as_str()) > after)
+        };
+        Ok(names.into_iter().filter(is_behind).take(count).collect())
+    }
+
+    fn share(&self, upstream: &str, repository: &Repository, _: usize) -> Result<Share, Error> {
+        let maps = self.maps();
+        let is_its = |owner: &str, name: &Repository| owner == upstream && name == repository;
+        let tags = maps.tags.iter().filter(|((owner, name, _), _)| is_its(owner, name));
+        let mut share = Share { tags: tags.count() as u64, ..Share::default() };
+        for (_, _, digest) in maps.links.keys().filter(|(owner, name, _)| is_its(owner, name)) {
+            let Some((body, _)) = maps.objects.get(digest) else { continue };
+            share.objects += 1;
+            share.bytes += body.len() as u64;
+            share.used = Some(UNIX_EPOCH);
+        }
+        Ok(share)
+    }
+
+    fn tags_in(
+        &self,
+        upstream: &str,
+        repository: &Repository,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<(Tag, TagRecord)>, Error> {
+        let maps = self.maps();
+        let its = maps.tags.iter().filter(|((owner, name, tag), _)| {
+            **owner == *upstream && name == repository && tag.as_str() > after
+        });
+        Ok(its.take(count).map(|((_, _, tag), record)| (tag.clone(), record.clone())).collect())
+    }
+
     fn usage(&self) -> Result<Usage, Error> {
         let maps = self.maps();
         let published = maps.objects.values().map(|(body, _)| body.len() as u64).sum();
@@ -217,6 +265,7 @@ impl Catalogue for Fake {
             staged: 0,
             index: 0,
             quarantine: 0,
+            history: 0,
             pinned: 0,
         })
     }

@@ -9,11 +9,13 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashSet},
     iter::Peekable,
+    time::SystemTime,
 };
 
 use super::{
     Error, Inventory, RepositoryUsage, UpstreamUsage, UsageReport,
     catalogue::{Catalogue, all_links, all_tags},
+    seconds,
 };
 use crate::{
     protocol::{Digest, Repository},
@@ -70,6 +72,7 @@ impl Inventory {
             upstreams: account.upstreams,
             repositories: ranked.into_iter().map(|Reverse(it)| it.into()).collect(),
             repositories_left_out: account.left_out,
+            as_of: Some(seconds(SystemTime::now())),
         })
     }
 }

@@ -284,7 +284,7 @@ impl Manifests {
         None
     }
 
-    async fn record(&self, key: &TagKey) -> Option<TagRecord> {
+    pub(super) async fn record(&self, key: &TagKey) -> Option<TagRecord> {
         let record = logged(self.tags.get(key).await).flatten();
         record.filter(|record| !record.is_gone())
     }

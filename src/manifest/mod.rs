@@ -8,6 +8,7 @@ mod manifests;
 mod negative;
 mod obtain;
 mod recent;
+mod refresh;
 mod revalidation;
 mod stored;
 mod tag_table;
@@ -16,5 +17,6 @@ mod written;
 
 pub use manifests::Manifests;
 pub use recent::Recent;
+pub use refresh::Refreshed;
 pub use revalidation::{Choice, Health, Plan, choose, confirm, plan};
 pub use types::{Ask, Error, Found, Manifest, Outcome, Served, Want};

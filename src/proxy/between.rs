@@ -233,7 +233,7 @@ impl Wait<'_, '_> {
         let mut at = 0;
         match poll_send(self.stream, cx, head, &body, &mut at) {
             Poll::Ready(done) => {
-                self.since = sent.enter(at, done.as_ref().err());
+                self.since = sent.enter(at, done.as_ref().err(), self.between);
                 Poll::Ready(done)
             }
             Poll::Pending => {
@@ -250,7 +250,7 @@ impl Wait<'_, '_> {
         };
         let done = ready!(poll_send(self.stream, cx, head, body, at));
         if let Some(Sending { sent, at, _under_way, .. }) = self.sending.take() {
-            self.since = sent.enter(at, done.as_ref().err());
+            self.since = sent.enter(at, done.as_ref().err(), self.between);
         }
         Poll::Ready(done)
     }
@@ -287,7 +287,7 @@ impl Sent {
     }
 
     /// The client took so many bytes of it, head and all. Gives the moment.
-    fn enter(self, taken: usize, error: Option<&std::io::Error>) -> Instant {
+    fn enter(self, taken: usize, error: Option<&std::io::Error>, between: &Between<'_>) -> Instant {
         let ended = Instant::now();
         let elapsed = ended - self.started;
         let repeat = &self.again.repeat;
@@ -310,6 +310,9 @@ impl Sent {
         line.write(self.now + elapsed);
         repeat.count(status);
         repeat.bytes.inc_by(bytes);
+        if let Some((repeats, peer)) = between.repeats.as_ref().filter(|_| status == 200) {
+            repeats.enter(&self.again, peer, bytes);
+        }
         log::took(elapsed);
         ended
     }

@@ -62,7 +62,11 @@ impl Connections {
         let limit = self.live.load().downstream.max_connections;
         let one_more = |open: usize| (open < limit).then_some(open + 1);
         if self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
-            tracing::warn!("a connection was closed: downstream.max_connections are open");
+            tracing::warn!(
+                limit = "downstream.max_connections",
+                remedy = "raise downstream.max_connections, and the limit on open files with it",
+                "a connection was closed: downstream.max_connections are open"
+            );
             return None;
         }
         metrics::CONNECTIONS.inc();

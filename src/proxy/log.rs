@@ -11,7 +11,7 @@ use std::{
     cell::RefCell,
     io::Write as _,
     net::IpAddr,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +20,7 @@ use pingora::{prelude::Error, proxy::Session};
 use serde::Serialize;
 
 use super::{Journey, clock, millis};
-use crate::metrics;
+use crate::{metrics, traffic::Traffic};
 
 /// How access lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,12 @@ pub fn flush_access_lines() {
 }
 
 /// Writes the access line of a request that has ended, and counts it.
-pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journey) {
+pub(super) fn request(
+    session: &Session,
+    error: Option<&Error>,
+    journey: &Journey,
+    traffic: &Traffic,
+) {
     let Some(context) = &journey.context else {
         return;
     };
@@ -132,10 +137,18 @@ pub(super) fn request(session: &Session, error: Option<&Error>, journey: &Journe
         context.cache,
     ];
     metrics::REQUESTS.with_label_values(&labels).inc();
-    let labels = [context.upstream_name(), context.kind()];
+    let labels = [context.upstream_name(), context.kind(), context.cache];
     metrics::RESPONSE_BYTES.with_label_values(&labels).inc_by(bytes);
+    let labels = [context.upstream_name(), context.kind()];
     if received > 0 {
         metrics::REQUEST_BYTES.with_label_values(&labels).inc_by(received);
+    }
+    // Whoever asks for what is not there makes no name known.
+    if let Some(target) = context.target.as_ref().filter(|_| status < 400)
+        && let Some(repository) = target.route.repository()
+    {
+        let place = (Arc::clone(target.upstream.name()), repository.clone());
+        traffic.enter(&place, context.client.address, bytes);
     }
     took(elapsed);
 }
@@ -281,10 +294,7 @@ fn address<S: serde::Serializer>(
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Arc, Mutex},
-    };
+    use std::{io, sync::Mutex};
 
     use tracing_subscriber::fmt::MakeWriter;
 

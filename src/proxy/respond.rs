@@ -44,7 +44,8 @@ const READS: &str = "GET, HEAD";
 pub(super) fn refuse(refusal: &Refusal, route: Option<&Route>) -> Answer {
     let told = told(refusal, route);
     if told.status.is_server_error() {
-        tracing::warn!(status = told.status.as_u16(), %refusal, "a request failed");
+        let (status, remedy) = (told.status.as_u16(), remedy(refusal));
+        tracing::warn!(status, %refusal, remedy, "a request failed");
     } else {
         tracing::debug!(status = told.status.as_u16(), %refusal, "a request was refused");
     }
@@ -110,6 +111,34 @@ fn told(refusal: &Refusal, route: Option<&Route>) -> Told {
         Refusal::Manifest(error) | Refusal::Upstream(error) => upstream(error, route),
         Refusal::Blob(error) => blob(error, route),
         Refusal::Custom { status, code, message } => Told::new(*status, *code, message),
+    }
+}
+
+/// What an operator can do about a request that failed here, where another line of the log does not
+/// say it.
+fn remedy(refusal: &Refusal) -> Option<&'static str> {
+    let failure = match refusal {
+        Refusal::Blob(blob::Error::Busy(_)) => {
+            return Some(
+                "raise fill.max_active or fill.max_readers, or spread what is pulled at once",
+            );
+        }
+        Refusal::Blob(blob::Error::Upstream(error))
+        | Refusal::Manifest(error)
+        | Refusal::Upstream(error) => error.trouble()?,
+        _ => return None,
+    };
+    match failure {
+        Failure::Busy { .. } => Some("raise the limit of this upstream that the line names"),
+        Failure::Timeout { .. } => {
+            Some("see whether the way to the host is slow, or raise timeouts")
+        }
+        Failure::Offline => Some("switch the upstream back: POST /api/v1/offline"),
+        Failure::NoAccount { .. } => Some("mend the accounts under credentials"),
+        Failure::Untrusted { .. } => {
+            Some("if upstream may send us there, name the place in its keys")
+        }
+        _ => None,
     }
 }
 

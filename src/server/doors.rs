@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The doors of all listeners, in their order, and the files behind them.
 pub(super) struct Doors {
     pub(super) doors: Vec<Door>,
+    /// The operator's, if it has one.
+    pub(super) admin: Option<Arc<Server>>,
+    /// Of the doors alone.
     pub(super) certificates: Vec<Arc<dyn Watched>>,
 }
 
@@ -32,7 +35,12 @@ struct Common {
 }
 
 /// Follows the files of the certificates in use while the server runs.
-pub(super) struct Certificates(pub(super) Arc<ArcSwap<Vec<Arc<dyn Watched>>>>);
+pub(super) struct Certificates {
+    /// The operator's, which stays.
+    pub(super) admin: Option<Arc<Server>>,
+    /// Those of the doors.
+    pub(super) doors: Arc<ArcSwap<Vec<Arc<dyn Watched>>>>,
+}
 
 // === impl Doors ===
 
@@ -51,7 +59,14 @@ impl Doors {
                 door.map_err(|problem| StartError::Config(format!("listen[{index}].{problem}")))?,
             );
         }
-        Ok(Self { doors, certificates })
+        let admin = match &config.admin.tls {
+            Some(tls) => {
+                let problem = |what| StartError::Config(format!("admin.tls: {what}"));
+                Some(Arc::new(Server::asking(tls).map_err(problem)?))
+            }
+            None => None,
+        };
+        Ok(Self { doors, admin, certificates })
     }
 }
 
@@ -111,7 +126,8 @@ impl BackgroundService for Certificates {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         // An error means that the server is gone, which is a shutdown too.
         while tokio::time::timeout(LOOK_EVERY, shutdown.wait_for(|stops| *stops)).await.is_err() {
-            for watched in self.0.load_full().iter().map(Arc::clone) {
+            let admin = self.admin.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>);
+            for watched in admin.chain(self.doors.load_full().iter().map(Arc::clone)) {
                 let looked = tokio::task::spawn_blocking(move || watched.look()).await;
                 if let Err(error) = looked {
                     tracing::error!(%error, "certificates can't be looked at");

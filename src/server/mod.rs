@@ -22,6 +22,7 @@ use std::{
 use arc_swap::ArcSwap;
 use pingora::{
     apps::HttpServerOptions,
+    protocols::http::v2::server::{H2Options, default_h2_options},
     proxy::HttpProxy,
     server::{RunArgs, Server, configuration::ServerConf},
     services::{background::background_service, listening::Service},
@@ -33,10 +34,10 @@ use self::{
     listening::{Listeners, Listening},
     reload::{Parts, Reloader},
     stop::Stop,
-    watch::Watch,
+    watch::{Looking, Watch},
 };
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Viewers},
     blob::Blobs,
     config::{self, Config, ConfigError, Listen, Reload},
     filter::{Chain, RequestFilter},
@@ -44,9 +45,14 @@ use crate::{
     manifest::Manifests,
     metrics,
     proxy::{Bounds, Connections, Door, Drain, Entrance, Live, Proxy, Rules, flush_access_lines},
+    status::{Monitor, Sources},
     store::{self, Store},
     upstream::{Roster, Upstream},
 };
+
+/// What a client may send of pushes over one HTTP/2 connection before upstream has taken it. At
+/// HTTP/2's own 64 KiB a client 100 ms away would be kept to 0.6 MiB/s; it is memory, so not more.
+const PUSH_WINDOW_BYTES: u32 = 1 << 20;
 
 /// Seconds that blocking work (a publish under way) may take at the end.
 const LAST_WRITES_SECONDS: u64 = 10;
@@ -136,7 +142,7 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     let nothing = HashSet::new();
     checks::addresses(&config, heir.as_ref().map_or(&nothing, Heir::names))?;
     let bounds = Bounds::new(config.downstream.max_connections);
-    let Doors { doors, certificates } = Doors::prepare(&config, &bounds)?;
+    let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(&config, &bounds)?;
     let doors: Vec<_> =
         doors.into_iter().map(|door| Arc::new(ArcSwap::from_pointee(door))).collect();
     let certificates = Arc::new(ArcSwap::from_pointee(certificates));
@@ -159,7 +165,7 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
         certificates: Arc::clone(&certificates),
         store: Arc::clone(&store),
         blobs: Arc::clone(&blobs),
-        manifests,
+        manifests: Arc::clone(&manifests),
         inventory: Arc::clone(&inventory),
     };
     let reloader = Arc::new(Reloader::new(config.clone(), source, parts, bounds));
@@ -167,20 +173,33 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     let mut conf = server_conf(&config);
     let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
     let mut server = Server::new_with_opt_and_conf(options, conf);
+    let traffic = Arc::clone(live.load().chain.traffic());
     let clients = client_services(&config, doors, &server.configuration, live, &drain);
     server.bootstrap();
 
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
+    let monitor = Monitor::new(Sources {
+        ready: Arc::clone(&ready),
+        upstreams: Arc::clone(&roster),
+        store: Arc::clone(&store),
+        blobs: Arc::clone(&blobs),
+        traffic,
+    });
     let reload = Arc::clone(&reloader);
     let admin = Admin {
         ready: Arc::clone(&ready),
         inventory,
+        manifests,
         upstreams: Arc::clone(&roster),
         store: Arc::clone(&store),
+        monitor: Arc::clone(&monitor),
+        viewers: Viewers::default(),
         reload: Reload::new(move || reload.reload()),
     };
-    let admin = admin_service(&config, admin::Service::new(admin));
+    let certificates = Certificates { admin: admin_tls.clone(), doors: certificates };
+    let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
+    let admin = admin_service(&config, admin);
     // The operator's is one more.
     let services = clients.len() + 1;
     let listeners = Listeners::new(services, announce(config, Arc::clone(&ready), heir));
@@ -189,7 +208,8 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     }
     server.add_service(Listening::new(admin, &listeners));
     server.add_service(background_service("upstreams", Watch(roster)));
-    server.add_service(background_service("certificates", Certificates(certificates)));
+    server.add_service(background_service("status", Looking(monitor)));
+    server.add_service(background_service("certificates", certificates));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover, reloader };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
@@ -248,6 +268,7 @@ fn client_services(
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(config.downstream.keepalive);
     http.server_options = Some(options);
+    http.h2_options = Some(http2_options(config));
     let connections = Arc::new(Connections::new(http, live, Arc::clone(drain)));
     let service = |(listen, door): (&Listen, Arc<ArcSwap<Door>>)| {
         let entrance = Entrance::new(door, Arc::clone(&connections));
@@ -256,6 +277,16 @@ fn client_services(
         service
     };
     config.listen.iter().zip(doors).map(service).collect()
+}
+
+fn http2_options(config: &Config) -> H2Options {
+    let mut options = default_h2_options();
+    let takes_pushes = |upstream: &config::Upstream| upstream.writes == config::Writes::Forward;
+    if config.upstreams.iter().any(takes_pushes) {
+        options.initial_window_size(PUSH_WINDOW_BYTES);
+        options.initial_connection_window_size(PUSH_WINDOW_BYTES);
+    }
+    options
 }
 
 fn admin_service(

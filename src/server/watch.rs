@@ -1,4 +1,5 @@
-//! Looks after the upstreams while the server runs, those too that come with a reload.
+//! What is looked at while the server runs: the totals, and the upstreams, those too that come with a
+//! reload.
 
 use std::sync::Arc;
 
@@ -6,7 +7,13 @@ use async_trait::async_trait;
 use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::task::JoinHandle;
 
-use crate::upstream::{Roster, Upstream};
+use crate::{
+    status::Monitor,
+    upstream::{Roster, Upstream},
+};
+
+/// Has the totals looked at.
+pub(super) struct Looking(pub(super) Arc<Monitor>);
 
 /// The upstreams to be looked after.
 pub(super) struct Watch(pub(super) Arc<Roster>);
@@ -15,6 +22,20 @@ pub(super) struct Watch(pub(super) Arc<Roster>);
 struct Watched {
     upstream: Arc<Upstream>,
     task: JoinHandle<()>,
+}
+
+// === impl Looking ===
+
+#[async_trait]
+impl BackgroundService for Looking {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.0.run() => {}
+            // An error means that the server is gone, which is a shutdown too.
+            _ = shutdown.wait_for(|stops| *stops) => {}
+        }
+        self.0.finish().await;
+    }
 }
 
 // === impl Watch ===

@@ -10,7 +10,7 @@ use super::{
     Error, Kind, Link, LinkKey, Store, TagKey, TagRecord, Verdict, index::BlobRecord,
     layout::remove_if_there, recovery,
 };
-use crate::protocol::Digest;
+use crate::protocol::{Digest, Repository, Tag};
 
 /// A published object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +44,25 @@ pub struct Usage {
     pub index: u64,
     /// What was set aside because it was not what its name says.
     pub quarantine: u64,
+    /// What happened lately.
+    pub history: u64,
     /// Published objects that a pin names.
     pub pinned: u64,
+}
+
+/// What one repository has here; what it shares with others counts in full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Its tags, without those that upstream has no more.
+    pub tags: u64,
+    /// Stored objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When one of them was last read.
+    pub used: Option<SystemTime>,
+    /// There are more than were counted.
+    pub at_least: bool,
 }
 
 /// A pin: objects that are not evicted, by a name.
@@ -90,6 +107,37 @@ impl Store {
         self.index()?.links(after, count)
     }
 
+    /// Up to `count` repositories, each as upstream and name, in order, behind `after`: all of which
+    /// something is known.
+    pub fn all_repositories(
+        &self,
+        after: Option<(&str, &str)>,
+        count: usize,
+    ) -> Result<Vec<(String, String)>, Error> {
+        self.index()?.all_repositories(after, count)
+    }
+
+    /// What a repository has, counting up to `most` tags and objects.
+    pub fn share(
+        &self,
+        upstream: &str,
+        repository: &Repository,
+        most: usize,
+    ) -> Result<Share, Error> {
+        self.index()?.share(upstream, repository, most)
+    }
+
+    /// Up to `count` tags of a repository, in order, behind `after`.
+    pub fn tags_in(
+        &self,
+        upstream: &str,
+        repository: &Repository,
+        after: &str,
+        count: usize,
+    ) -> Result<Vec<(Tag, TagRecord)>, Error> {
+        self.index()?.tags_of(upstream, repository, after, count)
+    }
+
     /// How the bytes are spent.
     pub fn usage(&self) -> Result<Usage, Error> {
         let totals = self.index()?.totals()?;
@@ -101,6 +149,7 @@ impl Store {
             staged: self.space.staged(),
             index: self.space.index(),
             quarantine: self.space.quarantine(),
+            history: self.space.history(),
             pinned: totals.pinned,
         })
     }

@@ -225,6 +225,7 @@ fn open_index(layout: &Layout, space: &Arc<Space>, health: &Arc<Health>) -> Resu
         Err(OpenError::Damaged(problem)) => {
             tracing::error!(
                 path = %path.display(), problem,
+                remedy = "look at the disk's health; what was set aside in quarantine/ can be removed",
                 "the index can't be read; it is set aside, and the files are verified and adopted anew"
             );
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

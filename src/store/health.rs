@@ -55,6 +55,23 @@ impl std::fmt::Display for Trouble {
     }
 }
 
+impl Trouble {
+    /// What an operator can do.
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => {
+                "free space on the file system of store.directory, or lower store.disk"
+            }
+            Self::Failing { .. } => {
+                "look at the kernel's log and the rights of store.directory; storing goes on by itself"
+            }
+            Self::Slow { .. } => {
+                "see what else keeps the disk busy (iostat), or move store.directory to a faster one"
+            }
+        }
+    }
+}
+
 // === impl Health ===
 
 impl Health {
@@ -108,7 +125,8 @@ impl Health {
         }
         if is_news {
             metrics::STORE_HEALTHY.set(0);
-            tracing::warn!(state = %trouble, "the store is degraded; pulls go on");
+            let remedy = trouble.remedy();
+            tracing::warn!(state = %trouble, remedy, "the store is degraded; pulls go on");
         }
         *state = Some(trouble);
     }

@@ -1,8 +1,8 @@
 //! Where things lie on disk, described once.
 //!
 //! `<directory>/{FORMAT, index.redb, blobs/<algorithm>/<2 hex>/<hex>,
-//! partial/<algorithm>-<hex>[.map], quarantine/}`. A file below `blobs/` is
-//! complete and never changes. In one below `partial/` each byte is written
+//! partial/<algorithm>-<hex>[.map], quarantine/, history.ring}`. A file below
+//! `blobs/` is complete and never changes. In one below `partial/` each byte is written
 //! once; its `.map` says which are there, and without one it grows from the front.
 
 use std::{
@@ -78,6 +78,11 @@ impl Layout {
 
     pub(super) fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
+    }
+
+    /// What happened lately: a file of fixed length, which `history` reads and writes.
+    pub(super) fn history(&self) -> PathBuf {
+        self.root.join("history.ring")
     }
 
     /// A file that shows whether the disk takes writes.

@@ -25,6 +25,7 @@ mod object;
 mod partials;
 mod reading;
 mod recovery;
+mod report;
 mod repository;
 mod scrub;
 mod space;
@@ -45,11 +46,12 @@ use std::{
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
-pub use catalogue::{ObjectInfo, Pin, Usage};
+pub use catalogue::{ObjectInfo, Pin, Share, Usage};
 pub use index::{Kind, Link, LinkKey, TagKey, TagRecord};
 pub use mapped::{Map, is_bad_file};
 pub use object::{Lease, Object};
 pub use recovery::Verdict;
+pub use report::{DiskReport, FileSystem};
 pub use staging::Staging;
 
 use crate::protocol::Digest;

@@ -1,7 +1,7 @@
 //! The books of the store's bytes, and the limit that they keep.
 //!
 //! Everything below the directory counts: published and staged files, what was
-//! set aside, and the index. The index grows by doubling, so as much as it has
+//! set aside, the index, and the history. The index grows by doubling, so as much as it has
 //! is kept free for it.
 
 use std::sync::{
@@ -25,6 +25,7 @@ pub(super) struct Space {
     published: AtomicU64,
     index: AtomicU64,
     quarantine: AtomicU64,
+    history: AtomicU64,
     /// Bytes held for staged files and not yet written: the file system still shows them as free.
     promised: AtomicU64,
     /// One at a time shows the books: what was true a moment ago must not be the last that is shown.
@@ -44,6 +45,7 @@ impl Space {
             published: AtomicU64::new(0),
             index: AtomicU64::new(0),
             quarantine: AtomicU64::new(0),
+            history: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             showing: Mutex::new(()),
         };
@@ -84,9 +86,13 @@ impl Space {
         self.quarantine.load(Ordering::Acquire)
     }
 
+    pub(super) fn history(&self) -> u64 {
+        self.history.load(Ordering::Acquire)
+    }
+
     /// Bytes of staged and left-over files, and those held for them.
     pub(super) fn staged(&self) -> u64 {
-        let others = self.published() + self.index() + self.quarantine();
+        let others = self.published() + self.index() + self.quarantine() + self.history();
         self.used().saturating_sub(others)
     }
 
@@ -162,6 +168,10 @@ impl Space {
         self.correct(self.quarantine.swap(len, Ordering::AcqRel), len);
     }
 
+    pub(super) fn set_history(&self, len: u64) {
+        self.correct(self.history.swap(len, Ordering::AcqRel), len);
+    }
+
     fn show(&self) {
         let _one = self.showing.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = [
@@ -170,6 +180,7 @@ impl Space {
             ("staged", self.staged()),
             ("index", self.index()),
             ("quarantine", self.quarantine()),
+            ("history", self.history()),
         ];
         for (state, bytes) in parts {
             metrics::STORE_BYTES.with_label_values(&[state]).set(clamp(bytes));

@@ -73,7 +73,11 @@ impl<T> Kept<T> {
         match (before, is_same) {
             (State::Good, _) | (State::Doubtful, false) => State::Doubtful,
             (State::Doubtful, true) => {
-                tracing::error!(%problem, "a changed {} can't be used; the one before stays", self.what);
+                tracing::error!(
+                    %problem,
+                    remedy = "put certificate and key that belong together in their place; they are read again by themselves",
+                    "a changed {} can't be used; the one before stays", self.what
+                );
                 State::Bad
             }
             (State::Bad, _) => State::Bad,

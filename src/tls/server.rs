@@ -16,17 +16,34 @@ use crate::config::Tls;
 /// TLS 1.2 and 1.3, HTTP/2 and 1.1.
 pub type Server = Kept<ServerConfig>;
 
+/// Whether a client shows its certificate, where authorities are named.
+#[derive(Debug, Clone, Copy)]
+enum Certificates {
+    Must,
+    May,
+}
+
 impl Server {
     /// Reads the files that `tls` names, which is said again by the error.
     pub fn of(tls: &Tls) -> Result<Self, String> {
+        Self::with(tls, Certificates::Must)
+    }
+
+    /// The same for HTTP/1.1 alone; a client may come without a certificate, and whoever serves it
+    /// looks whether it has shown one.
+    pub fn asking(tls: &Tls) -> Result<Self, String> {
+        Self::with(tls, Certificates::May)
+    }
+
+    fn with(tls: &Tls, certificates: Certificates) -> Result<Self, String> {
         let files = [Some(&tls.certificate), Some(&tls.key), tls.client_ca.as_ref()];
         let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
         let tls = tls.clone();
-        Self::open("certificate", files, move || read(&tls))
+        Self::open("certificate", files, move || read(&tls, certificates))
     }
 }
 
-fn read(tls: &Tls) -> Result<ServerConfig, String> {
+fn read(tls: &Tls, certificates: Certificates) -> Result<ServerConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let certified =
         CertifiedKey::from_der(files::chain(&tls.certificate)?, files::key(&tls.key)?, &provider)
@@ -41,13 +58,21 @@ fn read(tls: &Tls) -> Result<ServerConfig, String> {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let roots = Arc::new(files::roots(path)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-            let verifier = verifier.map_err(|error| files::told(path, &error.to_string()))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = match certificates {
+                Certificates::Must => verifier,
+                Certificates::May => verifier.allow_unauthenticated(),
+            };
+            let verifier =
+                verifier.build().map_err(|error| files::told(path, &error.to_string()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = protocols();
+    config.alpn_protocols = match certificates {
+        Certificates::Must => protocols(),
+        Certificates::May => vec![b"http/1.1".to_vec()],
+    };
     if tls.client_ca.is_some() {
         // A resumed session would not show its certificate again.
         config.send_tls13_tickets = 0;

@@ -66,7 +66,7 @@ pub(super) struct Turn {
 }
 
 /// An account as the operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct AccountReport {
     /// Its name, or "anonymous".
     pub account: String,
@@ -94,7 +94,7 @@ pub struct AccountReport {
 }
 
 /// The budget of one of several sources of an account.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct SourceReport {
     /// Whom the registry charges.
     pub source: Option<String>,
@@ -221,8 +221,19 @@ impl Account {
     /// The registry refused a counted request for want of budget.
     pub(super) fn refuse_budget(&self, wait: Option<Duration>) {
         let mut state = self.lock();
-        state.purse.refused(wait, SystemTime::now());
+        let now = SystemTime::now();
+        let was_spent = matches!(state.purse.standing(now), Standing::Spent { .. });
+        state.purse.refused(wait, now);
         self.show_budget(&state);
+        drop(state);
+        if !was_spent {
+            tracing::warn!(
+                upstream = %self.upstream, account = %self.label,
+                wait_seconds = wait.map(|wait| wait.as_secs()),
+                remedy = "what is cached is served meanwhile; add an account under credentials, a mirror, or a longer tags.fresh_for",
+                "an account's pulls are spent"
+            );
+        }
     }
 
     /// True, once in a while, if it is to be asked what is left before anybody is refused.
@@ -262,6 +273,7 @@ impl Account {
         if !is_told {
             tracing::warn!(
                 upstream = %self.upstream, account = %self.label, why,
+                remedy = "see that the password or token of this account under credentials is right and not expired",
                 "an account is refused and stands aside; it is tried again every minute, and when its login changes"
             );
         }

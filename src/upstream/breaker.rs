@@ -116,7 +116,11 @@ impl Breakers {
         let paused = State::Paused { opening, until, message: message.to_owned() };
         hosts.insert(Arc::clone(host), paused);
         metrics::BREAKER_OPEN.with_label_values(&[host]).set(1);
-        tracing::warn!(%host, wait_seconds = wait.as_secs(), message, "is not asked for as long as it wants");
+        tracing::warn!(
+            %host, wait_seconds = wait.as_secs(), message,
+            remedy = "it allows fewer requests at once: lower max_connections, or set max_requests_per_second, of this upstream",
+            "is not asked for as long as it wants"
+        );
         Some(opening)
     }
 
@@ -168,7 +172,11 @@ impl Breakers {
         let opening = self.opening();
         *state = State::Open { opening, because: failure.to_string(), timed_out };
         metrics::BREAKER_OPEN.with_label_values(&[host]).set(1);
-        tracing::warn!(%host, %failure, "is not asked until it answers a probe");
+        tracing::warn!(
+            %host, %failure,
+            remedy = "what is cached is served meanwhile; if it lasts, look at the registry's status page, and from this machine at DNS, proxy and firewall",
+            "is not asked until it answers a probe"
+        );
         Some(opening)
     }
 

@@ -268,7 +268,11 @@ impl Source {
                 let problem = self.problem(what);
                 if state.problem.as_ref() != Some(&problem) {
                     let goes_on = state.known.is_some();
-                    tracing::warn!(account = %self.label, %problem, goes_on, "an account's login can't be had");
+                    tracing::warn!(
+                        account = %self.label, %problem, goes_on,
+                        remedy = "mend the file or credential helper that the account under credentials names; it is read again by itself",
+                        "an account's login can't be had"
+                    );
                 }
                 state.problem = Some(problem);
             }

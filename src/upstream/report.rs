@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{AccountReport, Entry, Tally, Upstream};
 use crate::config::Mode;
@@ -11,7 +12,7 @@ use crate::config::Mode;
 const LISTED: usize = 20;
 
 /// The budget of one upstream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BudgetReport {
     /// The upstream's name.
     pub upstream: String,
@@ -35,7 +36,7 @@ pub struct BudgetReport {
 }
 
 /// The state of one upstream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct UpstreamReport {
     /// Its name.
     pub name: String,
@@ -50,7 +51,7 @@ pub struct UpstreamReport {
 }
 
 /// The state of a mirror.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MirrorReport {
     /// Where it is.
     pub url: String,
@@ -63,12 +64,14 @@ pub struct MirrorReport {
 impl Upstream {
     /// What is left, and who spent it.
     pub fn budget(&self) -> BudgetReport {
+        self.budget_listing(LISTED)
+    }
+
+    /// The same with so many repositories and clients at the most, and all others together.
+    pub fn budget_listing(&self, most: usize) -> BudgetReport {
         let now = SystemTime::now();
         self.talk().accounts.look_ahead(now);
         let outlook = self.outlook();
-        // With the clients' own credentials, budgets are the clients' own too.
-        let is_ours = self.config().credentials.mode == Mode::Shared;
-        let registries = self.registries.all().filter(|_| is_ours);
         BudgetReport {
             upstream: self.name().to_string(),
             remaining: outlook.left.map(|(left, _)| left),
@@ -76,10 +79,18 @@ impl Upstream {
             reserve: self.config().budget.reserve.to_string(),
             is_sparing: outlook.is_sparing,
             total: self.ledger().total(),
-            accounts: registries.flat_map(|registry| registry.accounts.report(now)).collect(),
-            repositories: self.ledger().repositories(LISTED),
-            clients: self.ledger().clients(LISTED),
+            accounts: self.accounts(now),
+            repositories: self.ledger().repositories(most),
+            clients: self.ledger().clients(most),
         }
+    }
+
+    /// How its accounts are; those of mirrors too.
+    pub fn accounts(&self, now: SystemTime) -> Vec<AccountReport> {
+        // With the clients' own credentials, budgets are the clients' own too.
+        let is_ours = self.config().credentials.mode == Mode::Shared;
+        let registries = self.registries.all().filter(|_| is_ours);
+        registries.flat_map(|registry| registry.accounts.report(now)).collect()
     }
 
     /// How it is.

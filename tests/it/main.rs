@@ -13,6 +13,7 @@ mod secure;
 
 mod abandoned;
 mod accounts;
+mod admin;
 mod answers;
 mod cache;
 mod chains;
@@ -39,6 +40,7 @@ mod secrets;
 mod serving;
 mod small_print;
 mod sparse;
+mod status;
 mod terminator;
 mod transparent;
 mod trouble;

@@ -229,7 +229,7 @@ async fn a_file_that_can_not_be_used_changes_nothing_and_all_of_it_is_told() {
     let body = roadstead.reload().await.json();
     let problems = body["error"]["problems"].as_array().unwrap();
     let keys: Vec<_> = problems.iter().map(|problem| problem["key"].as_str().unwrap()).collect();
-    assert_eq!(keys, ["upstreams[0].tags.fresh_for", "store.disk"]);
+    assert_eq!(keys, ["store.disk", "upstreams[0].tags.fresh_for"]);
     assert!(problems.iter().all(|problem| problem["remedy"].as_str().unwrap().contains("write")));
     assert_eq!(status(&roadstead, NAME).await, 200, "what was in force still is");
     assert!(roadstead.log().contains("the one before stays in force"));

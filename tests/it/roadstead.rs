@@ -131,6 +131,7 @@ impl Setup {
             "fill": {},
             "downstream": {},
             "shutdown": { "drain": "5s" },
+            "admin": {},
         });
         let levels = "warn,roadstead=debug,access=info".to_owned();
         let program: (PathBuf, &[&str]) = (BINARY.into(), &["serve"]);
@@ -252,7 +253,7 @@ impl Setup {
         let mut listen = vec![json!({ "address": at.to_string() })];
         listen.extend(self.config["listen"].as_array().cloned().unwrap_or_default());
         config["listen"] = json!(listen);
-        config["admin"] = json!({ "address": admin.to_string() });
+        config["admin"]["address"] = json!(admin.to_string());
         config["store"]["directory"] = json!(self.data(folder));
         let file = folder.join("roadstead.yaml");
         // YAML contains JSON.
@@ -380,7 +381,7 @@ impl Roadstead {
     /// What it says is in the log from `logged` on.
     async fn ready(&mut self, logged: usize) -> Result<(), NotReady> {
         let deadline = Instant::now() + PATIENCE;
-        while !is_ready(self.admin).await {
+        while !self.is_ready(logged).await {
             let ended = self.child.try_wait().unwrap();
             if ended.is_none() && Instant::now() < deadline {
                 sleep(STEP).await;
@@ -409,6 +410,14 @@ impl Roadstead {
             .header("X-Roadstead", "1")
             .send()
             .await
+    }
+
+    /// Whether it says so: where a probe must speak TLS, in its log.
+    async fn is_ready(&self, logged: usize) -> bool {
+        match self.setup.config["admin"]["tls"].is_object() {
+            true => self.log().split_off(logged).contains("roadstead::server: ready"),
+            false => is_ready(self.admin).await,
+        }
     }
 
     /// The same, with another configuration.
@@ -489,11 +498,14 @@ impl Roadstead {
             files.iter().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum()
         };
         let index = fs::metadata(self.data().join("index.redb")).unwrap().len();
+        let history = fs::metadata(self.data().join("history.ring"));
+        let history = history.map_or(0, |meta| meta.len());
         let there = [
             ("published", sum("blobs")),
             ("staged", sum("partial")),
             ("quarantine", sum("quarantine")),
             ("index", index),
+            ("history", history),
         ];
         for (state, bytes) in there {
             let counted = self.metric(&["roadstead_store_bytes", &format!("\"{state}\"")]).await;

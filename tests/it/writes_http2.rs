@@ -1,5 +1,7 @@
 //! Pushes over HTTP/2, as Go's clients send them to a listener with TLS.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Method, Request, Response};
@@ -85,4 +87,22 @@ async fn a_push_over_http_2_arrives_whole() {
     let reply = get_manifest(roadstead.at(), NAME, "latest").send().await;
     let digest = digest_of(&manifest);
     assert_eq!((reply.status, reply.header("docker-content-digest")), (200, Some(&*digest)));
+}
+
+/// A client far away fills the line between it and us, where HTTP/2's own 64 KiB would not. (h2's client keeps 400 KiB.)
+#[tokio::test]
+async fn more_than_a_window_of_a_push_may_be_under_way() {
+    const WANTED: usize = 256 << 10;
+    let hub = writable().await;
+    let (_roadstead, mut client) = connected(&hub).await;
+    // The connection's window comes with the first exchange.
+    assert_eq!(send(&mut client, Method::GET, "/v2/", b"", true).await.status(), 200);
+    let request = Request::patch(format!("https://{HOST}/v2/{NAME}/blobs/uploads/none"));
+    let (_answer, mut stream) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    stream.reserve_capacity(WANTED);
+    let mut capacity = 0;
+    while capacity < WANTED {
+        let more = poll_fn(|context| stream.poll_capacity(context));
+        capacity = timeout(SOON, more).await.unwrap().unwrap().unwrap();
+    }
 }

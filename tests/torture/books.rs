@@ -41,6 +41,7 @@ struct Inventory {
     /// On disk, and by its length.
     index: (u64, u64),
     quarantine: u64,
+    history: u64,
     strange: Vec<PathBuf>,
 }
 
@@ -143,6 +144,7 @@ impl Inventory {
                 self.partial_files += 1;
             }
             ["quarantine", _] => self.quarantine += meta.len(),
+            ["history.ring" | "history.new"] => self.history = meta.len(),
             _ => self.strange.push(path.to_owned()),
         }
     }
@@ -154,13 +156,14 @@ impl Inventory {
         let partial = self.partial.saturating_sub(slack)..=self.partial + slack;
         // A database that has grown has holes; either way to count it is right.
         let index = self.index.0..=self.index.1;
-        let rest = self.published + self.quarantine;
+        let rest = self.published + self.quarantine + self.history;
         let used = rest + partial.start() + index.start()..=rest + partial.end() + index.end();
         BTreeMap::from([
             ("published", exactly(self.published)),
             ("staged", partial),
             ("index", index),
             ("quarantine", exactly(self.quarantine)),
+            ("history", exactly(self.history)),
             ("used", used),
         ])
     }

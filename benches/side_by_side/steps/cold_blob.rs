@@ -5,10 +5,11 @@ use anyhow::{Context, Result};
 use super::{GIB, costed, ready_for_cold};
 use crate::Bench;
 use crate::content::Object;
-use crate::load::{get_once, verify};
+use crate::load::get_once;
 use crate::report::{Collector, Section, Subject};
 use crate::server::{Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify;
 
 const RELATIVE_TIME: &str = "time ÷ direct";
 const FIRST_BYTE: &str = "first byte, ms";
@@ -50,7 +51,9 @@ async fn measure(
     rows.add("time, s", Subject::Direct, direct.total.as_secs_f64());
     rows.add(FIRST_BYTE, server.kind, through.first_byte.as_secs_f64() * 1e3);
     rows.add(FIRST_BYTE, Subject::Direct, direct.first_byte.as_secs_f64() * 1e3);
-    rows.add(CPU, server.kind, cost.cpu.as_secs_f64() / (blob.size_bytes as f64 / GIB));
+    let gib = blob.size_bytes as f64 / GIB;
+    rows.add(CPU, server.kind, cost.cpu.as_secs_f64() / gib);
+    rows.add("client CPU, s/GiB", server.kind, cost.client_cpu.as_secs_f64() / gib);
     rows.add("upstream GETs", server.kind, asked.gets.into());
     rows.add("upstream HEADs", server.kind, asked.heads.into());
     // What the cache keeps, and serves from now on, must be right too.

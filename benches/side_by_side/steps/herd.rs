@@ -9,10 +9,11 @@ use tokio::task::JoinSet;
 use super::{costed, ready_for_cold};
 use crate::Bench;
 use crate::content::Object;
-use crate::load::{get_once, verify};
+use crate::load::{get_once, join_all};
 use crate::report::{Collector, Section};
 use crate::server::{Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify;
 
 const WALL: &str = "wall, s";
 const GETS: &str = "upstream GETs";
@@ -64,9 +65,6 @@ async fn all_at_once(address: SocketAddr, blob: &Object, clients: usize) -> Resu
         let blob = blob.clone();
         running.spawn(async move { get_once(address, &blob).await });
     }
-    let mut slowest = Duration::ZERO;
-    while let Some(done) = running.join_next().await {
-        slowest = slowest.max(done.context("a client panicked")??.first_byte);
-    }
-    Ok(slowest)
+    let answered = join_all(running).await?;
+    Ok(answered.iter().map(|timing| timing.first_byte).max().unwrap_or_default())
 }

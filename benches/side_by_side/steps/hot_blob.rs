@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use super::{GIB, costed};
 use crate::Bench;
 use crate::content::Object;
+use crate::load::join_all;
 use crate::report::{Collector, Section};
 use crate::server::{Server, ServerKind};
 use crate::stream::Endpoint;
@@ -65,6 +66,7 @@ async fn measure(
     let gib = blob.size_bytes as f64 * (plan.hot_readers * plan.hot_gets) as f64 / GIB;
     rows.add(RATE, server.kind, gib / cost.wall.as_secs_f64());
     rows.add(CPU, server.kind, cost.cpu.as_secs_f64() / gib);
+    rows.add("client CPU, s/GiB", server.kind, cost.client_cpu.as_secs_f64() / gib);
     Ok(())
 }
 
@@ -87,8 +89,5 @@ async fn read_whole(
             anyhow::Ok(())
         });
     }
-    while let Some(done) = clients.join_next().await {
-        done.context("a client panicked")??;
-    }
-    Ok(())
+    join_all(clients).await.map(drop)
 }

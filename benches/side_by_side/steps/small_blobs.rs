@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::costed;
+use super::{costed, micros_each};
 use crate::Bench;
 use crate::content::SMALL_BYTES;
 use crate::drive::closed_loop;
-use crate::load::{Request, verify_all};
+use crate::load::Request;
 use crate::report::{Collector, Section};
 use crate::server::{Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify_all;
 
 const RATE: &str = "requests/s";
 const FILLING: usize = 8;
@@ -49,6 +50,7 @@ async fn measure(bench: &Bench<'_>, server: &Server, rows: &mut Collector) -> Re
     let (answered, cost) = costed(server, load).await?;
     let answered = answered as f64;
     rows.add(RATE, server.kind, answered / cost.wall.as_secs_f64());
-    rows.add("server CPU, µs/request", server.kind, cost.cpu.as_secs_f64() * 1e6 / answered);
+    rows.add("server CPU, µs/request", server.kind, micros_each(cost.cpu, answered));
+    rows.add("client CPU, µs/request", server.kind, micros_each(cost.client_cpu, answered));
     Ok(())
 }

@@ -15,12 +15,13 @@ use super::{MIB, costed};
 use crate::Bench;
 use crate::content::Object;
 use crate::images::{Image, popularity};
-use crate::load::{verify_all, within_reason};
+use crate::load::{join_all, within_reason};
 use crate::pull::pull;
 use crate::relay::Relay;
 use crate::report::{Collector, Section, Subject};
 use crate::server::{Role, Server, ServerKind};
 use crate::target::Target;
+use crate::transport::verify_all;
 
 const TIME: &str = "time, s";
 /// All requests for the crowd's images start with this.
@@ -95,10 +96,7 @@ async fn pull_all(address: SocketAddr, order: &Order, clients: usize) -> Result<
             anyhow::Ok(())
         });
     }
-    while let Some(done) = running.join_next().await {
-        done.context("a client panicked")??;
-    }
-    Ok(())
+    join_all(running).await.map(drop)
 }
 
 /// Verifies every resource that is pulled, once.

@@ -17,18 +17,59 @@
 //! ```
 
 mod cache;
+mod document;
+mod live;
+mod log;
 mod reload;
+mod status;
+mod tags;
 mod upstreams;
 
 use http::StatusCode;
+use serde::Deserialize;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{Server, reply::Refused};
-use crate::inventory;
+use crate::inventory::{self, MOST_PER_PAGE};
+
+/// Items of a page where the request does not say.
+const PER_PAGE: usize = 100;
+
+/// Images, digests or patterns.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct References {
+    /// Such as `alpine`, `ghcr.io/org/app:1`, `library/*` or `sha256:…`.
+    #[schema(min_items = 1, max_items = 1000)]
+    references: Vec<String>,
+}
 
 /// Every endpoint.
 pub(super) fn router() -> OpenApiRouter<Server> {
-    OpenApiRouter::new().merge(cache::router()).merge(reload::router()).merge(upstreams::router())
+    OpenApiRouter::new()
+        .merge(cache::router())
+        .merge(tags::router())
+        .merge(upstreams::router())
+        .merge(status::router())
+        .merge(log::router())
+        .merge(reload::router())
+        .merge(live::router())
+        .merge(document::router())
+}
+
+/// An empty parameter is none.
+fn given(parameter: Option<String>) -> Option<String> {
+    parameter.filter(|text| !text.is_empty())
+}
+
+fn limit(asked: Option<usize>) -> Result<usize, Refused> {
+    match asked.unwrap_or(PER_PAGE) {
+        limit @ 1..=MOST_PER_PAGE => Ok(limit),
+        other => Err(Refused::bad_request(format!(
+            "limit={other} is not a number from 1 to {MOST_PER_PAGE}; write one"
+        ))),
+    }
 }
 
 /// Does what may wait for the disk where it keeps nobody else waiting.

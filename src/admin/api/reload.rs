@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     super::{
         Server,
-        reply::{Json, Refused},
+        reply::{BodyFailures, Failures, Json, Refused},
     },
     blocking,
 };
@@ -55,9 +55,9 @@ pub(super) fn router() -> OpenApiRouter<Server> {
 }
 
 #[utoipa::path(post, path = "/api/v1/reload", tag = TAG, responses(
-    (status = OK, body = Reloaded, description = "It holds, but for what is pending"),
-    (status = UNPROCESSABLE_ENTITY, body = Invalid, description = "It can't be used, and nothing has changed"),
-))]
+    (status = OK, description = "It holds, but for what is pending", body = Reloaded),
+    (status = UNPROCESSABLE_ENTITY, description = "It can't be used, and nothing has changed", body = Invalid),
+    Failures, BodyFailures))]
 /// Reads the configuration again: file, environment and command line.
 async fn reload(State(server): State<Server>) -> Result<Response, Refused> {
     let reload = server.reload.clone();

@@ -8,21 +8,23 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::super::{
     Server,
     extract::Sent,
-    reply::{Answer, Json, Refused},
+    reply::{Answer, BodyFailures, Failure, Failures, Json, Refused},
 };
 use crate::upstream::{BudgetReport, UpstreamReport};
 
 const TAG: &str = "upstreams";
 
 /// What is left of each upstream's limit.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Budgets {
+    /// In the order of the configuration.
     upstreams: Vec<BudgetReport>,
 }
 
 /// How the upstreams are.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Upstreams {
+    /// In the order of the configuration.
     upstreams: Vec<UpstreamReport>,
 }
 
@@ -40,20 +42,25 @@ pub(super) fn router() -> OpenApiRouter<Server> {
     OpenApiRouter::new().routes(routes!(budget)).routes(routes!(upstreams)).routes(routes!(offline))
 }
 
-#[utoipa::path(get, path = "/api/v1/budget", tag = TAG)]
+#[utoipa::path(get, path = "/api/v1/budget", tag = TAG,
+    responses((status = OK, description = "Each upstream's", body = Budgets), Failures))]
 /// What is left of each upstream's limit, and who spent it.
 async fn budget(State(server): State<Server>) -> Json<Budgets> {
     let upstreams = server.upstreams.all().iter().map(|upstream| upstream.budget()).collect();
     Json(Budgets { upstreams })
 }
 
-#[utoipa::path(get, path = "/api/v1/upstreams", tag = TAG)]
+#[utoipa::path(get, path = "/api/v1/upstreams", tag = TAG,
+    responses((status = OK, description = "Each of them", body = Upstreams), Failures))]
 /// How the upstreams and their mirrors are.
 async fn upstreams(State(server): State<Server>) -> Json<Upstreams> {
     report(&server)
 }
 
-#[utoipa::path(post, path = "/api/v1/offline", tag = TAG)]
+#[utoipa::path(post, path = "/api/v1/offline", tag = TAG, request_body = Offline,
+    responses((status = OK, description = "Each of them, as they are now", body = Upstreams),
+        (status = NOT_FOUND, description = "There is no such upstream: `not_found`", body = Failure),
+        Failures, BodyFailures))]
 /// Stops asking an upstream, or all of them, until the next start.
 async fn offline(State(server): State<Server>, Sent(switch): Sent<Offline>) -> Answer<Upstreams> {
     let Some(name) = &switch.upstream else {

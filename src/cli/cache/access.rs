@@ -6,8 +6,8 @@ use super::remote::Remote;
 use crate::{
     config::Config,
     inventory::{
-        Error, ImagePage, Inventory, ObjectPage, PinPage, PinReport, PurgeReport, PurgeRequest,
-        UnpinReport, UsageReport, VerifyStatus,
+        BlobPage, Error, ImagePage, Inventory, MOST_PER_PAGE, PinPage, PinReport, PurgeReport,
+        PurgeRequest, UnpinReport, UsageReport, VerifyStatus,
     },
     store::{self, Store},
 };
@@ -19,6 +19,9 @@ pub(super) enum Access {
     /// A server has it.
     There(Remote),
 }
+
+/// How often a server is asked whether it has counted.
+const COUNTING: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,7 @@ impl Access {
     }
 
     fn there(config: &Config, directory: &Path) -> Result<Self, Trouble> {
-        let remote = Remote::new(config.admin.address);
+        let remote = Remote::new(&config.admin)?;
         let server = remote.server(directory)?;
         let own = crate::inventory::directory_id(directory);
         // What is purged here must not be another cache's.
@@ -110,12 +113,12 @@ impl Access {
         }
     }
 
-    pub(super) fn objects(&self, after: Option<&str>, limit: usize) -> Result<ObjectPage, Trouble> {
+    pub(super) fn blobs(&self, after: Option<&str>, limit: usize) -> Result<BlobPage, Trouble> {
         match self {
-            Self::Here(inventory, _) => Ok(inventory.objects(after, limit)?),
+            Self::Here(inventory, _) => Ok(inventory.blobs(after, limit)?),
             Self::There(remote) => {
                 let limit = limit.to_string();
-                remote.get("objects", &[("after", after), ("limit", Some(&*limit))])
+                remote.get("blobs", &[("after", after), ("limit", Some(&*limit))])
             }
         }
     }
@@ -123,14 +126,34 @@ impl Access {
     pub(super) fn usage(&self) -> Result<UsageReport, Trouble> {
         match self {
             Self::Here(inventory, _) => Ok(inventory.usage()?),
-            Self::There(remote) => remote.get("usage", &[]),
+            Self::There(remote) => loop {
+                // It counts for as long as it must, and does not keep who asks.
+                let report: UsageReport = remote.get("usage", &[])?;
+                if report.as_of.is_some() {
+                    return Ok(report);
+                }
+                std::thread::sleep(COUNTING);
+            },
         }
     }
 
+    /// All pins, page by page.
     pub(super) fn pins(&self) -> Result<PinPage, Trouble> {
-        match self {
-            Self::Here(inventory, _) => Ok(inventory.pins()?),
-            Self::There(remote) => remote.get("pins", &[]),
+        let mut all = PinPage::default();
+        loop {
+            let after = all.next.take();
+            let mut page: PinPage = match self {
+                Self::Here(inventory, _) => inventory.pins(after.as_deref(), MOST_PER_PAGE)?,
+                Self::There(remote) => {
+                    let limit = MOST_PER_PAGE.to_string();
+                    remote.get("pins", &[("after", after.as_deref()), ("limit", Some(&*limit))])?
+                }
+            };
+            all.pins.append(&mut page.pins);
+            all.next = page.next;
+            if all.next.is_none() {
+                return Ok(all);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     table::{Align, Table},
     units::{age, now, size},
 };
-use crate::inventory::{Image, MOST_PER_PAGE, ObjectKind, Platform, State};
+use crate::inventory::{BlobKind, Image, MOST_PER_PAGE, Platform, State};
 
 /// Rows of one table: more than that is printed in several, so that a long list begins at once.
 const PER_TABLE: usize = 500;
@@ -110,15 +110,15 @@ fn platforms(image: &Image) -> String {
 fn objects(access: &Access, output: &mut Output) -> Result<Ended, Trouble> {
     let mut after: Option<String> = None;
     loop {
-        let page = access.objects(after.as_deref(), MOST_PER_PAGE)?;
+        let page = access.blobs(after.as_deref(), MOST_PER_PAGE)?;
         if output.is_json() {
-            page.objects.iter().try_for_each(|object| output.json(object))?;
+            page.blobs.iter().try_for_each(|object| output.json(object))?;
         } else {
             let (mut table, now) = (Table::new(&OBJECT_HEAD), now());
-            for object in &page.objects {
+            for object in &page.blobs {
                 let kind = match object.kind {
-                    ObjectKind::Blob => "blob",
-                    ObjectKind::Manifest => "manifest",
+                    BlobKind::Blob => "blob",
+                    BlobKind::Manifest => "manifest",
                 };
                 table.row([
                     object.digest.to_string(),

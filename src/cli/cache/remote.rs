@@ -2,11 +2,15 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use ureq::Agent;
+use ureq::{Agent, unversioned::transport::DefaultConnector};
 
-use super::access::Trouble;
-use crate::inventory::Server;
+use super::{
+    access::Trouble,
+    login::{self, There},
+};
+use crate::{config::Admin, inventory::Server};
 
 /// How long a connection may take: the server is on this machine.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -21,6 +25,9 @@ const MOST_BYTES: u64 = 256 << 20;
 pub(super) struct Remote {
     agent: Agent,
     address: SocketAddr,
+    /// Scheme, name and port.
+    base: String,
+    authorization: Option<String>,
 }
 
 /// `{"error": {"code", "message"}}`
@@ -38,7 +45,9 @@ struct Refused {
 // === impl Remote ===
 
 impl Remote {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    /// The server that is configured as `admin`.
+    pub(super) fn new(admin: &Admin) -> Result<Self, Trouble> {
+        let address = login::address(admin);
         let config = Agent::config_builder()
             // The environment's proxy has no business on the loopback interface.
             .proxy(None)
@@ -46,7 +55,15 @@ impl Remote {
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT))
             .timeout_global(Some(ANSWER));
-        Self { agent: config.build().new_agent(), address }
+        let (config, base) = match &admin.tls {
+            None => (config.build(), format!("http://{address}")),
+            Some(tls) => {
+                let name = login::name(tls, address)?;
+                (config.tls_config(login::tls(tls)?).build(), format!("https://{name}"))
+            }
+        };
+        let agent = Agent::with_parts(config, DefaultConnector::default(), There(address));
+        Ok(Self { agent, address, base, authorization: login::authorization()? })
     }
 
     /// Which server this is, asked on behalf of the store in `directory`.
@@ -67,6 +84,9 @@ impl Remote {
         query: &[(&str, Option<&str>)],
     ) -> Result<T, Trouble> {
         let mut request = self.agent.get(self.url(path));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
         for (name, value) in query {
             if let Some(value) = value {
                 request = request.query(*name, *value);
@@ -81,12 +101,15 @@ impl Remote {
         body: &impl Serialize,
     ) -> Result<T, Trouble> {
         let body = serde_json::to_vec(body).map_err(|error| Trouble::Failed(error.to_string()))?;
-        let request = self.agent.post(self.url(path)).header("X-Roadstead", "1");
+        let mut request = self.agent.post(self.url(path)).header("X-Roadstead", "1");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
         self.read(request.content_type("application/json").send(&body))
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://{}/api/v1/{path}", self.address)
+        format!("{}/api/v1/{path}", self.base)
     }
 
     fn read<T: DeserializeOwned>(
@@ -104,6 +127,12 @@ impl Remote {
         }
         Err(match serde_json::from_slice::<Refusal>(&body) {
             Ok(Refusal { error }) if error.code == "bad_reference" => Trouble::Usage(error.message),
+            Ok(Refusal { error }) if status == StatusCode::UNAUTHORIZED => {
+                Trouble::Failed(format!(
+                    "{}: {}, in ROADSTEAD_ADMIN_USER and ROADSTEAD_ADMIN_PASSWORD_FILE",
+                    self.address, error.message
+                ))
+            }
             Ok(Refusal { error }) => Trouble::Failed(error.message),
             Err(_) => self.failed(&format!("it answers {status}")),
         })

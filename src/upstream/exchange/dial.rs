@@ -149,7 +149,11 @@ impl Dialer {
         allowed.retain(|ip| match self.trust.address(url, *ip, home) {
             Ok(()) => true,
             Err(problem) => {
-                tracing::warn!(host = url.host_str(), address = %ip, "{problem}");
+                tracing::warn!(
+                    host = url.host_str(), address = %ip, %problem,
+                    remedy = "if upstream may send us there, name the host under redirect_hosts",
+                    "an address is not connected to"
+                );
                 refused = Some(problem);
                 false
             }
