@@ -35,7 +35,7 @@ use super::{
     millis,
 };
 use crate::{
-    filter::{Again, Peer},
+    filter::{Again, Peer, Repeats},
     metrics,
 };
 
@@ -133,14 +133,25 @@ impl<'a> Known<'a> {
     }
 
     fn again(&mut self, head: &[u8], now: SystemTime) -> Option<Again> {
+        let (repeats, peer) = self.now()?;
+        repeats.again(head, peer, now)
+    }
+
+    /// Enters an answer into the books, which all rules have in common.
+    fn enter(&mut self, again: &Again, bytes: u64) {
+        if let Some((repeats, peer)) = self.now() {
+            repeats.enter(again, peer, bytes);
+        }
+    }
+
+    fn now(&mut self) -> Option<(&Repeats, &Peer)> {
         let rules = self.rules.load();
         let under = Arc::as_ptr(rules).addr();
         if under != self.under {
             (self.under, self.peer) = (under, None);
         }
         let repeats = rules.chain.repeats()?;
-        let peer = self.peer.get_or_insert_with(|| repeats.peer(self.address));
-        repeats.again(head, peer, now)
+        Some((repeats, self.peer.get_or_insert_with(|| repeats.peer(self.address))))
     }
 }
 
@@ -287,7 +298,12 @@ impl Sent {
     }
 
     /// The client took so many bytes of it, head and all. Gives the moment.
-    fn enter(self, taken: usize, error: Option<&std::io::Error>, between: &Between<'_>) -> Instant {
+    fn enter(
+        self,
+        taken: usize,
+        error: Option<&std::io::Error>,
+        between: &mut Between<'_>,
+    ) -> Instant {
         let ended = Instant::now();
         let elapsed = ended - self.started;
         let repeat = &self.again.repeat;
@@ -310,8 +326,8 @@ impl Sent {
         line.write(self.now + elapsed);
         repeat.count(status);
         repeat.bytes.inc_by(bytes);
-        if let Some((repeats, peer)) = between.repeats.as_ref().filter(|_| status == 200) {
-            repeats.enter(&self.again, peer, bytes);
+        if let Some(known) = between.known.as_mut().filter(|_| status == 200) {
+            known.enter(&self.again, bytes);
         }
         log::took(elapsed);
         ended

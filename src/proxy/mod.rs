@@ -340,7 +340,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, journey: &mut Journey) {
-        log::request(session, error, journey, self.chain.traffic());
+        log::request(session, error, journey, journey.rules.chain.traffic());
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Journey, _: &Error) -> bool {

@@ -207,7 +207,7 @@ fn freshness(server: &Admin, key: &TagKey, record: &TagRecord, now: SystemTime) 
     let age = now.duration_since(record.validated).ok().filter(|_| is_dated);
     let upstream = server.upstream(&key.upstream);
     let tag = key.tag.as_str();
-    let (state, left) = match upstream {
+    let (state, left) = match &upstream {
         _ if record.is_gone() => (FreshnessState::Gone, None),
         None => (FreshnessState::Unknown, None),
         Some(upstream) => {
