@@ -14,8 +14,9 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 
 use super::{
-    account::{Account, AccountReport, Turn},
+    account::{Account, Turn},
     purse::Standing,
+    report::AccountReport,
     token::Scheme,
 };
 use crate::{

@@ -39,7 +39,6 @@ mod uploads;
 mod watch;
 mod writes;
 
-pub use account::AccountReport;
 pub use accounts::Outlook;
 pub use address::is_public;
 pub use blobs::{BlobBody, BlobHead};
@@ -49,6 +48,6 @@ pub use exchange::{Body, Forward};
 pub use ledger::{Entry, Ledger, Tally};
 pub use lists::List;
 pub use registry::{ManifestBody, ManifestHead, Upstream};
-pub use report::{BudgetReport, MirrorReport, UpstreamReport};
+pub use report::{AccountReport, BudgetReport, MirrorReport, UpstreamReport};
 pub use roster::Roster;
 pub use uploads::Asked;
