@@ -20,6 +20,8 @@
 //! ```text
 //! warm::Warmer ─► order (images, platforms) ─► contents (manifests, by HEAD where they are known) ─► layers (fills)
 //! ```
+//! All of this is `proxy::Rules`, of which a reload puts others in force; a request keeps those that it began
+//! with. What outlives them (store, fills, connections to upstreams, budgets) is shared by both.
 //!
 //! The floors, in the order of the modules below; a module uses those above it
 //! and never a sibling. `tests/tidy.rs` keeps it so.
@@ -38,7 +40,7 @@
 //! `pingora` is named only in [`proxy`], [`admin`], `upstream/exchange` and
 //! [`server`].
 //!
-//! The crate is also a library: [`server::run`] takes filters of your own, and
+//! The crate is also a library: [`server::builder`] takes filters of your own, and
 //! [`filter::RequestFilter`] shows how one looks.
 
 pub mod collapse;

@@ -237,7 +237,7 @@ impl<'a> Driver<'a> {
             fill: Arc::clone(self.fill),
             lane: Arc::clone(&self.lane),
             claim: Arc::clone(&claim),
-            settings: self.blobs.settings().clone(),
+            settings: (*self.blobs.settings()).clone(),
         };
         self.jobs.spawn(trace::inherit(async move { (claim, job.run(body).await) }));
     }
@@ -427,7 +427,7 @@ mod tests {
         let whole = ByteRange::new(0, 8_000);
         let digest = Digest::of(Algorithm::Sha256, b"never read");
         let repository = Repository::parse("library/a").unwrap();
-        let origin = Origin { upstream: "docker.io".into(), repository, identity: None };
+        let origin = Origin { upstream: "docker.io".into(), epoch: 0, repository, identity: None };
         let fill = Fill::new(digest, origin);
         let claims = [Claim::new(plan::Claim { range: whole, is_whole: true })];
         thread::scope(|scope| {

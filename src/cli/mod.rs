@@ -20,7 +20,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Overrides, Sources};
 
 /// It did not work out.
 const FAILED: u8 = 1;
@@ -71,7 +71,7 @@ enum Command {
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
     /// The configuration file (YAML); conf/roadstead.yaml shows every key. Without it: Docker Hub
     #[arg(long, value_name = "FILE")]
@@ -95,15 +95,19 @@ struct Source {
 // === impl Source ===
 
 impl Source {
-    /// Flags win over the file; with neither, Docker Hub.
+    /// Flags win over `ROADSTEAD_*`, these over the file; without any of them, Docker Hub.
     fn load(&self) -> Result<Config, ConfigError> {
-        let overrides = Overrides {
+        self.sources().read()
+    }
+
+    fn sources(&self) -> Sources {
+        let flags = Overrides {
             listen: self.listen.clone(),
             admin: self.admin.clone(),
             upstreams: self.upstreams.clone(),
             data: self.data.clone(),
         };
-        Config::from_sources(self.config.as_deref(), &overrides)
+        Sources::new(self.config.clone(), flags).with_variables(std::env::vars_os())
     }
 }
 

@@ -80,14 +80,15 @@ enum AccessFormat {
 
 impl Serve {
     pub(super) fn run(&self) -> ExitCode {
-        let config = match self.source.load() {
+        let sources = self.source.sources();
+        let config = match sources.read() {
             Ok(config) => config,
             Err(error) => return complain(&error, WRONG_USAGE),
         };
         if let Err(error) = self.start_log() {
             return complain(&error, FAILED);
         }
-        match server::run(&config, Vec::new()) {
+        match server::builder(config).reloading(move || sources.read()).run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ StartError::Config(_)) => complain(&error, WRONG_USAGE),
             Err(error @ StartError::Listen { .. }) => complain(&error, FAILED),

@@ -140,6 +140,13 @@ impl Repeats {
         Self { known, manifests, blobs, forwarded, access, traffic }
     }
 
+    /// Nothing was asked before.
+    pub(super) fn forget_all(&self) {
+        self.known.invalidate_all();
+        // Only marked so far.
+        self.known.run_pending_tasks();
+    }
+
     /// The other end of a connection from `address`.
     pub fn peer(&self, address: Option<IpAddr>) -> Peer {
         let address = address.map(|address| address.to_canonical());

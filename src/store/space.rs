@@ -15,11 +15,11 @@ use crate::{config, metrics};
 /// The books.
 #[derive(Debug)]
 pub(super) struct Space {
-    capacity: u64,
+    capacity: AtomicU64,
     /// Eviction begins above this ...
-    high: u64,
+    high: AtomicU64,
     /// ... and goes on down to this.
-    low: u64,
+    low: AtomicU64,
     /// The sum of all below, and of what is staged, held for staging or left over.
     used: AtomicU64,
     published: AtomicU64,
@@ -39,12 +39,10 @@ pub(super) struct Space {
 impl Space {
     /// Empty books under the limits of `config`.
     pub(super) fn new(config: &config::Store) -> Self {
-        let share = |percent: u8| percent_of(config.disk, percent);
-        metrics::STORE_BYTES.with_label_values(&["capacity"]).set(clamp(config.disk));
-        Self {
-            capacity: config.disk,
-            high: share(config.evict_above_percent),
-            low: share(config.evict_to_percent),
+        let space = Self {
+            capacity: AtomicU64::new(0),
+            high: AtomicU64::new(0),
+            low: AtomicU64::new(0),
             used: AtomicU64::new(0),
             published: AtomicU64::new(0),
             objects: AtomicU64::new(0),
@@ -53,15 +51,26 @@ impl Space {
             history: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             showing: Mutex::new(()),
-        }
+        };
+        space.set_limits(config);
+        space
+    }
+
+    /// From now on under these limits.
+    pub(super) fn set_limits(&self, config: &config::Store) {
+        let share = |percent: u8| percent_of(config.disk, percent);
+        metrics::STORE_BYTES.with_label_values(&["capacity"]).set(clamp(config.disk));
+        self.capacity.store(config.disk, Ordering::Release);
+        self.high.store(share(config.evict_above_percent), Ordering::Release);
+        self.low.store(share(config.evict_to_percent), Ordering::Release);
     }
 
     pub(super) fn capacity(&self) -> u64 {
-        self.capacity
+        self.capacity.load(Ordering::Acquire)
     }
 
     pub(super) fn low(&self) -> u64 {
-        self.low
+        self.low.load(Ordering::Acquire)
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -104,12 +113,12 @@ impl Space {
     }
 
     pub(super) fn is_high(&self) -> bool {
-        self.used() > self.high
+        self.used() > self.high.load(Ordering::Acquire)
     }
 
     /// What all of the store but the index may use without the index's growth passing the limit.
     pub(super) fn limit(&self) -> u64 {
-        self.capacity.saturating_sub(self.index())
+        self.capacity().saturating_sub(self.index())
     }
 
     /// Counts `bytes` as held if they fit.

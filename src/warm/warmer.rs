@@ -9,6 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -22,7 +23,11 @@ use super::{
     schedule::Schedule,
 };
 use crate::{
-    blob::Blobs, config::Config, inventory::Names, manifest::Manifests, upstream::Upstream,
+    blob::Blobs,
+    config::Config,
+    inventory::Names,
+    manifest::Manifests,
+    upstream::{Roster, Upstream},
 };
 
 /// Jobs under way that were asked for; scheduled ones come besides.
@@ -38,7 +43,8 @@ const PLACES: usize = 32;
 #[derive(Debug)]
 pub struct Warmer {
     means: Arc<Means>,
-    names: Names,
+    /// What references name under the configuration in force.
+    names: ArcSwap<Names>,
     /// The newest first.
     jobs: Mutex<VecDeque<Arc<Job>>>,
     begun: mpsc::UnboundedSender<Arc<Job>>,
@@ -70,11 +76,11 @@ impl Warmer {
     /// the configuration can't be.
     pub fn new(
         config: &Config,
-        upstreams: Arc<[Arc<Upstream>]>,
+        upstreams: Arc<Roster>,
         manifests: Arc<Manifests>,
         blobs: Arc<Blobs>,
     ) -> Result<Self, String> {
-        let names = Names::new(&config.upstreams);
+        let names = Arc::new(Names::new(&config.upstreams));
         let schedules = config.warm.iter().enumerate();
         let schedules = schedules.map(|(index, warm)| Schedule::new(index, warm.clone(), &names));
         let schedules = schedules.collect::<Result<_, _>>()?;
@@ -82,7 +88,7 @@ impl Warmer {
         let places = Semaphore::new(PLACES.min(config.fill.max_active.div_ceil(2)));
         Ok(Self {
             means: Arc::new(Means { manifests, blobs, upstreams, places }),
-            names,
+            names: ArcSwap::new(names),
             jobs: Mutex::default(),
             begun,
             to_run: Mutex::new(Some(to_run)),
@@ -97,9 +103,14 @@ impl Warmer {
         all.try_for_each(|(index, warm)| Schedule::new(index, warm.clone(), &names).map(drop))
     }
 
+    /// The upstreams are other ones from now on.
+    pub fn reconfigure(&self, config: &Config) {
+        self.names.store(Arc::new(Names::new(&config.upstreams)));
+    }
+
     /// Begins a job.
     pub fn start(&self, request: WarmRequest) -> Result<JobReport, Refused> {
-        let order = Order::new(request, &self.names)?;
+        let order = Order::new(request, &self.names.load())?;
         let running = self.jobs().iter().filter(|job| job.is_running()).count();
         if running >= MOST_RUNNING {
             return Err(Busy.into());
@@ -113,7 +124,7 @@ impl Warmer {
         request: WarmRequest,
         key: &str,
     ) -> Result<Arc<Job>, BadRequest> {
-        Ok(self.begin(Order::new(request, &self.names)?, Some(key.to_owned())))
+        Ok(self.begin(Order::new(request, &self.names.load())?, Some(key.to_owned())))
     }
 
     fn begin(&self, order: Order, schedule: Option<String>) -> Arc<Job> {
@@ -169,7 +180,8 @@ impl Warmer {
             let mut names = job.order.images.iter().filter_map(|image| image.name.as_ref().ok());
             names.any(|name| name.upstream == *upstream.name())
         };
-        let concerned = self.means.upstreams.iter().filter(is_concerned);
+        let upstreams = self.means.upstreams.all();
+        let concerned = upstreams.iter().filter(is_concerned);
         summary.budgets = concerned
             .map(|upstream| {
                 let outlook = upstream.outlook();

@@ -403,6 +403,22 @@ impl Roadstead {
         Ok(())
     }
 
+    /// Writes another configuration while it runs; its addresses stay.
+    #[allow(dead_code, reason = "the torture tests change nothing")]
+    pub(crate) fn rewrite(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        self.setup = change(self.setup.clone());
+        self.setup.write(self.folder.path(), self.at, self.admin);
+    }
+
+    /// Has it read its configuration again; answers what it says.
+    #[allow(dead_code, reason = "the torture tests change nothing")]
+    pub(crate) async fn reload(&self) -> client::Reply {
+        client::request(self.admin, "POST", "/api/v1/reload")
+            .header("X-Roadstead", "1")
+            .send()
+            .await
+    }
+
     /// Whether it says so: where a probe must speak TLS, in its log.
     async fn is_ready(&self, logged: usize) -> bool {
         match self.setup.config["admin"]["tls"].is_object() {
