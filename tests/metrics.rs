@@ -1,7 +1,7 @@
 //! What is said of the metrics elsewhere, held against the metrics: the README's table, the rules and
 //! alerts for Prometheus, and the dashboard for Grafana.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{collections::BTreeSet, fs, path::Path};
 

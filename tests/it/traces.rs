@@ -28,11 +28,14 @@ const SOON: Duration = Duration::from_secs(20);
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// A collector: heads and bodies as they came.
+/// What was posted: its head, in lower case, and its body.
+type Post = (String, Vec<u8>);
+
+/// A collector, and what it got.
 #[derive(Clone)]
 struct Collector {
     at: SocketAddr,
-    got: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    got: Arc<Mutex<Vec<Post>>>,
 }
 
 impl Collector {
@@ -80,7 +83,7 @@ impl Collector {
 
     fn requests(&self) -> Vec<ExportTraceServiceRequest> {
         let got = self.got.lock().unwrap();
-        let decode = |(_, body): &(String, Vec<u8>)| ExportTraceServiceRequest::decode(&**body);
+        let decode = |(_, body): &Post| ExportTraceServiceRequest::decode(&**body);
         got.iter().map(|post| decode(post).unwrap()).collect()
     }
 
