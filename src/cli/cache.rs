@@ -13,7 +13,7 @@ mod progress;
 mod purge;
 mod remote;
 mod table;
-mod units;
+pub(super) mod units;
 mod verify;
 
 use std::{io, process::ExitCode};

@@ -30,6 +30,7 @@ use super::{FAILED, Source, WRONG_USAGE, complain};
 use crate::config::BaseUrl;
 use plan::{Plan, Problem};
 use reach::Reach;
+pub(super) use reach::outward;
 use root::Root;
 
 const ABOUT: &str = "\

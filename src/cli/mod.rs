@@ -5,6 +5,7 @@
 mod cache;
 mod check;
 mod client;
+mod doctor;
 mod log;
 mod serve;
 
@@ -34,6 +35,8 @@ enum Command {
     Serve(serve::Serve),
     /// Validate a configuration and print what is in effect
     Check(check::Check),
+    /// Find out what is wrong: configuration, disk, network, accounts, budget, clients
+    Doctor(doctor::Doctor),
     /// See and tidy what is cached, on a running server or a stopped one
     Cache(cache::Cache),
     /// Print or write what docker, containerd, podman, BuildKit, k3s and kubeadm must be told
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Cache(cache) => cache.run(),
         Command::Client(client) => client.run(),
     }
