@@ -22,6 +22,7 @@ mod command;
 mod conformance;
 mod crash;
 mod degraded;
+mod doctor;
 mod eviction;
 mod extension;
 mod faults;

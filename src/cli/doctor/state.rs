@@ -80,7 +80,7 @@ fn ready(admin: &Admin) -> Finding {
         Ok((200, text)) => READY.fault(
             about,
             text,
-            "look at the disk (see directory above): meanwhile all is passed on and nothing stored; \
+            "look at the disk: meanwhile all is passed on and nothing stored; \
              it is used again once it works",
         ),
         Ok((status, text)) => READY.warning(
@@ -102,7 +102,7 @@ fn upstreams(admin: &Admin) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     for state in states {
-        let remedy = "see upstreams above; it is probed, and asked again as soon as it answers";
+        let remedy = "it is probed, and asked again as soon as it answers";
         if state.offline {
             let switch = "curl -X POST -H 'X-Roadstead: 1' -d '{\"offline\": false}'";
             findings.push(
@@ -147,7 +147,7 @@ fn breakers_and_accounts(metrics: &Metrics) -> Vec<Finding> {
             findings.push(ACCOUNT.warning(
                 format!("{upstream} as {account}"),
                 "stands aside: it was refused, or its login can't be had",
-                "see credentials above; it is tried again every minute, and when its login changes",
+                "look at its name and password; it is tried again every minute, and when its login changes",
             ));
         }
     }

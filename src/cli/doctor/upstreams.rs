@@ -203,14 +203,14 @@ fn credentials(
             "log in anew with its name and password or access token, and write them where the \
              configuration has them from; meanwhile others are used, or none",
         ),
-        Verdict::Failed(Error::Trouble(Failure::Offline)) => {
-            ACCOUNT.note(about, "was not tried: the upstream is offline", "see upstreams above")
+        Verdict::Failed(_) if examination.answer.is_err() => {
+            ACCOUNT.note(about, "was not tried: the registry is not asked, or not reached", "see upstreams")
         }
         Verdict::Failed(error) => ACCOUNT.fault(
             about,
             error,
-            "see upstreams above; where the registry itself answers, it is its token service that \
-             does not, or is not trusted (upstreams[].token_realms)",
+            "the registry itself answers, so look at its token service: is it reached, is it trusted \
+             (upstreams[].token_realms), and what does it say",
         ),
     }
 }
