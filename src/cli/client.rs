@@ -17,6 +17,7 @@ mod podman;
 mod print;
 mod reach;
 mod root;
+pub(super) mod survey;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod checks;
+mod client;
 mod configuration;
 mod directory;
 mod disk;
@@ -20,7 +21,7 @@ mod upstreams;
 
 use std::{io, process::ExitCode};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{FAILED, Source, complain};
 use finding::{Finding, Level, worst};
@@ -37,8 +38,10 @@ Exit codes: 0 nothing is wrong (there may be warnings); 1 there is a fault; 2 wr
 
 /// Find out what is wrong, and what to do about it
 #[derive(Debug, Args)]
-#[command(after_help = ABOUT)]
+#[command(after_help = ABOUT, args_conflicts_with_subcommands = true)]
 pub(super) struct Doctor {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     source: Source,
     /// Print JSON
@@ -46,10 +49,19 @@ pub(super) struct Doctor {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find out whether this host's clients really go through Roadstead
+    Client(client::Client),
+}
+
 // === impl Doctor ===
 
 impl Doctor {
     pub(super) fn run(&self) -> ExitCode {
+        if let Some(Command::Client(client)) = &self.command {
+            return client.run();
+        }
         let config = match self.source.load() {
             Ok(config) => config,
             Err(error) => return told(&configuration::invalid(&error), self.json),

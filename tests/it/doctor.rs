@@ -67,6 +67,11 @@ async fn hub_with(accounts: Vec<Account>) -> Hub {
     Hub::start_with(options).await.unwrap()
 }
 
+/// A configuration that asks for what is left, as it does at Docker Hub.
+fn with_probe(hub: &Hub) -> Setup {
+    Setup::of(hub).with("budget.probe", "ratelimitpreview/test:latest")
+}
+
 fn account(password: &str) -> Value {
     json!([{ "username": "alice", "password": password }])
 }
@@ -85,7 +90,7 @@ fn names(directory: &Path) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_is_well_and_nothing_is_spent_or_changed() {
     let hub = hub_with(vec![Account::new("alice", "sesame-42")]).await;
-    let setup = Setup::of(&hub).with("credentials.accounts", account("sesame-42"));
+    let setup = with_probe(&hub).with("credentials.accounts", account("sesame-42"));
     let roadstead = setup.start().await;
     let before = names(&roadstead.data());
     let told = doctor(&roadstead.config()).await;
@@ -147,7 +152,7 @@ async fn a_password_that_is_refused_is_a_fault_and_never_shown() {
 async fn what_is_spent_and_what_is_switched_off_is_told() {
     let hub = hub_with(Vec::new()).await;
     hub.set_budget(None, 0);
-    let roadstead = Setup::of(&hub).start().await;
+    let roadstead = with_probe(&hub).start().await;
     let told = doctor(&roadstead.config()).await;
     let budget = told.one("budget", "left");
     assert_eq!(budget["level"], "fault", "{}", told.text);
