@@ -23,6 +23,7 @@ mod conformance;
 mod crash;
 mod degraded;
 mod doctor;
+mod doctor_client;
 mod eviction;
 mod extension;
 mod faults;

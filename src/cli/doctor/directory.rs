@@ -91,9 +91,8 @@ fn nearest(directory: &Path) -> PathBuf {
 
 fn writable(place: &Path) -> Finding {
     let shown = place.display();
-    let error = match tempfile::tempfile_in(place) {
-        Ok(_) => return WRITABLE.ok(shown, "can be written"),
-        Err(error) => error,
+    let Err(error) = tempfile::tempfile_in(place) else {
+        return WRITABLE.ok(shown, "can be written");
     };
     let owner = fs::metadata(place).map(|metadata| metadata.uid()).unwrap_or_default();
     let own = rustix::process::geteuid().as_raw();
