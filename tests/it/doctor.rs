@@ -110,7 +110,7 @@ async fn all_is_well_and_nothing_is_spent_or_changed() {
     assert!(found(0).starts_with("200 of 200 pulls in 6 h are left"), "{}", found(0));
     assert!(found(1).starts_with("100 of 100 pulls in 6 h are left"), "{}", found(1));
     assert_eq!(told.one("server", "ready")["level"], "ok");
-    assert_eq!(told.one("server", "upstream")["found"], "is asked");
+    assert_eq!(told.one("server", "upstream")["found"], "is asked as usual");
     let answers = told.one("listeners", "answers")["found"].as_str().unwrap().to_owned();
     assert!(answers.starts_with("Roadstead answers"), "{answers}");
     for (group, check) in

@@ -69,9 +69,11 @@ fn server(config: &Arc<Config>) -> Vec<Finding> {
         Ok(running) => running.findings,
         Err(finding) => vec![finding],
     };
-    for listen in &config.listen {
-        findings.extend(listeners::check(config, listen, runs));
-    }
+    findings.extend(std::thread::scope(|scope| {
+        let check = |listen| scope.spawn(move || listeners::check(config, listen, runs));
+        let threads: Vec<_> = config.listen.iter().map(check).collect();
+        threads.into_iter().flat_map(|it| it.join().unwrap_or_default()).collect::<Vec<_>>()
+    }));
     findings.extend(finished(directory, config));
     findings
 }

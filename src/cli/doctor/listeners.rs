@@ -71,7 +71,7 @@ fn local(address: IpAddr) -> IpAddr {
 
 fn told(about: &str, who: &Who, runs: bool, port: u16) -> Finding {
     match who {
-        Who::Roadstead(said) => ANSWERS.ok(about, format!("Roadstead answers: {said}")),
+        Who::Roadstead(said) => ANSWERS.ok(about, format!("Roadstead answers {said}")),
         Who::Somebody => ANSWERS.ok(about, "accepts connections"),
         Who::Another(said) => ANSWERS
             .fault(
@@ -117,7 +117,7 @@ fn who(listen: &Listen, at: SocketAddr) -> Who {
 fn of_reply(reply: &Reply) -> Who {
     let took = reply.took.as_millis();
     match is_roadstead(reply) {
-        true => Who::Roadstead(format!("{} within {took} ms", reply.status)),
+        true => Who::Roadstead(format!("within {took} ms")),
         false => {
             let server = reply.headers.get("server").and_then(|name| name.to_str().ok());
             Who::Another(format!("{} {}", reply.status, server.unwrap_or("(it names no server)")))
@@ -139,7 +139,7 @@ fn unix(path: &Path, runs: bool) -> Finding {
     };
     let who = match ask() {
         Ok(answer) if answer.contains("there is no upstream") || answer.contains("(access.") => {
-            Who::Roadstead("it is the one that listens there".to_owned())
+            Who::Roadstead("at its socket".to_owned())
         }
         Ok(answer) => Who::Another(answer.lines().next().unwrap_or_default().to_owned()),
         Err(error) => Who::Nobody(error.to_string()),

@@ -117,7 +117,7 @@ fn upstreams(admin: &Admin) -> Vec<Finding> {
         } else {
             findings.push(match &state.held_back {
                 Some(why) => UPSTREAM.fault(&state.name, format!("is held back: {why}"), remedy),
-                None => UPSTREAM.ok(&state.name, "is asked"),
+                None => UPSTREAM.ok(&state.name, "is asked as usual"),
             });
         }
         for mirror in state.mirrors {

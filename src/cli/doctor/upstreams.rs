@@ -43,6 +43,14 @@ pub(super) async fn check(config: &Config, upstream: config::Upstream) -> Vec<Fi
         if let Ok(answer) = &examination.answer {
             findings.extend(clock(&examination.place, answer));
         }
+        if is_out_of_reach(&examination) {
+            findings.push(ACCOUNT.note(
+                &examination.place,
+                "its accounts were not tried: it is not asked, or not reached",
+                "see to that first (upstreams)",
+            ));
+            continue;
+        }
         for account in &examination.accounts {
             findings.push(credentials(&upstream, &examination, account));
             findings.extend(budget(&upstream, account));
@@ -161,6 +169,13 @@ fn clock(place: &str, answer: &Answer) -> Option<Finding> {
 
 // === accounts ===
 
+/// Accounts of a registry that can't be asked are no second fault.
+fn is_out_of_reach(examination: &Examination) -> bool {
+    let failed = |account: &Examined| matches!(account.verdict, Verdict::Failed(_));
+    let accounts = &examination.accounts;
+    examination.answer.is_err() && !accounts.is_empty() && accounts.iter().all(failed)
+}
+
 fn credentials(
     upstream: &config::Upstream,
     examination: &Examination,
@@ -203,9 +218,6 @@ fn credentials(
             "log in anew with its name and password or access token, and write them where the \
              configuration has them from; meanwhile others are used, or none",
         ),
-        Verdict::Failed(_) if examination.answer.is_err() => {
-            ACCOUNT.note(about, "was not tried: the registry is not asked, or not reached", "see upstreams")
-        }
         Verdict::Failed(error) => ACCOUNT.fault(
             about,
             error,

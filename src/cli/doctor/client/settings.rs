@@ -199,28 +199,32 @@ fn files(
             return vec![check.fault("its files", what, remedy)];
         }
     };
-    let name = super::name(surveyed);
-    let finding = |file: &survey::Surveying| {
+    let (mut findings, mut lacking) = (Vec::new(), Vec::new());
+    for file in &files {
         let about = file.path.display();
-        let remedy = "have it written: a backup is kept, and all else in it stays";
-        let found = match &file.says {
-            Says::AllOfIt => return check.ok(about, "says what it must"),
+        match &file.says {
+            Says::AllOfIt => findings.push(check.ok(about, "says what it must")),
+            Says::Nothing => lacking.push(format!("{about} (is not there)")),
+            Says::SomethingElse => lacking.push(about.to_string()),
             Says::Nonsense(problem) => {
                 let (what, remedy) = problem.rsplit_once("; ").unwrap_or((problem, "mend it"));
-                return check.fault(about, what, remedy);
+                findings.push(check.fault(about, what, remedy));
             }
-            Says::SomethingElse => {
-                format!("lacks what `roadstead client {name}` puts there for {base}")
-            }
-            Says::Nothing => format!("is not there, and would be for {base}"),
-        };
+        }
+    }
+    if !lacking.is_empty() {
+        let name = super::name(surveyed);
+        let found = format!("lack what `roadstead client {name}` puts there for {base}");
+        let remedy = format!(
+            "have it written (a backup is kept, and all else stays); then: {}",
+            then.join("; ")
+        );
         // Where it is asked anyway, that may be meant so, and the pull tells.
         let level = if is_named { Level::Note } else { Level::Fault };
-        let mut finding = check.at(level, about, found, remedy).run(asking.apply(name, &base));
-        finding.commands.extend(then.iter().map(|then| format!("# then: {then}")));
-        finding
-    };
-    files.iter().map(finding).collect()
+        let finding = check.at(level, lacking.join(", "), found, remedy);
+        findings.push(finding.run(asking.apply(name, &base)));
+    }
+    findings
 }
 
 /// Whether containerd runs since before its file changed; hosts.toml is read at each pull.
