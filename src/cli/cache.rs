@@ -3,9 +3,9 @@
 //! On a store that a server uses, through the server's admin API; on any other,
 //! straight from the directory. The output is the same either way.
 
-mod access;
+pub(super) mod access;
 mod du;
-mod login;
+pub(super) mod login;
 mod ls;
 mod output;
 mod pin;

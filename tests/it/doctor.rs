@@ -228,3 +228,38 @@ async fn what_can_not_be_used_is_told_as_it_is() {
     let output = Command::new(BINARY).args(["doctor", "--nonsense"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admin_listener_that_wants_a_password_is_given_it() {
+    let hub = hub_with(Vec::new()).await;
+    let mut roadstead = Roadstead::start(&hub).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (users, password) = (folder.path().join("htpasswd"), folder.path().join("password"));
+    let hash = bcrypt::hash("open-sesame", 4).unwrap();
+    fs::write(&users, format!("operator:{hash}\n")).unwrap();
+    fs::write(&password, "open-sesame\n").unwrap();
+    let config = roadstead.config();
+    let mut text: Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    text["admin"]["htpasswd"] = json!(users);
+    roadstead.terminate().await;
+    fs::write(&config, text.to_string()).unwrap();
+    let mut server = Command::new(BINARY)
+        .args(["serve", "--config", config.to_str().unwrap()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let is_up = || std::net::TcpStream::connect(roadstead.admin()).is_ok();
+    crate::roadstead::eventually("the server", Duration::from_secs(20), is_up).await;
+    let told = doctor(&config).await;
+    let mut command = tokio::process::Command::new(BINARY);
+    command.args(["doctor", "--json", "--config", config.to_str().unwrap()]);
+    command.env("ROADSTEAD_ADMIN_USER", "operator");
+    command.env("ROADSTEAD_ADMIN_PASSWORD_FILE", &password);
+    let known = Told::of(&command.output().await.unwrap());
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(told.one("server", "running")["level"], "warning", "{}", told.text);
+    assert!(told.text.contains("ROADSTEAD_ADMIN_USER"), "{}", told.text);
+    assert_eq!(known.one("server", "upstream")["level"], "ok", "{}", known.text);
+    assert!(!known.text.contains("sesame"), "{}", known.text);
+}

@@ -25,7 +25,7 @@ const COUNTING: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(in crate::cli) enum Trouble {
     /// It was asked wrongly.
     #[error("{0}")]
     Usage(String),

@@ -30,14 +30,12 @@ const HOLDS: Check = Check(Group::Certificates, "expiry");
 /// All of them.
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let Some(tls) = &config.admin.tls {
+        findings.extend(listener(&config.admin.address.to_string(), tls));
+    }
     for listen in &config.listen {
         let at = listen.address.to_string();
-        if let Some(tls) = &listen.tls {
-            findings.push(fits(&format!("listener {at}"), Server::of(tls).err()));
-            findings.push(holds(&tls.certificate, &format!("for the listener {at}")));
-            let authority = tls.client_ca.as_ref();
-            findings.extend(authority.map(|path| holds(path, "for clients' certificates")));
-        }
+        findings.extend(listen.tls.iter().flat_map(|tls| listener(&at, tls)));
         if let Some(transparent) = &listen.transparent {
             let hosts = Intercepted::of(&config.upstreams);
             let problem = Authority::of(&transparent.ca, &hosts.hosts()).err();
@@ -59,6 +57,16 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             }
         }
     }
+    findings
+}
+
+fn listener(at: &str, tls: &Tls) -> Vec<Finding> {
+    let mut findings = vec![
+        fits(&format!("listener {at}"), Server::of(tls).err()),
+        holds(&tls.certificate, &format!("for the listener {at}")),
+    ];
+    let authority = tls.client_ca.as_ref();
+    findings.extend(authority.map(|path| holds(path, "for clients' certificates")));
     findings
 }
 

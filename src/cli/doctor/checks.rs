@@ -58,8 +58,9 @@ async fn all(config: Arc<Config>) -> Vec<Finding> {
 
 /// What depends on whether a server runs: its state, its listeners, and how its disk is counted.
 fn server(config: &Arc<Config>) -> Vec<Finding> {
-    let admin = Admin::at(format!("http://{}", config.admin.address));
-    let running = state::ask(config, &admin);
+    let admin = Admin::configured(&config.admin);
+    let running = admin.map_err(|problem| state::unasked(config, &problem));
+    let running = running.and_then(|admin| state::ask(config, &admin));
     let runs = running.is_ok();
     let used = running.as_ref().ok().filter(|running| running.is_ours).and_then(|it| it.used);
     // A disk that hangs does not keep listeners from being told of.

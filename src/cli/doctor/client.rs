@@ -150,7 +150,7 @@ impl Client {
     async fn check(&self, config: Config) -> Vec<Finding> {
         let admin = match &self.admin {
             Some(base) => Admin::at(base),
-            None => Admin::at(format!("http://{}", config.admin.address)),
+            None => Admin::configured(&config.admin),
         };
         let (asking, counters, admin) = self.prepare(config, admin).await;
         let mut findings = vec![counters];
@@ -170,24 +170,17 @@ impl Client {
     }
 
     /// What to ask for, and whether the counters can be watched.
-    async fn prepare(&self, config: Config, admin: Admin) -> (Asking, Finding, Option<Admin>) {
-        let check = Check(Group::Server, "counters");
+    async fn prepare(
+        &self,
+        config: Config,
+        admin: Result<Admin, String>,
+    ) -> (Asking, Finding, Option<Admin>) {
         let probe = self.probe.clone();
         let work = move || {
-            let metrics = admin.metrics();
-            let watched = metrics.is_ok().then(|| admin.clone());
-            let chosen = probe.map_or_else(|| Image::choose(watched.as_ref()), |it| (it, false));
-            let finding = match metrics {
-                Ok(_) => check.ok(admin.base(), format!("the counters can be watched; {} is pulled", chosen.0)),
-                Err(problem) => check
-                    .warning(
-                        admin.base(),
-                        format!("the server's counters can't be watched: {problem}"),
-                        "say with --admin where its admin listener is; on another host, bring it here first",
-                    )
-                    .run("ssh -fNL 5001:127.0.0.1:5001 SERVER"),
-            };
-            (chosen.0, finding, watched)
+            let watched = admin.and_then(|admin| admin.metrics().map(|_| admin));
+            let chosen = probe.unwrap_or_else(|| Image::choose(watched.as_ref().ok()));
+            let finding = counters(&watched, &chosen);
+            (chosen, finding, watched.ok())
         };
         let (image, finding, admin) = match tokio::task::spawn_blocking(work).await {
             Ok(prepared) => prepared,
@@ -263,6 +256,20 @@ impl Asking {
     }
 }
 
+fn counters(watched: &Result<Admin, String>, image: &Image) -> Finding {
+    let check = Check(Group::Server, "counters");
+    match watched {
+        Ok(admin) => check.ok(admin.base(), format!("the counters can be watched; {image} is pulled")),
+        Err(problem) => check
+            .warning(
+                "admin listener",
+                format!("the server's counters can't be watched: {problem}"),
+                "say with --admin where its admin listener is; on another host, bring it here first",
+            )
+            .run("ssh -fNL 5001:127.0.0.1:5001 SERVER"),
+    }
+}
+
 /// Pulls while the counters are watched.
 async fn pull(
     surveyed: Surveyed,
@@ -287,6 +294,9 @@ async fn pull(
     judge(surveyed, &by.shown(image), known.ours.is_some(), outcome.as_ref().err(), testimony)
 }
 
+/// The remedy where a client's files don't name Roadstead.
+const TELL: &str = "tell it of Roadstead: write its files (above), and have it read them again";
+
 /// What a pull and the counters say together.
 fn judge(
     surveyed: Surveyed,
@@ -306,7 +316,7 @@ fn judge(
                     "its settings name Roadstead, so look whether it is reached from here, whether its \
                      certificate is trusted, and whether the client runs since they were changed"
                 }
-                false => "tell it of Roadstead: write its files (above), and have it read them again",
+                false => TELL,
             };
             let found = "succeeded, but not through Roadstead, which counted no request: the client went \
                          to the registry itself and says nothing of it (silent fallback)";
@@ -330,7 +340,12 @@ fn judge(
         (Some(problem), _) => check.fault(
             shown,
             format!("failed, and Roadstead has not seen it: {problem}"),
-            "look whether the client's daemon runs, and whether Roadstead is reached from here",
+            match is_named {
+                true => {
+                    "look whether the client's daemon runs, and whether Roadstead is reached from here"
+                }
+                false => TELL,
+            },
         ),
     }
 }

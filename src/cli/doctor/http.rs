@@ -10,7 +10,9 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_rustls::rustls::crypto::ring;
 use ureq::{
     Agent,
+    config::ConfigBuilder,
     tls::{Certificate, RootCerts, TlsConfig},
+    typestate::AgentScope,
 };
 
 /// The largest answer that is read.
@@ -52,13 +54,12 @@ impl Http {
             Trust::Anybody => tls.disable_verification(true).root_certs(no_roots()),
             Trust::System(more) => tls.root_certs(roots(more)),
         };
-        let config = Agent::config_builder()
-            .proxy(None)
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .timeout_global(Some(patience))
-            .tls_config(tls.build());
-        Self { agent: config.build().new_agent() }
+        Self { agent: settings(patience).tls_config(tls.build()).build().new_agent() }
+    }
+
+    /// One whose connections are made otherwise.
+    pub(super) fn over(agent: Agent) -> Self {
+        Self { agent }
     }
 
     pub(super) fn get(&self, url: &str, headers: &[(HeaderName, &str)]) -> Result<Reply, String> {
@@ -82,6 +83,15 @@ impl Http {
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         Ok(Reply { status, headers, body, took: began.elapsed() })
     }
+}
+
+/// What holds for every client here.
+pub(super) fn settings(patience: Duration) -> ConfigBuilder<AgentScope> {
+    Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_global(Some(patience))
 }
 
 fn no_roots() -> RootCerts {

@@ -2,19 +2,26 @@
 
 use std::time::Duration;
 
+use http::header;
 use serde::{Deserialize, de::DeserializeOwned};
+use ureq::{Agent, unversioned::transport::DefaultConnector};
 
-use super::http::{Http, Trust};
-use crate::inventory::{ImagePage, Server};
+use super::http::{Http, Reply, Trust, settings};
+use crate::{
+    cli::cache::{access::Trouble, login},
+    config,
+    inventory::{ImagePage, Server},
+};
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The admin listener of a server that may run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Admin {
     base: String,
     http: Http,
+    authorization: Option<String>,
 }
 
 /// An upstream's state there.
@@ -45,11 +52,34 @@ pub(super) struct Metrics(Vec<(String, f64)>);
 
 // === impl Admin ===
 
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
 impl Admin {
-    /// At `base`, a URL without a path.
-    pub(super) fn at(base: impl ToString) -> Self {
+    /// At `base`, a URL without a path. It is known by the system's authorities.
+    pub(super) fn at(base: impl ToString) -> Result<Self, String> {
         let base = base.to_string().trim_end_matches('/').to_owned();
-        Self { base, http: Http::new(PATIENCE, Trust::System(None)) }
+        Self::over(base, Http::new(PATIENCE, Trust::System(None)))
+    }
+
+    /// The one that is configured; who we are is in the environment.
+    pub(super) fn configured(admin: &config::Admin) -> Result<Self, String> {
+        let told = |trouble: Trouble| trouble.to_string();
+        let address = login::address(admin);
+        let Some(tls) = &admin.tls else { return Self::at(format!("http://{address}")) };
+        let base = format!("https://{}", login::name(tls, address).map_err(told)?);
+        let settings = settings(PATIENCE).tls_config(login::tls(tls).map_err(told)?).build();
+        let there = login::There(address);
+        let agent = Agent::with_parts(settings, DefaultConnector::default(), there);
+        Self::over(base, Http::over(agent))
+    }
+
+    fn over(base: String, http: Http) -> Result<Self, String> {
+        let authorization = login::authorization().map_err(|trouble| trouble.to_string())?;
+        Ok(Self { base, http, authorization })
     }
 
     pub(super) fn base(&self) -> &str {
@@ -74,7 +104,7 @@ impl Admin {
 
     /// The status and sentence of `/readyz`.
     pub(super) fn readiness(&self) -> Result<(u16, String), String> {
-        let reply = self.http.get(&format!("{}/readyz", self.base), &[])?;
+        let reply = self.get("/readyz")?;
         Ok((reply.status, reply.text()))
     }
 
@@ -89,11 +119,23 @@ impl Admin {
     }
 
     fn text(&self, path: &str) -> Result<String, String> {
-        let reply = self.http.get(&format!("{}{path}", self.base), &[])?;
+        let reply = self.get(path)?;
         match reply.status {
             200 => Ok(reply.text()),
+            401 => Err(
+                "it asks for a login: name its user in ROADSTEAD_ADMIN_USER, and the file with \
+                        the password in ROADSTEAD_ADMIN_PASSWORD_FILE"
+                    .to_owned(),
+            ),
             status => Err(format!("it answers {status} to {path}")),
         }
+    }
+
+    fn get(&self, path: &str) -> Result<Reply, String> {
+        let authorization = self.authorization.as_deref();
+        let headers: Vec<_> =
+            authorization.map(|it| (header::AUTHORIZATION, it)).into_iter().collect();
+        self.http.get(&format!("{}{path}", self.base), &headers)
     }
 }
 

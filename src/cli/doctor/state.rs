@@ -59,11 +59,21 @@ pub(super) fn ask(config: &Config, admin: &Admin) -> Result<Running, Finding> {
     Ok(Running { is_ours, used: used.map(|bytes| bytes as u64), findings })
 }
 
+/// It can't be asked, because of what is wrong on our side.
+pub(super) fn unasked(config: &Config, problem: &str) -> Finding {
+    let (what, remedy) = problem.rsplit_once("; ").unwrap_or((problem, "mend what it names"));
+    RUNS.fault(config.admin.address, format!("can't be asked: {what}"), remedy)
+}
+
 fn absent(config: &Config, admin: &Admin, problem: &str) -> Finding {
     let is_free = std::net::TcpListener::bind(config.admin.address).is_ok();
     if is_free {
         let remedy = "nothing, if it is not to run now; else start it";
         return RUNS.note(admin.base(), "no server runs with this admin address", remedy);
+    }
+    if problem.contains("asks for a login") {
+        let remedy = "give this the login (a user of admin.htpasswd), and ask again";
+        return RUNS.warning(admin.base(), problem, remedy);
     }
     RUNS.fault(
         admin.base(),

@@ -56,17 +56,14 @@ impl fmt::Display for Image {
 
 impl Image {
     /// The smallest one of Docker Hub's that is cached for this machine, which costs nothing; else
-    /// the smallest that there is. True if it is cached.
-    pub(super) fn choose(admin: Option<&Admin>) -> (Self, bool) {
+    /// the smallest that there is.
+    pub(super) fn choose(admin: Option<&Admin>) -> Self {
         let page = admin.and_then(|admin| admin.images("docker.io/**").ok());
         let images = page.map(|page| page.images).unwrap_or_default();
         let fitting = images.iter().filter(|image| is_for_us(image));
         let smallest = fitting.min_by_key(|image| image.bytes);
         let cached = smallest.and_then(|image| image.reference.parse().ok());
-        match cached {
-            Some(image) => (image, true),
-            None => (SMALLEST.parse().expect("a constant that is a tag"), false),
-        }
+        cached.unwrap_or_else(|| SMALLEST.parse().expect("a constant that is a tag"))
     }
 }
 
