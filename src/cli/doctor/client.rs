@@ -24,8 +24,8 @@ use super::{
     told,
 };
 use crate::{
-    cli::{FAILED, WRONG_USAGE, client::survey::Surveyed, complain},
-    config::{BaseUrl, Config, Overrides, Refusal},
+    cli::{FAILED, Source, WRONG_USAGE, client::survey::Surveyed, complain},
+    config::{BaseUrl, Config, Refusal},
 };
 use image::Image;
 use program::find;
@@ -133,8 +133,9 @@ fn programs(surveyed: Surveyed) -> &'static [&'static str] {
 
 impl Client {
     pub(super) fn run(&self) -> ExitCode {
-        let overrides = Overrides { upstreams: self.upstreams.clone(), ..Overrides::default() };
-        let config = match Config::from_sources(self.config.as_deref(), &overrides) {
+        let (config, upstreams) = (self.config.clone(), self.upstreams.clone());
+        let source = Source { config, listen: None, admin: None, upstreams, data: None };
+        let config = match source.load() {
             Ok(config) => config,
             Err(error) => return complain(&error, WRONG_USAGE),
         };
