@@ -83,6 +83,8 @@ fn names(directory: &Path) -> Vec<String> {
         found.push(entry.path().display().to_string());
         found.extend(names(&entry.path()));
     }
+    // The server's own, written anew every ten seconds.
+    found.retain(|name| !name.contains("/history."));
     found.sort();
     found
 }

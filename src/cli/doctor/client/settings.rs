@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -101,8 +102,10 @@ fn reads_another(surveyed: Surveyed, path: &Path) -> Finding {
 
 /// Whether a mirror is the one that is meant, or a Roadstead anyway where none is.
 async fn is_ours(mirror: &Mirror, asking: &Asking) -> bool {
-    if let Some(meant) = &asking.mirror {
-        return mirror.base.parse::<BaseUrl>().is_ok_and(|base| base == *meant);
+    if let Some(meant) = asking.mirror.clone() {
+        let base = mirror.base.clone();
+        let work = move || base.parse().is_ok_and(|base: BaseUrl| is_same_place(&base, &meant));
+        return tokio::task::spawn_blocking(work).await.unwrap_or(false);
     }
     let url = format!("{}{WHO}", mirror.base);
     let asked =
@@ -110,12 +113,26 @@ async fn is_ours(mirror: &Mirror, asking: &Asking) -> bool {
     asked.await.is_ok_and(|reply| reply.is_ok_and(|reply| is_roadstead(&reply)))
 }
 
+/// Two names of one host lead to the same place.
+fn is_same_place(one: &BaseUrl, other: &BaseUrl) -> bool {
+    let addresses = |base: &BaseUrl| -> Vec<SocketAddr> {
+        let found = (base.host.as_str(), base.port).to_socket_addrs();
+        found.map(Iterator::collect).unwrap_or_default()
+    };
+    let is_shared = || {
+        let others = addresses(other);
+        addresses(one).iter().any(|address| others.contains(address))
+    };
+    one == other || (one.scheme == other.scheme && one.port == other.port && is_shared())
+}
+
 /// What the daemon says that it asks, if it can be asked itself.
 async fn live_docker_mirrors() -> Option<Vec<Mirror>> {
     let words = ["docker", "info", "--format", "{{json .RegistryConfig.Mirrors}}"];
     let ran = run(&words, PATIENCE * 2).await.ok().filter(|ran| ran.is_success)?;
     let urls: Option<Vec<String>> = serde_json::from_str(&ran.stdout).ok()?;
-    Some(urls?.iter().map(|url| Mirror::named(url)).collect())
+    // It says null for none.
+    Some(urls.unwrap_or_default().iter().map(|url| Mirror::named(url)).collect())
 }
 
 /// A daemon that was not told since its file changed, or is told by its flags.
@@ -280,6 +297,16 @@ mod tests {
         let half = [Mirror { serves_all: false, ..mirror("http://a:1") }];
         let told = order(Surveyed::Containerd, &half, Some(0), "docker.io").unwrap();
         assert_eq!(told.level, Level::Fault);
+    }
+
+    #[test]
+    fn two_names_of_one_host_are_one_place() {
+        let same =
+            |one: &str, other: &str| is_same_place(&one.parse().unwrap(), &other.parse().unwrap());
+        assert!(same("http://localhost:5000", "http://127.0.0.1:5000"));
+        assert!(!same("http://localhost:5000", "http://127.0.0.1:5001"));
+        assert!(!same("http://localhost:5000", "https://127.0.0.1:5000"));
+        assert!(same("https://nobody.invalid", "https://nobody.invalid:443"));
     }
 
     #[test]
