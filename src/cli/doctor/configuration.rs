@@ -207,7 +207,9 @@ mod tests {
         assert!(!told.contains("hunter2"));
         let closed = format!("access: {{ allow: [10.0.0.0/8] }}\n{account}");
         assert!(!risks(&closed).join("\n").contains("your accounts"));
-        let told = risks("{ trusted_proxies: [0.0.0.0/0], upstreams: [{ url: 'http://r.corp' }] }");
+        let told = risks(
+            "{ trusted_proxies: [0.0.0.0/0], upstreams: [{ name: r.corp, url: 'http://r.corp' }] }",
+        );
         assert!(told.iter().any(|line| line.contains("is not encrypted")), "{told:?}");
         assert!(told.iter().any(|line| line.starts_with("trusted_proxies")), "{told:?}");
         let told = risks("upstreams: [{ name: docker.io, writes: forward }]");

@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn names_are_those_that_are_connected_to() {
-        let config = "upstreams: [{ name: docker.io }, { url: 'http://127.0.0.1:1' }, \
-                      { url: 'https://r.corp', proxy: 'http://p.corp:3128' }]";
+        let config = "upstreams: [{ name: docker.io }, { name: near, url: 'http://127.0.0.1:1' }, \
+                      { name: r.corp, url: 'https://r.corp', proxy: 'http://p.corp:3128' }]";
         let hosts = hosts(&Config::parse(config, "test").unwrap());
         assert!(hosts.contains_key("registry-1.docker.io"), "{hosts:?}");
         assert!(hosts.contains_key("auth.docker.io"), "{hosts:?}");

@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(
             layout.text(&findings()),
             "directory\n  ok       /var/lib/roadstead: 93.1 GiB are free\n\nbudget\n  \
-             warning  docker.io as anonymous: 3 of 100 pulls are left in\n           a window of 6 \
+             warning  docker.io as anonymous: 3 of 100 pulls are left\n           in a window of 6 \
              hours, which began some time ago\n           → add an account under\n             \
              upstreams[].credentials.accounts, or wait\n               roadstead check --config \
              /etc/roadstead/roadstead.yaml\n\n1 warning, 1 ok\n"
