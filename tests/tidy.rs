@@ -8,12 +8,13 @@ use std::{
 };
 
 /// The floors, from the ground up; modules on one floor don't see each other.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["sync"],
     &["protocol", "collapse"],
-    &["config", "metrics", "events", "traffic"],
+    &["config", "metrics", "events", "trace", "traffic"],
     &["store", "tls", "upstream"],
     &["manifest", "blob", "inventory", "history"],
+    &["warm"],
     &["filter", "status"],
     &["proxy", "admin"],
     &["server"],

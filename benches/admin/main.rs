@@ -46,8 +46,11 @@ const LIMIT: Duration = Duration::from_millis(200);
 const MOST_BYTES: usize = 2 << 20;
 
 /// Besides every endpoint that can be asked without parameters.
-const ASKED: [&str; 12] = [
+const ASKED: [&str; 15] = [
     "/",
+    "/repositories",
+    "/repositories?match=app04",
+    "/repositories?match=no-such-name",
     "/repositories/docker.io/org00/app000000",
     "/repositories/docker.io/many/tags",
     "/metrics",

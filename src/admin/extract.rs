@@ -51,7 +51,8 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for MaybeSent
         let body = whole(request).await?;
         match body.trim_ascii().is_empty() {
             true => Ok(Self(T::default())),
-            false => parse(&body).map(Self),
+            // `null` says nothing either.
+            false => parse::<Option<T>>(&body).map(|sent| Self(sent.unwrap_or_default())),
         }
     }
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `serve` carries requests from Pingora to an axum router and its answers back, streams included. A
-//! handler takes [`State<Server>`](Server) and gives a page, JSON (`reply::Json`) or
-//! [`reply::Refused`]; `api` says how an endpoint is added.
+//! handler takes `State<Server>` and gives a page, JSON (`reply::Json`) or
+//! `reply::Refused`; `api` says how an endpoint is added.
 
 mod access;
 mod api;
@@ -31,7 +31,8 @@ pub use levels::{LogLevels, take_log_levels};
 pub use viewers::Viewers;
 
 use crate::{
-    inventory::Inventory, manifest::Manifests, status::Monitor, store::Store, upstream::Upstream,
+    config::Listen, inventory::Inventory, manifest::Manifests, status::Monitor, store::Store,
+    upstream::Upstream, warm::Warmer,
 };
 
 /// What the second listener tells of, and what it changes.
@@ -49,8 +50,12 @@ pub struct Admin {
     pub store: Arc<Store>,
     /// How all of it goes, and went lately.
     pub monitor: Arc<Monitor>,
+    /// It fetches images before clients ask for them.
+    pub warmer: Arc<Warmer>,
     /// Who watches it live.
     pub viewers: Viewers,
+    /// Where clients connect.
+    pub listen: Vec<Listen>,
 }
 
 // === impl Admin ===

@@ -31,6 +31,7 @@ use crate::{
         range::{Asked, asked},
     },
     store::{self, Link, LinkKey, Staging, Store},
+    trace,
     upstream::{self, Failure},
 };
 
@@ -194,7 +195,8 @@ impl Blobs {
             let fill = Fill::new(ask.digest, ask.origin());
             let reader = fill.reader(interest, limit);
             let (blobs, ask) = (Arc::clone(self), ask.clone());
-            tokio::spawn(receive::run(blobs, ask, Arc::clone(&fill), asked, absent_at));
+            let run = receive::run(blobs, ask, Arc::clone(&fill), asked, absent_at);
+            tokio::spawn(trace::inherit(run));
             (fill, (reader, false))
         };
         let ((reader, is_foreign), collapsed) = self.fills.join_or_make(ask.digest, join, make);

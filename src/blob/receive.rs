@@ -5,7 +5,10 @@
 //! stops and keeps its partial file; one that only ranges were read of waits a
 //! while for the next.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::SemaphorePermit,
@@ -25,6 +28,7 @@ use crate::{
     metrics,
     protocol::{ByteRange, Coverage, range::Asked},
     store::Link,
+    trace,
     upstream::BlobBody,
 };
 
@@ -120,6 +124,7 @@ pub(super) async fn run(
     absent_at: Option<u64>,
 ) {
     let running = Running { blobs: Arc::clone(&blobs), fill: Arc::clone(&fill) };
+    let begun = Instant::now();
     let ending = match receive(&blobs, &ask, &fill, asked, absent_at).await {
         Ok(ending) => ending,
         Err(error) => Ending::Failed(error),
@@ -130,7 +135,7 @@ pub(super) async fn run(
         Ending::Failed(Error::Mismatch(_)) => "mismatch",
         Ending::Failed(_) => "failed",
     };
-    metrics::FILLS.with_label_values(&[word]).inc();
+    metrics::fill_ended(word, begun.elapsed(), fill.progress().received.len());
     if let Ending::Failed(error) = ending {
         tracing::warn!(
             upstream = %ask.upstream.name(), repository = %ask.repository, digest = %fill.digest(),
@@ -234,7 +239,7 @@ impl<'a> Driver<'a> {
             claim: Arc::clone(&claim),
             settings: self.blobs.settings().clone(),
         };
-        self.jobs.spawn(async move { (claim, job.run(body).await) });
+        self.jobs.spawn(trace::inherit(async move { (claim, job.run(body).await) }));
     }
 
     /// Asks for what is wanted, and waits until something changes.

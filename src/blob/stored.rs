@@ -21,6 +21,34 @@ impl Blobs {
         self.store.in_memory(&key.digest)
     }
 
+    /// Whether the blob is stored, whichever repository it is of. Asks nobody.
+    pub async fn holds(&self, digest: Digest) -> bool {
+        self.store.contains(digest).await.unwrap_or(false)
+    }
+
+    /// Waits until nobody writes the blob, and says whether it is stored then: who reads a fill has
+    /// its last byte a moment before it is, and has it too where the disk does not take it.
+    pub async fn is_kept(&self, digest: Digest) -> bool {
+        self.store.unclaimed(&digest).await;
+        self.holds(digest).await
+    }
+
+    /// Bytes that earlier fills of the blob have left, and that the next one need not fetch.
+    pub fn left_over(&self, digest: &Digest) -> u64 {
+        self.store.left_over(digest)
+    }
+
+    /// Why blobs of so many bytes together would not be kept, if that is known beforehand.
+    pub fn cannot_keep(&self, bytes: u64) -> Option<String> {
+        let capacity = self.store.capacity();
+        if bytes > capacity {
+            return Some(format!("{bytes} bytes are more than store.disk ({capacity} bytes)"));
+        }
+        self.store.is_unavailable().then(|| {
+            self.store.trouble().unwrap_or_else(|| "the store is being handed over".to_owned())
+        })
+    }
+
     /// A blob known from elsewhere is served only once upstream has said, by a free HEAD, that
     /// this repository has it too, and has it for this caller. False if it is known not to be stored.
     pub(super) async fn admit(&self, ask: &Ask) -> Result<bool, Error> {

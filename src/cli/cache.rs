@@ -7,12 +7,12 @@ pub(super) mod access;
 mod du;
 pub(super) mod login;
 mod ls;
-mod output;
+pub(super) mod output;
 mod pin;
 mod progress;
 mod purge;
-mod remote;
-mod table;
+pub(super) mod remote;
+pub(super) mod table;
 pub(super) mod units;
 mod verify;
 
@@ -26,6 +26,13 @@ use access::{Access, Trouble};
 use output::Output;
 
 const ABOUT: &str = "\
+Examples:
+  roadstead cache ls 'library/**'       images of these repositories
+  roadstead cache du                    by upstream and repository
+  roadstead cache purge alpine:3.20     an image, with what no other needs
+  roadstead cache pin 'ghcr.io/org/*'   never evicted
+  roadstead cache verify --repair       read everything again
+
 A running server is asked through its admin API (admin.address, or --admin); without one, the \
 store's directory is opened (store.directory, or --data).
 

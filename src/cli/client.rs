@@ -35,6 +35,14 @@ pub(super) use reach::outward;
 use root::Root;
 
 const ABOUT: &str = "\
+Examples:
+  roadstead client docker
+      what daemon.json needs, for a Roadstead with default settings
+  roadstead client containerd --config roadstead.yaml --apply
+      writes it, keeping the rest of those files and a backup
+  roadstead client podman --address https://mirror.example.com --ca corp.pem
+      behind a TLS terminator whose authority clients don't know
+
 Each prints files and what they must hold, and changes nothing unless --apply is given. Run it on \
 the machine that runs Roadstead; to write another machine's files, run it there with --address and \
 the --upstream flags or the --config of the server.

@@ -33,6 +33,7 @@ mod secret;
 mod stamp;
 mod store;
 mod tags;
+mod telemetry;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod tests;
 mod transparent;
 mod upstream;
 mod upstreams;
+mod warm;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -65,8 +67,10 @@ pub use self::secret::Secret;
 pub use self::stamp::Stamp;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
+pub use self::telemetry::{Otlp, Telemetry, read_headers};
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Catalog, Upstream, Writes};
+pub use self::warm::{Warm, When};
 
 use self::problem::{Report, Scope};
 use self::raw::RawConfig;
@@ -92,6 +96,10 @@ pub struct Config {
     pub downstream: Downstream,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// What is told to a collector.
+    pub telemetry: Telemetry,
+    /// What is fetched before a client asks for it. Default: nothing.
+    pub warm: Vec<Warm>,
 }
 
 /// What the command line says; each wins over the file's key.
@@ -148,6 +156,8 @@ impl Config {
             fill: Some(self.fill.to_raw()),
             downstream: Some(self.downstream.to_raw()),
             shutdown: Some(self.shutdown.to_raw()),
+            telemetry: self.telemetry.to_raw(),
+            warm: Some(self.warm.iter().map(Warm::to_raw).collect()),
         };
         serde_yaml::to_string(&raw).expect("text, numbers and lists always make YAML")
     }
@@ -202,6 +212,8 @@ impl Config {
                 raw.downstream.unwrap_or_default(),
             ),
             shutdown: Shutdown::read(&file.at("shutdown"), raw.shutdown.unwrap_or_default()),
+            telemetry: Telemetry::read(&file.at("telemetry"), raw.telemetry.unwrap_or_default()),
+            warm: Warm::read_all(&file.at("warm"), raw.warm),
         };
         for (index, listener) in config.listen.iter().enumerate() {
             if listener.transparent.is_some() {

@@ -33,6 +33,9 @@ pub(super) struct RawConfig {
     pub(super) fill: Option<RawFill>,
     pub(super) downstream: Option<RawDownstream>,
     pub(super) shutdown: Option<RawShutdown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) telemetry: Option<RawTelemetry>,
+    pub(super) warm: Option<Vec<RawWarm>>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -240,6 +243,36 @@ pub(super) struct RawDownstream {
 #[serde(deny_unknown_fields, expecting = "a mapping such as { drain: 30s }")]
 pub(super) struct RawShutdown {
     pub(super) drain: Option<Scalar>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { otlp: { … } }")]
+pub(super) struct RawTelemetry {
+    pub(super) otlp: Option<RawOtlp>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { endpoint: http://127.0.0.1:4318 }")]
+pub(super) struct RawOtlp {
+    pub(super) endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) headers_file: Option<String>,
+    pub(super) sample_percent: Option<Scalar>,
+    pub(super) service_name: Option<String>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { every: 6h, images: [alpine] }")]
+pub(super) struct RawWarm {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) every: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<String>,
+    pub(super) images: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) list: Option<String>,
+    pub(super) platforms: Option<Vec<String>>,
+    pub(super) parallel: Option<Scalar>,
 }
 
 // === impl Scalar ===

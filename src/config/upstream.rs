@@ -178,6 +178,11 @@ impl Upstream {
         }
     }
 
+    /// Whether `allow` and `deny` let a repository be pulled.
+    pub fn admits(&self, repository: &str) -> bool {
+        self.allow.matches(repository) && !self.deny.matches(repository)
+    }
+
     /// Whether a one-part repository name gets `library/` before it: on Docker Hub alone.
     pub fn library_rule(&self) -> bool {
         self.is_docker_hub()

@@ -21,7 +21,7 @@ mod refusal;
 mod repeats;
 mod written;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use http::{request::Parts, response};
@@ -118,6 +118,7 @@ pub enum Flow {
 pub struct Chain {
     filters: Vec<Box<dyn RequestFilter>>,
     repeats: Option<Repeats>,
+    forwarded: Arc<Forwarded>,
     traffic: Arc<Traffic>,
 }
 
@@ -151,19 +152,25 @@ impl Chain {
         let is_long = !extra.is_empty() || access.wants_passwords();
         let (memory, cached) = (config.store.memory_of_heads(), Arc::clone(&blobs));
         let traffic = Arc::<Traffic>::default();
+        let trusted = Arc::clone(&forwarded);
         let repeats = (!is_long).then(|| {
             let counted = Arc::clone(&traffic);
-            Repeats::new(memory, Arc::clone(&manifests), cached, forwarded, access, counted)
+            Repeats::new(memory, Arc::clone(&manifests), cached, trusted, access, counted)
         });
         filters.extend(extra);
         filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
         filters.push(Box::new(Cache::new(manifests, blobs)));
-        Ok(Self { filters, repeats, traffic })
+        Ok(Self { filters, repeats, forwarded, traffic })
     }
 
     /// The requests that need not go along the chain again, unless all have to.
     pub fn repeats(&self) -> Option<&Repeats> {
         self.repeats.as_ref()
+    }
+
+    /// Whether `peer` is a proxy that is trusted to say on whose behalf it asks.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.forwarded.is_trusted(peer.to_canonical())
     }
 
     /// Who asked for what.

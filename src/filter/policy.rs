@@ -4,10 +4,7 @@ use async_trait::async_trait;
 use http::request::Parts;
 
 use super::{Context, Flow, Mount, Refusal, RequestFilter};
-use crate::{
-    config::{Upstream, Writes},
-    protocol::Repository,
-};
+use crate::config::Writes;
 
 /// The filter.
 #[derive(Debug)]
@@ -34,20 +31,15 @@ impl RequestFilter for Policy {
             }
         }
         if let Some(repository) = target.route.repository()
-            && !may_be_used(config, repository)
+            && !config.admits(repository.as_str())
         {
             return Err(Refusal::RepositoryDenied { repository: repository.clone() });
         }
         if let Mount::Named(from) = &target.mount
-            && !may_be_used(config, from)
+            && !config.admits(from.as_str())
         {
             target.mount = Mount::Elsewhere;
         }
         Ok(Flow::Continue)
     }
-}
-
-fn may_be_used(config: &Upstream, repository: &Repository) -> bool {
-    let name = repository.as_str();
-    config.allow.matches(name) && !config.deny.matches(name)
 }

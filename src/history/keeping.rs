@@ -28,6 +28,8 @@ pub(super) struct Keeping {
 impl Keeping {
     /// The file at `path`, and fills `rings` from it. Blocks.
     pub(super) fn open(path: PathBuf, rings: &mut [Ring]) -> Self {
+        // Of a process that was killed while it wrote all of it. Mostly there is none.
+        let _ = fs::remove_file(staged(&path));
         let file = match read(&path, rings) {
             Ok(Some(file)) => Some(file),
             Ok(None) => {
@@ -106,9 +108,13 @@ fn write_changed(
     Ok(())
 }
 
+fn staged(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// Under another name first: what is there is whole, or it is what was there before.
 fn write_all(path: &Path, rings: &[Ring]) -> io::Result<File> {
-    let staged = path.with_extension("new");
+    let staged = staged(path);
     let written = (|| {
         let mut file = File::create(&staged)?;
         file.write_all(&record::encode(rings))?;

@@ -175,6 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.ring");
         fs::write(&path, "something else").unwrap();
+        fs::write(path.with_extension("new"), "half of it").unwrap();
         let history = open(&path, 1_000_000);
         history.add(&requests(1), at(1_000_000));
         history.save();

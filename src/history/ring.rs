@@ -94,7 +94,9 @@ impl Ring {
         let begins_at = self.begin(now).saturating_sub(self.step_seconds * (steps - 1));
         let point = |step: u64| {
             let at = begins_at + step * self.step_seconds;
-            self.slots.get(self.place(at)).filter(|slot| slot.begins_at == at).map(Slot::point)
+            // No time at all is nothing to divide by.
+            let is_it = |slot: &&Slot| slot.begins_at == at && slot.millis > 0;
+            self.slots.get(self.place(at)).filter(is_it).map(Slot::point)
         };
         (begins_at, (0..steps).map(point).collect())
     }

@@ -10,6 +10,7 @@ mod books;
 mod catalogue;
 mod images;
 mod names;
+mod outcome;
 mod pattern;
 mod pins;
 mod purge;
@@ -30,12 +31,15 @@ use std::{
 };
 
 pub use names::{BadReference, ImageName, Names, Wanted};
+pub use outcome::{
+    Done, Finding, PinPage, PinReport, Pinned, Problem, PurgeReport, PurgeRequest, UnpinReport,
+    VerifyState, VerifyStatus,
+};
 pub use pattern::Pattern;
 pub use report::{
-    Amount, Blob, BlobKind, BlobPage, Done, Finding, Freshness, FreshnessState, Image, ImagePage,
-    PinPage, PinReport, Pinned, Platform, Problem, PurgeReport, PurgeRequest, RepositoryInfo,
-    RepositoryPage, RepositoryUsage, Server, State, StoreUsage, TagInfo, TagPage, UnpinReport,
-    UpstreamUsage, UsageReport, VerifyState, VerifyStatus,
+    Amount, Blob, BlobKind, BlobPage, Freshness, FreshnessState, Image, ImagePage, Platform,
+    RepositoryInfo, RepositoryPage, RepositoryUsage, Server, State, StoreUsage, TagInfo, TagPage,
+    UpstreamUsage, UsageReport,
 };
 
 use crate::{

@@ -89,6 +89,11 @@ impl BadReference {
         let (problem, remedy) = (problem.to_string(), remedy.to_string());
         Self { text: text.to_owned(), problem, remedy }
     }
+
+    /// What is wrong and what to write, for where the reference stands beside it.
+    pub fn reason(&self) -> String {
+        format!("{}; {}", self.problem, self.remedy)
+    }
 }
 
 /// What a good reference looks like, for those who wrote a bad one.

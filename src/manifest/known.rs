@@ -80,13 +80,11 @@ impl Manifests {
         let config = upstream.config();
         let mut found = Vec::new();
         let mut after = after.to_owned();
-        let may_be_pulled =
-            |name: &String| config.allow.matches(name) && !config.deny.matches(name);
         while found.len() < count {
             let name = Arc::clone(upstream.name());
             let page = self.store.repositories(name, after.clone(), PAGE).await;
             let Some(page) = turned(page, &mut after, String::as_str) else { break };
-            found.extend(page.into_iter().filter(may_be_pulled));
+            found.extend(page.into_iter().filter(|name| config.admits(name)));
         }
         found.truncate(count);
         found

@@ -20,6 +20,7 @@ use crate::{
     collapse::{Collapse, Join},
     protocol::{Digest, Reference},
     store::{LinkKey, TagKey, TagRecord},
+    trace,
     upstream::{Failure, ManifestHead},
 };
 
@@ -305,10 +306,10 @@ where
         Join::Follower(follower) => (follower, true),
         Join::Leader(leader) => {
             let follower = leader.follow();
-            tokio::spawn(async move {
+            tokio::spawn(trace::inherit(async move {
                 let outcome = work.await;
                 leader.finish(outcome);
-            });
+            }));
             (follower, false)
         }
     };

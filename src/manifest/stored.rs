@@ -50,15 +50,17 @@ impl Manifests {
         Some(Manifest { digest, media_type, body })
     }
 
-    /// The manifest, if it is stored and this repository is known to have it.
-    pub(super) async fn cached(&self, ask: &Ask, digest: Digest) -> Option<Manifest> {
+    /// The manifest, if it is stored and this repository is known to have it. Asks nobody.
+    pub async fn cached(&self, ask: &Ask, digest: Digest) -> Option<Manifest> {
         let linked = self.store.linked(ask.link_key(digest)).await;
         let media_type = logged(linked).flatten()?.media_type?;
         let body = logged(self.store.read(digest, self.max_manifest).await).flatten()?;
         Some(Manifest { digest, media_type, body })
     }
 
-    pub(super) async fn holds(&self, digest: Digest) -> bool {
+    /// Whether the manifest is stored, whichever repository it is of: to have it costs no more than a
+    /// free HEAD. Asks nobody.
+    pub async fn holds(&self, digest: Digest) -> bool {
         logged(self.store.contains(digest).await).unwrap_or(false)
     }
 }

@@ -28,6 +28,8 @@ pub enum Want {
     Head,
     /// A GET.
     Body,
+    /// A GET that no client has asked for yet: what costs nothing has saved nobody anything.
+    Ahead,
 }
 
 /// Who asks for what of which repository.

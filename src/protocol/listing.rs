@@ -49,6 +49,19 @@ pub fn blobs(body: &[u8]) -> Vec<(Digest, u64)> {
         .collect()
 }
 
+/// The layers of an image that clients fetch from elsewhere (image-spec, "Descriptors", `urls`): its
+/// registry need not have them.
+pub fn foreign(body: &[u8]) -> HashSet<Digest> {
+    let Ok(object) = parse_object(body) else {
+        return HashSet::new();
+    };
+    let has_urls = |layer: &&Value| {
+        let urls = layer.get("urls").and_then(Value::as_array);
+        urls.is_some_and(|urls| !urls.is_empty())
+    };
+    descriptors(&object, "layers").filter(has_urls).filter_map(digest_of).collect()
+}
+
 fn descriptors<'a>(object: &'a Object, field: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     object.get(field).and_then(Value::as_array).into_iter().flatten()
 }
@@ -142,6 +155,15 @@ mod tests {
         let expected = [(digest("c"), 3), (digest("l"), 10), (digest("m"), 20)];
         assert_eq!(blobs(body.as_bytes()), expected);
         assert!(children(body.as_bytes()).is_empty());
+    }
+
+    #[test]
+    fn layers_with_urls_are_foreign() {
+        let mut image = image();
+        assert!(foreign(image.to_string().as_bytes()).is_empty());
+        image["layers"][0]["urls"] = json!([]);
+        image["layers"][1]["urls"] = json!(["https://elsewhere.example/m"]);
+        assert_eq!(foreign(image.to_string().as_bytes()), HashSet::from([digest("m")]));
     }
 
     #[test]

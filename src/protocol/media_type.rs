@@ -4,7 +4,7 @@
 //! `inspect`, and what it lists by `listing`; both are reached through here.
 
 pub use super::inspect::{Inspected, NotAManifest, inspect};
-pub use super::listing::{Child, blobs, children};
+pub use super::listing::{Child, blobs, children, foreign};
 
 /// OCI image index (image-spec, "Media Types").
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -16,6 +16,7 @@ mod listing;
 pub mod media_type;
 pub mod multipart;
 pub mod name;
+pub mod platform;
 mod query;
 pub mod range;
 pub mod ratelimit;

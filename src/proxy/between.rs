@@ -27,12 +27,12 @@ use super::{
     guarded::Guarded,
     head,
     idle::{Idle, Place},
-    log::{self, Line},
-    millis,
+    log::{HTTP_11, Line, method},
+    millis, span,
 };
 use crate::{
     filter::{Again, Peer, Repeats},
-    metrics,
+    metrics, trace,
 };
 
 /// What is read at once; a longer head comes in pieces, and is Pingora's.
@@ -96,6 +96,8 @@ struct Sent {
     now: SystemTime,
     /// How much of it comes before the body.
     head_bytes: usize,
+    /// When the client took the first of it, if not all at once.
+    first: Option<Instant>,
 }
 
 /// Buffers for what is done at one go.
@@ -164,7 +166,7 @@ impl Wait<'_, '_> {
             metrics::REPEATED_ANSWERS.inc();
             scratch.write.clear();
             head::write(&again, &mut scratch.write);
-            let sent = Sent { again, started, now, head_bytes: scratch.write.len() };
+            let sent = Sent { again, started, now, head_bytes: scratch.write.len(), first: None };
             let body = sent.body(&mut scratch.write);
             ready!(self.send(cx, &scratch.write, body, sent))?;
             if self.patience != self.between.keepalive {
@@ -198,6 +200,8 @@ impl Wait<'_, '_> {
             }
             Poll::Pending => {
                 let _under_way = self.between.drain.request();
+                let first = (at > 0).then(Instant::now);
+                let sent = Sent { first, ..sent };
                 self.sending = Some(Sending { head: head.to_vec(), body, at, sent, _under_way });
                 Poll::Pending
             }
@@ -265,6 +269,9 @@ impl Sent {
             cache: "hit",
             left: self.again.left,
             error: error.map(ToString::to_string),
+            version: HTTP_11,
+            referer: &repeat.referer,
+            agent: &repeat.agent,
             ..Line::default()
         };
         line.write(self.now + elapsed);
@@ -273,7 +280,12 @@ impl Sent {
         if let Some((repeats, peer)) = between.repeats.as_ref().filter(|_| status == 200) {
             repeats.enter(&self.again, peer, bytes);
         }
-        log::took(elapsed);
+        let first = self.first.map_or(elapsed, |first| first - self.started);
+        repeat.timing.observe((taken > 0).then_some(first), elapsed);
+        if trace::is_on() {
+            let answered = span::of(&line, method(&repeat.method), repeat.kind);
+            trace::answered(&answered, self.now, elapsed);
+        }
         ended
     }
 }

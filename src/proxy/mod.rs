@@ -16,6 +16,7 @@ mod idle;
 mod log;
 mod respond;
 mod send;
+mod span;
 
 use std::{
     sync::Arc,
@@ -36,10 +37,12 @@ use drain::Counted;
 pub use drain::Drain;
 pub use entrance::{Bounds, Door, Entrance, TransparentDoor, Tunnels};
 pub use log::{AccessLines, Format, flush_access_lines, take_access_lines};
+use send::Sent;
 
 use crate::{
     config::Downstream,
     filter::{Answer, Chain, Context, Flow, Refusal},
+    trace,
     upstream::Forward,
 };
 
@@ -61,8 +64,10 @@ pub struct Journey {
     forward: Option<Forward>,
     /// Why upstream's answer to a forwarded request is not passed on.
     refused: Option<Refusal>,
-    /// Body bytes written by ourselves.
-    sent: u64,
+    /// What was written by ourselves, and since when anything is.
+    sent: Sent,
+    /// Of the request, where it has one.
+    span: Option<trace::Span>,
     /// A stop waits for the request while this lives.
     _under_way: Counted,
 }
@@ -127,10 +132,7 @@ impl Proxy {
         journey: &mut Journey,
         answer: Answer,
     ) -> pingora::Result<()> {
-        let mut sent = 0;
-        let result = send::send(session, answer, &mut sent).await;
-        journey.sent += sent;
-        result
+        send::send(session, answer, &mut journey.sent).await
     }
 }
 
@@ -144,7 +146,8 @@ impl ProxyHttp for Proxy {
             context: None,
             forward: None,
             refused: None,
-            sent: 0,
+            sent: Sent::default(),
+            span: None,
             _under_way: self.drain.request(),
         }
     }
@@ -181,7 +184,12 @@ impl ProxyHttp for Proxy {
         let context = journey.context.insert(Context::new(peer));
         context.destination = entrance::destination(session);
         context.is_repeatable = self.chain.repeats().is_some() && !session.is_http2();
-        let decision = self.decide(session, &request, context).await?;
+        journey.span = span::begin(&self.chain, &request, context.client.peer, journey.started);
+        let decision = match &journey.span {
+            None => self.decide(session, &request, context).await?,
+            // Boxed: what waits without one should not carry its weight.
+            Some(span) => Box::pin(span.around(self.decide(session, &request, context))).await?,
+        };
         let decision = match decision {
             Ok(Flow::Forward | Flow::Continue) => match forward::prepare(&request, context).await {
                 Ok(forward) => {
@@ -251,6 +259,9 @@ impl ProxyHttp for Proxy {
         }
         let is_write = journey.forward.as_ref().is_some_and(|forward| forward.is_write);
         let request: &Parts = session.req_header();
+        if !response.status.is_informational() {
+            journey.sent.begin();
+        }
         if is_write {
             self.wrote(request, response, journey).await?;
         }

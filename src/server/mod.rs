@@ -8,6 +8,8 @@ mod doors;
 mod handover;
 mod listening;
 mod stop;
+mod telemetry;
+mod warming;
 
 use std::{
     collections::HashSet,
@@ -35,6 +37,8 @@ use self::{
     handover::{Handover, Heir},
     listening::{Listeners, Listening},
     stop::Stop,
+    telemetry::Spans,
+    warming::Warming,
 };
 use crate::{
     admin::{self, Admin, Viewers},
@@ -48,6 +52,7 @@ use crate::{
     status::{Monitor, Sources},
     store::{self, Store},
     upstream::Upstream,
+    warm::Warmer,
 };
 
 /// What a client may send of pushes over one HTTP/2 connection before upstream has taken it. At
@@ -94,11 +99,15 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     let nothing = HashSet::new();
     checks::addresses(config, heir.as_ref().map_or(&nothing, Heir::names))?;
     let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(config)?;
+    let spans = Spans::start(&config.telemetry)?;
     let store = open_store(config, heir.as_ref())?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
     let inventory = inventory(config, &store, &manifests);
     let upstreams = upstreams(config)?;
+    let (warmed, fills) = (Arc::clone(&manifests), Arc::clone(&blobs));
+    let warmer = Warmer::new(config, Arc::clone(&upstreams), warmed, fills);
+    let warmer = Arc::new(warmer.map_err(StartError::Config)?);
     let filtered = Arc::clone(&blobs);
     let for_clients = Arc::clone(&manifests);
     let chain = Chain::standard(config, upstreams.to_vec(), for_clients, filtered, extra);
@@ -130,6 +139,8 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
         store: Arc::clone(&store),
         monitor: Arc::clone(&monitor),
         viewers: Viewers::default(),
+        warmer: Arc::clone(&warmer),
+        listen: config.listen.clone(),
     };
     let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
     let admin = admin_service(config, admin);
@@ -143,17 +154,23 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
     server.add_service(background_service("upstreams", Watch(upstreams)));
     server.add_service(background_service("status", Looking(monitor)));
     server.add_service(background_service("certificates", certificates));
+    server.add_service(background_service("warming", Warming(warmer)));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     store.close();
+    if let Some(spans) = spans {
+        spans.stop();
+    }
     tracing::info!("stopped");
     flush_access_lines();
     Ok(())
 }
 
-/// What a start would find wrong with the certificates that `config` names, and nothing else.
+/// What a start would find wrong with the certificates and images that `config` names, and nothing
+/// else.
 pub fn check(config: &Config) -> Result<(), StartError> {
+    Warmer::check(config).map_err(StartError::Config)?;
     Doors::prepare(config).map(|_| ())
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval_at, timeout},
 };
 
 use super::{
@@ -93,6 +93,15 @@ struct Spent {
     spending: Spending,
 }
 
+// === impl Sources ===
+
+impl Sources {
+    /// The registries at this moment.
+    fn upstreams(&self) -> Arc<[Arc<Upstream>]> {
+        Arc::clone(&self.upstreams)
+    }
+}
+
 // === impl Monitor: looking ===
 
 impl Monitor {
@@ -110,7 +119,9 @@ impl Monitor {
 
     /// Looks, for ever.
     pub async fn run(self: &Arc<Self>) {
-        let mut looks = interval(LOOK_EVERY);
+        // The first one after a while, so that what it sees has taken one.
+        let first = tokio::time::Instant::now() + LOOK_EVERY;
+        let mut looks = interval_at(first, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut saving: Option<JoinHandle<()>> = None;
         let mut count = 0_u32;
@@ -151,7 +162,7 @@ impl Monitor {
         let sample = Sample {
             millis: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             counts: look.totals.since(&before.totals),
-            left: totals::left(&self.sources.upstreams),
+            left: totals::left(&self.sources.upstreams()),
         };
         self.history.add(&sample, now);
         if metrics::FILLS_ACTIVE.get() > 0 {
@@ -161,7 +172,7 @@ impl Monitor {
     }
 
     fn note_spending(&self, state: &mut State, elapsed: Duration, now: SystemTime) {
-        for upstream in self.sources.upstreams.iter() {
+        for upstream in self.sources.upstreams().iter() {
             for account in upstream.accounts(now) {
                 let key = (upstream.name().to_string(), account.account);
                 let known = state.spending.entry(key).or_default();
@@ -193,7 +204,8 @@ impl Monitor {
 impl Monitor {
     /// How the server is now. Waits for no disk.
     pub fn status(&self) -> Status {
-        let Sources { upstreams, traffic, store, ready, .. } = &self.sources;
+        let Sources { traffic, store, ready, .. } = &self.sources;
+        let upstreams = &*self.sources.upstreams();
         let (at, now) = (Instant::now(), SystemTime::now());
         let look = Look::now(at, &self.sources);
         let since = self.lock().looks.front().copied().unwrap_or(look);
@@ -282,7 +294,7 @@ impl Monitor {
 
 impl Look {
     fn now(at: Instant, sources: &Sources) -> Self {
-        Self { at, totals: totals::totals(&sources.upstreams), cpu: process::cpu_time() }
+        Self { at, totals: totals::totals(&sources.upstreams()), cpu: process::cpu_time() }
     }
 
     fn seconds_since(&self, before: &Self) -> Option<f64> {

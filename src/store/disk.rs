@@ -82,6 +82,7 @@ impl Store {
             scrub_rate: config.scrub_rate,
         };
         eviction::count_quarantine(&store);
+        store.count_history();
         store.count_published()?;
         Ok(store)
     }
@@ -136,6 +137,11 @@ impl Store {
         self.health.slow("be written");
     }
 
+    /// The limit.
+    pub fn capacity(&self) -> u64 {
+        self.space.capacity()
+    }
+
     /// Bytes counted against the limit now.
     pub fn used_bytes(&self) -> u64 {
         self.space.used()
@@ -177,8 +183,7 @@ impl Store {
     fn count_published(&self) -> Result<(), Error> {
         let Ok(index) = self.index() else { return Ok(()) };
         let totals = index.totals()?;
-        self.space.unpublish(self.space.published());
-        self.space.publish(0, totals.bytes, false);
+        self.space.recount(totals.objects, totals.bytes);
         self.space.release(self.strays.swap(0, Ordering::AcqRel));
         if totals.objects == 0 {
             let strays = recovery::bytes_of_files(&self.layout);

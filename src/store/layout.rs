@@ -80,7 +80,8 @@ impl Layout {
         self.root.join("quarantine")
     }
 
-    /// What happened lately: a file of fixed length, which `history` reads and writes.
+    /// What happened lately: a file of fixed length, which `history` reads and writes. Anew, it is
+    /// made as `history.new`.
     pub(super) fn history(&self) -> PathBuf {
         self.root.join("history.ring")
     }

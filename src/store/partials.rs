@@ -93,6 +93,14 @@ impl Partials {
         self.lock().of.contains_key(digest)
     }
 
+    /// Bytes that were left behind for `digest`.
+    pub(super) fn left(&self, digest: &Digest) -> u64 {
+        match self.lock().of.get(digest) {
+            Some(State::Left { bytes, .. }) => *bytes,
+            Some(State::Claimed) | None => 0,
+        }
+    }
+
     /// True while anything is being written.
     pub(super) fn has_writers(&self) -> bool {
         self.lock().of.values().any(|state| matches!(state, State::Claimed))

@@ -72,14 +72,21 @@ impl Store {
     pub fn place_for_history(&self, bytes: u64) -> Option<PathBuf> {
         let path = self.layout.history();
         if bytes > self.space.capacity() / HISTORY_SHARE {
-            // One from when there was more room would lie there uncounted.
+            // One from when there was more room has to go.
             if let Err(error) = remove_if_there(&path) {
                 tracing::warn!(path = %path.display(), %error, "it could not be removed");
             }
+            self.count_history();
             return None;
         }
         self.space.set_history(bytes);
         Some(path)
+    }
+
+    /// Counts a history that lies there.
+    pub(super) fn count_history(&self) {
+        let found = std::fs::metadata(self.layout.history());
+        self.space.set_history(found.map_or(0, |metadata| metadata.len()));
     }
 
     /// Whether the directory is this process' to write: another one may have taken over.

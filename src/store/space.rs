@@ -23,6 +23,8 @@ pub(super) struct Space {
     /// The sum of all below, and of what is staged, held for staging or left over.
     used: AtomicU64,
     published: AtomicU64,
+    /// How many files are published.
+    objects: AtomicU64,
     index: AtomicU64,
     quarantine: AtomicU64,
     history: AtomicU64,
@@ -45,6 +47,7 @@ impl Space {
             low: share(config.evict_to_percent),
             used: AtomicU64::new(0),
             published: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
             index: AtomicU64::new(0),
             quarantine: AtomicU64::new(0),
             history: AtomicU64::new(0),
@@ -141,6 +144,9 @@ impl Space {
     /// `held` bytes became a published file of `size`; where it was known before, nothing new.
     pub(super) fn publish(&self, held: u64, size: u64, was_known: bool) {
         let new = if was_known { 0 } else { size };
+        if !was_known {
+            self.objects.fetch_add(1, Ordering::AcqRel);
+        }
         self.published.fetch_add(new, Ordering::AcqRel);
         self.correct(held, new);
     }
@@ -148,7 +154,14 @@ impl Space {
     /// A published file is gone.
     pub(super) fn unpublish(&self, size: u64) {
         lower(&self.published, size);
+        lower(&self.objects, 1);
         self.release(size);
+    }
+
+    /// So many files of so many bytes are published, whatever was believed.
+    pub(super) fn recount(&self, objects: u64, bytes: u64) {
+        self.objects.store(objects, Ordering::Release);
+        self.correct(self.published.swap(bytes, Ordering::AcqRel), bytes);
     }
 
     pub(super) fn set_index(&self, len: u64) {
@@ -176,6 +189,7 @@ impl Space {
         for (state, bytes) in parts {
             metrics::STORE_BYTES.with_label_values(&[state]).set(clamp(bytes));
         }
+        metrics::STORE_OBJECTS.set(clamp(self.objects.load(Ordering::Acquire)));
     }
 }
 
@@ -211,6 +225,8 @@ mod tests {
         assert_eq!(space.used(), 900);
         space.unpublish(700);
         assert_eq!(space.used(), 200);
+        space.recount(3, 70);
+        assert_eq!((space.used(), space.published(), space.staged()), (270, 70, 0));
     }
 
     #[test]

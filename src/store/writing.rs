@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{Error, Kind, Link, LinkKey, Staging, Store, TagKey, TagRecord, blocking};
-use crate::protocol::Digest;
+use crate::{metrics, protocol::Digest};
 
 /// How long an answer waits for what it brought to be recorded. What is not by then costs at most
 /// a request more after a crash.
@@ -118,6 +118,11 @@ impl Store {
         self.partials.is_known(digest)
     }
 
+    /// Bytes of the staged file that was left behind for `digest`; 0 while it is being written.
+    pub fn left_over(&self, digest: &Digest) -> u64 {
+        self.partials.left(digest)
+    }
+
     /// Opens the staged file of `digest`, the left-over one if there is one. Blocks.
     pub fn stage(self: &Arc<Self>, digest: Digest) -> Result<Staging, Error> {
         if self.health.is_failing() {
@@ -136,7 +141,10 @@ impl Store {
     /// file that nobody knows of, to be found only by looking at all.
     pub fn publish(self: &Arc<Self>, staging: Staging, kind: Kind) -> Result<(), Error> {
         let (digest, size) = (staging.digest(), staging.present().len());
-        staging.sync().map_err(|error| self.failed("sync a staged file", error))?;
+        let syncing = metrics::STORE_SYNC_SECONDS.start_timer();
+        let synced = staging.sync();
+        syncing.observe_duration();
+        synced.map_err(|error| self.failed("sync a staged file", error))?;
         let index = self.index()?;
         let known = index.publish(digest, size, kind, SystemTime::now())?;
         match staging.commit(&self.layout) {

@@ -114,14 +114,16 @@ impl<K: Clone + Eq + Hash + Ord> Lines<K> {
     fn make_room(&mut self) {
         let mut sums: Vec<_> = self.lines.values().map(|line| line.sums()).collect();
         let middle = sums.len() / 2;
-        let (_, median, _) = sums.select_nth_unstable(middle);
+        let (quieter, median, _) = sums.select_nth_unstable(middle);
         let median = *median;
+        // Of those that are as quiet as each other, no more than are needed.
+        let mut equal = quieter.iter().filter(|sums| **sums == median).count();
         let others = &mut self.others;
-        let mut to_go = middle;
         self.lines.retain(|_, line| {
-            let goes = to_go > 0 && line.sums() <= median;
+            let sums = line.sums();
+            let goes = sums < median || sums == median && equal > 0;
             if goes {
-                to_go -= 1;
+                equal -= usize::from(sums == median);
                 others.add(line.close());
             }
             !goes

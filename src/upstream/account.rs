@@ -217,17 +217,12 @@ impl Account {
     pub(super) fn refuse_budget(&self, wait: Option<Duration>) {
         let mut state = self.lock();
         let now = SystemTime::now();
-        let was_spent = matches!(state.purse.standing(now), Standing::Spent { .. });
+        let is_news = !matches!(state.purse.standing(now), Standing::Spent { .. });
         state.purse.refused(wait, now);
         self.show_budget(&state);
-        drop(state);
-        if !was_spent {
-            tracing::warn!(
-                upstream = %self.upstream, account = %self.label,
-                wait_seconds = wait.map(|wait| wait.as_secs()),
-                remedy = "what is cached is served meanwhile; add an account under credentials, a mirror, or a longer tags.fresh_for",
-                "an account's pulls are spent"
-            );
+        if is_news {
+            let remedy = "what is cached is served; add an account (credentials) or a mirror, or let tags be fresh for longer";
+            tracing::warn!(upstream = %self.upstream, account = %self.label, remedy, "an account's pulls are spent");
         }
     }
 
@@ -267,8 +262,7 @@ impl Account {
         self.show_usable(false);
         if !is_told {
             tracing::warn!(
-                upstream = %self.upstream, account = %self.label, why,
-                remedy = "see that the password or token of this account under credentials is right and not expired",
+                upstream = %self.upstream, account = %self.label, why, remedy = "see that its password or token is right and not expired",
                 "an account is refused and stands aside; it is tried again every minute, and when its login changes"
             );
         }

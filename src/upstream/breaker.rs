@@ -190,7 +190,8 @@ impl Breakers {
 }
 
 fn told_open_no_more(host: &str) {
-    metrics::BREAKER_OPEN.with_label_values(&[host]).set(0);
+    // Upstream names the hosts, so that those which are well would be without number.
+    let _ = metrics::BREAKER_OPEN.remove_label_values(&[host]);
     tracing::info!(%host, "answers again");
 }
 

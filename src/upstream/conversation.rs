@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::{self, Order},
     protocol::{Repository, Route},
+    trace,
 };
 
 /// The means to talk to one registry.
@@ -85,7 +86,7 @@ impl Conversation {
         patience: Duration,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let task = tokio::spawn(tokio::time::timeout(patience, work));
+        let task = tokio::spawn(trace::inherit(tokio::time::timeout(patience, work)));
         match task.await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {

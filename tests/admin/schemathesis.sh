@@ -40,11 +40,11 @@ for _ in $(seq 200); do
   sleep 0.1
 done
 
-# The stream never ends, so that no answer to it is ever whole. What is passed as text in a query is taken as it is, so that
-# not all that schemathesis thinks wrong is (negative_data_rejection).
+# The stream never ends, so that no answer to it is ever whole. That right requests are taken (positive_data_acceptance) can't
+# be checked: which names are right, the configured upstreams say.
 cd "$folder"
 "$schemathesis" run "http://$admin/api/v1/openapi.json" --exclude-path /api/v1/stream \
-  --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,missing_required_header,unsupported_method,allow_header_conformance,positive_data_acceptance,negative_data_rejection \
+  --checks not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,missing_required_header,unsupported_method,allow_header_conformance,negative_data_rejection \
   --max-examples "$examples" --max-response-time 2 --request-timeout 20 --continue-on-failure --no-color --seed 1
 
 kill -0 "$server" || { echo "roadstead ended"; exit 1; }

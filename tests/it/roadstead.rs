@@ -197,6 +197,13 @@ impl Setup {
         self
     }
 
+    /// What stands before `--config`, if not `serve` alone.
+    #[allow(dead_code, reason = "the torture tests don't need it")]
+    pub(crate) fn arguments(mut self, arguments: &'static [&'static str]) -> Self {
+        self.program.1 = arguments;
+        self
+    }
+
     /// A variable of its environment.
     #[allow(dead_code, reason = "the torture tests don't need it")]
     pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {

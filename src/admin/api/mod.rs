@@ -21,8 +21,9 @@ mod document;
 mod live;
 mod log;
 mod status;
-mod tags;
+pub(super) mod tags;
 mod upstreams;
+mod warm;
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -53,6 +54,7 @@ pub(super) fn router() -> OpenApiRouter<Server> {
         .merge(status::router())
         .merge(log::router())
         .merge(live::router())
+        .merge(warm::router())
         .merge(document::router())
 }
 

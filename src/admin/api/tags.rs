@@ -202,7 +202,12 @@ async fn refresh_one(server: &Admin, key: &TagKey) -> Result<(Found, Digest), St
 }
 
 /// What the next pull of a tag leads to.
-fn freshness(server: &Admin, key: &TagKey, record: &TagRecord, now: SystemTime) -> Freshness {
+pub(in crate::admin) fn freshness(
+    server: &Admin,
+    key: &TagKey,
+    record: &TagRecord,
+    now: SystemTime,
+) -> Freshness {
     let is_dated = !record.is_gone() && !record.is_doubted();
     let age = now.duration_since(record.validated).ok().filter(|_| is_dated);
     let upstream: Option<&Arc<Upstream>> = server.upstream(&key.upstream);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::table::Table;
 
 /// Standard output. A reader that went away is an error here, and no panic.
-pub(super) struct Output {
+pub(in crate::cli) struct Output {
     is_json: bool,
     stdout: BufWriter<Stdout>,
 }
@@ -15,29 +15,29 @@ pub(super) struct Output {
 // === impl Output ===
 
 impl Output {
-    pub(super) fn new(is_json: bool) -> Self {
+    pub(in crate::cli) fn new(is_json: bool) -> Self {
         Self { is_json, stdout: BufWriter::new(io::stdout()) }
     }
 
-    pub(super) fn is_json(&self) -> bool {
+    pub(in crate::cli) fn is_json(&self) -> bool {
         self.is_json
     }
 
     /// One document on one line.
-    pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+    pub(in crate::cli) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.stdout, value)?;
         self.line("")
     }
 
-    pub(super) fn table(&mut self, table: &Table) -> io::Result<()> {
+    pub(in crate::cli) fn table(&mut self, table: &Table) -> io::Result<()> {
         write!(self.stdout, "{table}")
     }
 
-    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+    pub(in crate::cli) fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.stdout, "{text}")
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(in crate::cli) fn flush(&mut self) -> io::Result<()> {
         self.stdout.flush()
     }
 }

@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(600);
 const MOST_BYTES: u64 = 256 << 20;
 
 /// A server's API.
-pub(super) struct Remote {
+pub(in crate::cli) struct Remote {
     agent: Agent,
     address: SocketAddr,
     /// Scheme, name and port.
@@ -46,7 +46,7 @@ struct Refused {
 
 impl Remote {
     /// The server that is configured as `admin`.
-    pub(super) fn new(admin: &Admin) -> Result<Self, Trouble> {
+    pub(in crate::cli) fn new(admin: &Admin) -> Result<Self, Trouble> {
         let address = login::address(admin);
         let config = Agent::config_builder()
             // The environment's proxy has no business on the loopback interface.
@@ -67,7 +67,7 @@ impl Remote {
     }
 
     /// Which server this is, asked on behalf of the store in `directory`.
-    pub(super) fn server(&self, directory: &Path) -> Result<Server, Trouble> {
+    pub(in crate::cli) fn server(&self, directory: &Path) -> Result<Server, Trouble> {
         self.get("", &[]).map_err(|trouble| {
             Trouble::Failed(format!(
                 "{}: another process uses this store, but no roadstead answers at {} ({trouble}); \
@@ -78,7 +78,7 @@ impl Remote {
         })
     }
 
-    pub(super) fn get<T: DeserializeOwned>(
+    pub(in crate::cli) fn get<T: DeserializeOwned>(
         &self,
         path: &str,
         query: &[(&str, Option<&str>)],
@@ -95,7 +95,7 @@ impl Remote {
         self.read(request.call())
     }
 
-    pub(super) fn post<T: DeserializeOwned>(
+    pub(in crate::cli) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -106,6 +106,14 @@ impl Remote {
             request = request.header("Authorization", authorization);
         }
         self.read(request.content_type("application/json").send(&body))
+    }
+
+    pub(in crate::cli) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
+        let mut request = self.agent.delete(self.url(path)).header("X-Roadstead", "1");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("Authorization", authorization);
+        }
+        self.read(request.call())
     }
 
     fn url(&self, path: &str) -> String {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A table; every row has as many cells as the head.
-pub(super) struct Table {
+pub(in crate::cli) struct Table {
     head: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
     /// Columns of the terminal; `None` where there is none.
@@ -12,7 +12,7 @@ pub(super) struct Table {
 
 /// Where a cell stands in its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Align {
+pub(in crate::cli) enum Align {
     Left,
     Right,
 }
@@ -27,16 +27,16 @@ const LEAST: usize = 16;
 
 impl Table {
     /// A table for standard output.
-    pub(super) fn new(head: &[(&'static str, Align)]) -> Self {
+    pub(in crate::cli) fn new(head: &[(&'static str, Align)]) -> Self {
         let width = console_width();
         Self { head: head.to_vec(), rows: Vec::new(), width }
     }
 
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(in crate::cli) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::cli) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 

@@ -22,7 +22,7 @@ pub(in crate::cli) fn size(bytes: u64) -> String {
 }
 
 /// The age of a moment in seconds since 1970: `12s`, `5m`, `3h`, `3d`; in whole units, cut off.
-pub(super) fn age(at: u64, now: u64) -> String {
+pub(in crate::cli) fn age(at: u64, now: u64) -> String {
     let seconds = now.saturating_sub(at);
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -33,7 +33,7 @@ pub(super) fn age(at: u64, now: u64) -> String {
 }
 
 /// Seconds since 1970.
-pub(super) fn now() -> u64 {
+pub(in crate::cli) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -3,14 +3,7 @@
 //! The job runs where the store is open; here it is started, watched, and on
 //! Ctrl-C told to end.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, thread, time::Duration};
 
 use clap::Args;
 
@@ -21,15 +14,21 @@ use super::{
     progress::Progress,
     units::size,
 };
+use crate::cli::interrupt;
 use crate::inventory::{VerifyState, VerifyStatus};
 
 /// How often the job is looked at.
 const STEP: Duration = Duration::from_millis(100);
 
-/// What a process ends with that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+const EXAMPLES: &str = "\
+Ctrl-C stops it. Exit code 1 when something is wrong and was not set right.
+
+Examples:
+  roadstead cache verify
+  roadstead cache verify --repair";
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
     /// Set bad objects aside, so that the next pull fetches them again, and record good files that
     /// the index misses
@@ -43,7 +42,7 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self, access: &Access, output: &mut Output) -> Result<Ended, Trouble> {
-        let interrupted = watch_interrupts()?;
+        let interrupted = interrupt::watch()?;
         let mut status = access.start_verify(self.repair)?;
         let mut progress = Progress::new();
         let mut is_cancelled = false;
@@ -104,22 +103,4 @@ fn print(status: &VerifyStatus, output: &mut Output) -> Result<(), Trouble> {
         }
     }
     Ok(output.line(&line)?)
-}
-
-/// True from the first Ctrl-C on; the second ends the process.
-fn watch_interrupts() -> Result<Arc<AtomicBool>, Trouble> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    // Ends with the process: there is nothing to wait for but the operator.
-    thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                if flag.swap(true, Ordering::AcqRel) {
-                    std::process::exit(INTERRUPTED);
-                }
-            }
-        });
-    })?;
-    Ok(interrupted)
 }

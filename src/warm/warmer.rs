@@ -1,0 +1,293 @@
+//! The jobs of a server: begun by request or by the timetable, watched, ended.
+//!
+//! What is asked for is carried out by [`Warmer::run`], which owns all tasks;
+//! when it is dropped they end. Jobs are forgotten some time after their end.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use super::{
+    BadRequest, Means, image,
+    job::Job,
+    order::Order,
+    report::{BudgetLeft, JobReport, JobState, JobSummary, WarmOverview, WarmRequest},
+    schedule::Schedule,
+};
+use crate::{
+    blob::Blobs, config::Config, inventory::Names, manifest::Manifests, upstream::Upstream,
+};
+
+/// Jobs under way that were asked for; scheduled ones come besides.
+const MOST_RUNNING: usize = 8;
+
+/// Ended jobs that are remembered.
+const REMEMBERED: usize = 16;
+
+/// Layers on their way, of all jobs together; the rest of `fill.max_active` is for clients.
+const PLACES: usize = 32;
+
+/// Warms.
+#[derive(Debug)]
+pub struct Warmer {
+    means: Arc<Means>,
+    names: Names,
+    /// The newest first.
+    jobs: Mutex<VecDeque<Arc<Job>>>,
+    begun: mpsc::UnboundedSender<Arc<Job>>,
+    /// Taken by who carries jobs out.
+    to_run: Mutex<Option<mpsc::UnboundedReceiver<Arc<Job>>>>,
+    schedules: Vec<Arc<Schedule>>,
+}
+
+/// Too much is asked at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{MOST_RUNNING} jobs run already; wait for the end of one, or cancel one")]
+pub struct Busy;
+
+/// Why a job is not begun.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is asked for wrongly.
+    #[error(transparent)]
+    Bad(#[from] BadRequest),
+    /// There are too many.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+// === impl Warmer ===
+
+impl Warmer {
+    /// Warms what `config` schedules, and what it is asked for. The error names what of `warm` in
+    /// the configuration can't be.
+    pub fn new(
+        config: &Config,
+        upstreams: Arc<[Arc<Upstream>]>,
+        manifests: Arc<Manifests>,
+        blobs: Arc<Blobs>,
+    ) -> Result<Self, String> {
+        let names = Names::new(&config.upstreams);
+        let schedules = config.warm.iter().enumerate();
+        let schedules = schedules.map(|(index, warm)| Schedule::new(index, warm.clone(), &names));
+        let schedules = schedules.collect::<Result<_, _>>()?;
+        let (begun, to_run) = mpsc::unbounded_channel();
+        let places = Semaphore::new(PLACES.min(config.fill.max_active.div_ceil(2)));
+        Ok(Self {
+            means: Arc::new(Means { manifests, blobs, upstreams, places }),
+            names,
+            jobs: Mutex::default(),
+            begun,
+            to_run: Mutex::new(Some(to_run)),
+            schedules,
+        })
+    }
+
+    /// What of `warm` in the configuration can't be.
+    pub fn check(config: &Config) -> Result<(), String> {
+        let names = Names::new(&config.upstreams);
+        let mut all = config.warm.iter().enumerate();
+        all.try_for_each(|(index, warm)| Schedule::new(index, warm.clone(), &names).map(drop))
+    }
+
+    /// Begins a job.
+    pub fn start(&self, request: WarmRequest) -> Result<JobReport, Refused> {
+        let order = Order::new(request, &self.names)?;
+        let running = self.jobs().iter().filter(|job| job.is_running()).count();
+        if running >= MOST_RUNNING {
+            return Err(Busy.into());
+        }
+        Ok(self.report_of(&self.begin(order, None)))
+    }
+
+    /// Begins a job of the timetable.
+    pub(super) fn start_scheduled(
+        &self,
+        request: WarmRequest,
+        key: &str,
+    ) -> Result<Arc<Job>, BadRequest> {
+        Ok(self.begin(Order::new(request, &self.names)?, Some(key.to_owned())))
+    }
+
+    fn begin(&self, order: Order, schedule: Option<String>) -> Arc<Job> {
+        // So that after a restart nobody takes another's job for the own one.
+        let id = format!("{:012x}", fastrand::u64(..1 << 48));
+        let job = Arc::new(Job::new(id, order, schedule, now()));
+        let mut jobs = self.jobs();
+        jobs.push_front(Arc::clone(&job));
+        let mut ended = 0;
+        jobs.retain(|job| {
+            ended += usize::from(!job.is_running());
+            job.is_running() || ended <= REMEMBERED
+        });
+        // Nobody receives once the server stops; the job then ends with the others.
+        let _ = self.begun.send(Arc::clone(&job));
+        job
+    }
+
+    /// A job, if it is known.
+    pub fn report(&self, id: &str) -> Option<JobReport> {
+        self.find(id).map(|job| self.report_of(&job))
+    }
+
+    /// Has a job end. What is on its way is kept, as if a client had left.
+    pub fn cancel(&self, id: &str) -> Option<JobReport> {
+        let job = self.find(id)?;
+        job.cancel();
+        Some(self.report_of(&job))
+    }
+
+    /// All jobs and schedules.
+    pub fn overview(&self) -> WarmOverview {
+        let jobs = self.jobs().clone();
+        let summary = |job: &Arc<Job>| {
+            let mut summary = job.summary();
+            self.add_budgets(job, &mut summary);
+            summary
+        };
+        WarmOverview {
+            jobs: jobs.iter().map(summary).collect(),
+            schedules: self.schedules.iter().map(|schedule| schedule.report()).collect(),
+        }
+    }
+
+    fn report_of(&self, job: &Arc<Job>) -> JobReport {
+        let mut report = job.report();
+        self.add_budgets(job, &mut report.summary);
+        report
+    }
+
+    fn add_budgets(&self, job: &Job, summary: &mut JobSummary) {
+        let is_concerned = |upstream: &&Arc<Upstream>| {
+            let mut names = job.order.images.iter().filter_map(|image| image.name.as_ref().ok());
+            names.any(|name| name.upstream == *upstream.name())
+        };
+        let concerned = self.means.upstreams.iter().filter(is_concerned);
+        summary.budgets = concerned
+            .map(|upstream| {
+                let outlook = upstream.outlook();
+                BudgetLeft {
+                    upstream: upstream.name().to_string(),
+                    remaining: outlook.left.map(|(left, _)| left),
+                    limit: outlook.left.map(|(_, limit)| limit),
+                    is_sparing: outlook.is_sparing,
+                }
+            })
+            .collect();
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<Job>> {
+        self.jobs().iter().find(|job| job.id == id).cloned()
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, VecDeque<Arc<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Warmer: at work ===
+
+impl Warmer {
+    /// Carries jobs out, and keeps the timetable, for as long as it is polled. To be called once.
+    pub async fn run(self: &Arc<Self>) {
+        let to_run = self.to_run.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut to_run) = to_run else { return };
+        let mut tasks = JoinSet::new();
+        for schedule in &self.schedules {
+            let (warmer, schedule) = (Arc::clone(self), Arc::clone(schedule));
+            tasks.spawn(async move { schedule.keep(&warmer).await });
+        }
+        loop {
+            tokio::select! {
+                job = to_run.recv() => match job {
+                    Some(job) => drop(tasks.spawn(carry_out(Arc::clone(&self.means), job))),
+                    None => return,
+                },
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            }
+        }
+    }
+
+    /// The server stops: what is still under way has ended.
+    pub fn stop(&self) {
+        for job in self.jobs().iter().filter(|job| job.is_running()) {
+            job.cancel();
+            job.end(true, now());
+            tell(job);
+        }
+    }
+}
+
+async fn carry_out(means: Arc<Means>, job: Arc<Job>) {
+    tracing::info!(
+        job = %job.id, schedule = job.schedule, images = job.order.images.len(),
+        platforms = %job.order.platforms, dry_run = job.order.dry_run, "warming"
+    );
+    let mut images = JoinSet::new();
+    let work = async {
+        for index in 0..job.order.images.len() {
+            if images.len() >= job.order.parallel {
+                let _ = images.join_next().await;
+            }
+            images.spawn(image::warm(Arc::clone(&means), Arc::clone(&job), index));
+        }
+        while images.join_next().await.is_some() {}
+    };
+    let is_early = tokio::select! {
+        () = work => false,
+        () = job.cancelled() => true,
+    };
+    images.shutdown().await;
+    if !is_early {
+        warn_of_size(&means, &job);
+    }
+    job.end(is_early, now());
+    tell(&job);
+}
+
+/// Images that don't fit into the store together drive each other out.
+fn warn_of_size(means: &Means, job: &Job) {
+    let totals = job.summary().totals;
+    if let Some(problem) = means.blobs.cannot_keep(totals.bytes) {
+        job.note(format!("not all of it can be kept at the same time: {problem}"));
+    }
+}
+
+/// The log's line about a job that has ended.
+fn tell(job: &Job) {
+    let summary = job.summary();
+    let totals = summary.totals;
+    let (id, schedule) = (&summary.id, &summary.schedule);
+    match summary.state {
+        JobState::Failed => {
+            let report = job.report();
+            let failed = report.images.iter().find_map(|image| {
+                let error = image.error.as_ref()?;
+                Some(format!("{}: {error}", image.reference))
+            });
+            tracing::warn!(
+                job = %id, schedule, images = totals.images, failed = totals.images_failed,
+                spent = totals.spent, fetched = totals.fetched, first = failed,
+                remedy = "GET /api/v1/warm/ID tells of each image; warm again once it is set right",
+                "warming ended, and images are missing"
+            );
+        }
+        _ => tracing::info!(
+            job = %id, schedule, state = ?summary.state, images = totals.images,
+            done = totals.images_done, spent = totals.spent, fetched = totals.fetched,
+            "warming ended"
+        ),
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,101 @@
+//! What the configuration has warmed by itself.
+
+use std::fs;
+
+use hub::{Hub, ImageSpec, Target};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{MIB, PATIENCE, api, bytes, manifest_gets};
+use crate::roadstead::{Roadstead, Setup};
+
+async fn overview(roadstead: &Roadstead, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = api(roadstead, "GET", "warm", Value::Null, 200).await;
+        if condition(&found) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "still waiting for {what}: {found:#}");
+        sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+fn ended(overview: &Value) -> usize {
+    let jobs = overview["jobs"].as_array().unwrap();
+    jobs.iter().filter(|job| job["state"] == "done").count()
+}
+
+#[tokio::test]
+async fn a_schedule_runs_again_and_again_and_only_the_first_time_costs() {
+    let hub = Hub::start().await;
+    let image = hub.push(&ImageSpec::new("library/app").tag("1"));
+    hub.push(&ImageSpec::new("library/listed").tag("1").single().layers(1));
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("images.txt");
+    fs::write(&list, "# nightly\nlisted:1  # too\n").unwrap();
+    let warm = json!([{
+        "every": "1s", "images": ["app:1"], "list": list, "platforms": ["linux/amd64"],
+    }]);
+    let roadstead = Setup::of(&hub).key("warm", warm).start().await;
+    let found = overview(&roadstead, "three runs", |found| ended(found) >= 3).await;
+    assert_eq!(manifest_gets(&hub), 3);
+    let first = found["jobs"].as_array().unwrap().last().unwrap();
+    assert_eq!((&first["schedule"], &first["totals"]["spent"]), (&json!("warm[0]"), &json!(3)));
+    assert!(first["totals"]["fetched"].as_u64().unwrap() > bytes(&image));
+    assert_eq!(found["jobs"][0]["totals"]["fetched"], 0, "{found:#}");
+    let schedule = &found["schedules"][0];
+    assert_eq!((&schedule["key"], &schedule["when"]), (&json!("warm[0]"), &json!("every 1s")));
+
+    // The list is read again each time.
+    fs::remove_file(&list).unwrap();
+    let found = overview(&roadstead, "an error", |found| !found["schedules"][0]["error"].is_null());
+    let found = found.await;
+    assert!(found["schedules"][0]["error"].as_str().unwrap().contains("images.txt"), "{found:#}");
+    assert!(roadstead.log().contains("a schedule could not begin"));
+}
+
+#[tokio::test]
+async fn a_schedule_never_runs_beside_itself() {
+    let hub = Hub::start().await;
+    let image =
+        hub.push(&ImageSpec::new("library/app").tag("1").single().layers(1).layer_size(2 << 20));
+    let gate = hub.gate(Target::blob(&image.layers[0].digest), MIB);
+    let warm = json!([{ "every": "1s", "images": ["app:1"] }]);
+    let roadstead = Setup::of(&hub).key("warm", warm).start().await;
+    gate.waiting().await;
+    // Long enough for two more.
+    sleep(std::time::Duration::from_millis(2500)).await;
+    let found = api(&roadstead, "GET", "warm", Value::Null, 200).await;
+    assert_eq!(found["jobs"].as_array().unwrap().len(), 1, "{found:#}");
+    assert_eq!(found["schedules"][0]["next_at"], Value::Null);
+    gate.open();
+    overview(&roadstead, "the next run", |found| ended(found) >= 2).await;
+}
+
+#[tokio::test]
+async fn a_time_of_day_is_waited_for() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new("library/app").tag("1").single());
+    let warm = json!([{ "at": "03:00", "images": ["app:1"] }]);
+    let roadstead = Setup::of(&hub).key("warm", warm).variable("TZ", "UTC").start().await;
+    let found =
+        overview(&roadstead, "a time", |found| found["schedules"][0]["next_at"].as_u64().is_some());
+    let next = found.await["schedules"][0]["next_at"].as_u64().unwrap();
+    // 03:00, and at most five minutes late.
+    assert!((3 * 3600..=3 * 3600 + 301).contains(&(next % 86_400)), "{next}");
+}
+
+#[tokio::test]
+async fn an_image_of_no_upstream_is_refused_at_the_start() {
+    let hub = Hub::start().await;
+    let warm = json!([{ "every": "1h", "images": ["ghcr.io/a/b"] }]);
+    let failed = Setup::of(&hub).key("warm", warm).try_start().await.unwrap_err();
+    assert_eq!(failed.ended.and_then(|status| status.code()), Some(2));
+    assert!(
+        failed.log.contains(
+            "warm[0].images: ghcr.io/a/b: ghcr.io is not an upstream; the upstreams are docker.io"
+        ),
+        "{failed}"
+    );
+}
