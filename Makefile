@@ -128,6 +128,7 @@ clients: setup ## pull and push with real container clients through Roadstead (n
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/run.sh
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/transparent.sh
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/push.sh
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/doctor.sh
 
 terminators: setup terminator-tools ## pull through nginx, HAProxy, Caddy and Traefik, each as conf/ has it, before Roadstead
 	cargo build --release --bin roadstead

@@ -5,7 +5,7 @@
 
 pub(super) mod access;
 mod du;
-mod login;
+pub(super) mod login;
 mod ls;
 pub(super) mod output;
 mod pin;

@@ -17,6 +17,7 @@ mod podman;
 mod print;
 mod reach;
 mod root;
+pub(super) mod survey;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -30,6 +31,7 @@ use super::{FAILED, Source, WRONG_USAGE, complain};
 use crate::config::BaseUrl;
 use plan::{Plan, Problem};
 use reach::Reach;
+pub(super) use reach::outward;
 use root::Root;
 
 const ABOUT: &str = "\

@@ -6,6 +6,7 @@ mod cache;
 mod check;
 mod client;
 mod completions;
+mod doctor;
 mod interrupt;
 mod log;
 mod man;
@@ -35,6 +36,7 @@ const START: &str = "\
 To begin with:
   roadstead serve            serves Docker Hub on port 5000, cached in ./roadstead-data
   roadstead client docker    says what the docker daemon must be told to use it
+  roadstead doctor           says what is wrong, if anything is, and what to do about it
   roadstead cache ls         lists what is cached by now
   curl -s localhost:5001/metrics | grep pulls_
                              tells how many pulls were spent, and how many saved
@@ -58,6 +60,8 @@ enum Command {
     Serve(serve::Serve),
     /// Validate a configuration and print what is in effect
     Check(check::Check),
+    /// Find out what is wrong: configuration, disk, network, accounts, budget, clients
+    Doctor(doctor::Doctor),
     /// See and tidy what is cached, on a running server or a stopped one
     Cache(cache::Cache),
     /// Fetch images before a client asks for them
@@ -116,6 +120,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Cache(cache) => cache.run(),
         Command::Warm(warm) => warm.run(),
         Command::Client(client) => client.run(),

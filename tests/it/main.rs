@@ -25,6 +25,8 @@ mod crash;
 mod dashboard;
 mod degraded;
 mod environment;
+mod doctor;
+mod doctor_client;
 mod eviction;
 mod extension;
 mod faults;
