@@ -13,9 +13,10 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
     Caller, Error, Failure, Upstream,
-    account::{Account, AccountReport},
+    account::Account,
     ask::Ask,
     conversation::Conversation,
+    report::AccountReport,
     turns::Asked,
 };
 use crate::{
