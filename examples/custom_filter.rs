@@ -45,10 +45,12 @@ fn main() -> ExitCode {
         (Some(flag), Some(file)) if flag == "--config" => Some(file),
         _ => None,
     };
-    let config = Config::from_sources(file.as_deref().map(AsRef::as_ref), &Overrides::default());
-    let served = match config {
+    let read =
+        move || Config::from_sources(file.as_deref().map(AsRef::as_ref), &Overrides::default());
+    let served = match read() {
         Ok(config) => {
-            server::run(&config, vec![Box::new(NoLatest)]).map_err(|error| error.to_string())
+            let server = server::builder(config).filter(NoLatest).reloading(read);
+            server.run().map_err(|error| error.to_string())
         }
         Err(error) => Err(error.to_string()),
     };

@@ -20,6 +20,8 @@
 //! ```text
 //! warm::Warmer ─► order (images, platforms) ─► contents (manifests, by HEAD where they are known) ─► layers (fills)
 //! ```
+//! All of this is `proxy::Rules`, of which a reload puts others in force; a request keeps those that it began
+//! with. What outlives them (store, fills, connections to upstreams, budgets) is shared by both.
 //!
 //! The floors, in the order of the modules below; a module uses those above it
 //! and never a sibling. `tests/tidy.rs` keeps it so.
@@ -27,7 +29,7 @@
 //! | floor | who | may use |
 //! |---|---|---|
 //! | 0 | [`protocol`], [`collapse`] | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
-//! | 1 | [`config`], [`metrics`], [`events`], [`traffic`] | 0 |
+//! | 1 | [`config`], [`metrics`], [`events`], [`trace`], [`traffic`] | 0 |
 //! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`], [`history`] | 0–2 |
 //! | 4 | [`warm`] | 0–3 |
@@ -38,7 +40,7 @@
 //! `pingora` is named only in [`proxy`], [`admin`], `upstream/exchange` and
 //! [`server`].
 //!
-//! The crate is also a library: [`server::run`] takes filters of your own, and
+//! The crate is also a library: [`server::builder`] takes filters of your own, and
 //! [`filter::RequestFilter`] shows how one looks.
 
 pub mod collapse;
@@ -48,6 +50,7 @@ mod sync;
 pub mod config;
 pub mod events;
 pub mod metrics;
+pub mod trace;
 pub mod traffic;
 
 pub mod store;

@@ -34,21 +34,25 @@
     return url.pathname + url.search;
   };
 
-  let loading = false;
-  const load = async (address) => {
-    if (loading) return;
-    loading = true;
-    try {
-      const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" });
-      if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      for (const fresh of page.querySelectorAll("[data-live]")) {
-        const old = document.getElementById(fresh.id);
-        if (old) morph(old, document.adoptNode(fresh));
-      }
-    } finally {
-      loading = false;
+  const replace = async (address) => {
+    const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" });
+    // What can't be searched for has a page too, which says so.
+    if (!answer.ok && answer.status !== 400) throw new Error(`the server answered ${answer.status}`);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const fresh of page.querySelectorAll("[data-live]")) {
+      const old = document.getElementById(fresh.id);
+      if (old) morph(old, document.adoptNode(fresh));
     }
+  };
+
+  // One after the other, so that the last that was asked for is the one that stays.
+  let loading = 0;
+  let before = Promise.resolve();
+  const load = (address) => {
+    loading += 1;
+    const now = before.then(() => replace(address));
+    before = now.catch(() => {}).finally(() => { loading -= 1; });
+    return now;
   };
 
   // --- live ----------------------------------------------------------------------------------------------------------
@@ -64,7 +68,7 @@
   };
 
   const tick = () => {
-    if (document.hidden || document.querySelector("dialog[open]")) return;
+    if (loading || document.hidden || document.querySelector("dialog[open]")) return;
     const charts = Date.now() - drawn >= CHARTS_EACH_MS;
     if (charts) drawn = Date.now();
     load(here(charts ? "" : "figures")).then(() => pulse("live", "Live"), () => pulse("lost", "Lost"));

@@ -19,3 +19,30 @@ fn the_docker_hub_configuration_is_for_docker_hub() {
     let config = shipped("docker-hub.yaml");
     assert!(config.upstreams.iter().all(|upstream| upstream.is_docker_hub()));
 }
+
+/// What an editor says of the configurations that we ship, by the schema that we ship.
+#[test]
+fn the_schema_is_current_and_every_configuration_that_we_ship_fits_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let committed = std::fs::read_to_string(folder.join("roadstead.schema.json")).unwrap();
+    let current = format!("{:#}\n", roadstead::config::schema());
+    let remedy = "cargo run -- check --schema > conf/roadstead.schema.json";
+    assert!(committed == current, "it is outdated; {remedy}");
+    let schema: serde_json::Value = serde_json::from_str(&committed).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    for name in ["roadstead.yaml", "docker-hub.yaml"] {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        assert!(text.contains("# yaml-language-server: $schema="), "{name} names no schema");
+        let value: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        let wrong: Vec<_> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{name}: {wrong:#?}");
+    }
+    for wrong in [
+        serde_json::json!({ "lisen": [] }),
+        serde_json::json!({ "store": { "disk": "100Gi" } }),
+        serde_json::json!({ "upstreams": [{ "writes": "maybe" }] }),
+        serde_json::json!({ "shutdown": { "drain": 30 } }),
+    ] {
+        assert!(!schema.is_valid(&wrong), "{wrong}");
+    }
+}

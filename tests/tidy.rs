@@ -11,7 +11,7 @@ use std::{
 const FLOORS: [&[&str]; 10] = [
     &["sync"],
     &["protocol", "collapse"],
-    &["config", "metrics", "events", "traffic"],
+    &["config", "metrics", "events", "trace", "traffic"],
     &["store", "tls", "upstream"],
     &["manifest", "blob", "inventory", "history"],
     &["warm"],

@@ -31,8 +31,13 @@ pub use levels::{LogLevels, take_log_levels};
 pub use viewers::Viewers;
 
 use crate::{
-    config::Listen, inventory::Inventory, manifest::Manifests, status::Monitor, store::Store,
-    upstream::Upstream, warm::Warmer,
+    config::{Listen, Reload},
+    inventory::Inventory,
+    manifest::Manifests,
+    status::Monitor,
+    store::Store,
+    upstream::{Roster, Upstream},
+    warm::Warmer,
 };
 
 /// What the second listener tells of, and what it changes.
@@ -45,9 +50,11 @@ pub struct Admin {
     /// What tags name.
     pub manifests: Arc<Manifests>,
     /// The registries.
-    pub upstreams: Arc<[Arc<Upstream>]>,
+    pub upstreams: Arc<Roster>,
     /// It has a state to tell of.
     pub store: Arc<Store>,
+    /// Reads the configuration again.
+    pub reload: Reload,
     /// How all of it goes, and went lately.
     pub monitor: Arc<Monitor>,
     /// It fetches images before clients ask for them.
@@ -62,8 +69,8 @@ pub struct Admin {
 
 impl Admin {
     /// The upstream of this name.
-    fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.upstreams.iter().find(|upstream| **upstream.name() == *name)
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.upstreams.named(name)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -31,6 +32,7 @@ use crate::{
         range::{Asked, asked},
     },
     store::{self, Link, LinkKey, Staging, Store},
+    trace,
     upstream::{self, Failure},
 };
 
@@ -59,10 +61,10 @@ struct Place {
 #[derive(Debug)]
 pub struct Blobs {
     pub(super) store: Arc<Store>,
-    settings: config::Fill,
+    settings: ArcSwap<config::Fill>,
     pub(super) fills: Table<Digest, Arc<Fill>>,
     /// Places for fills that talk to upstream; others wait.
-    places: Semaphore,
+    places: Arc<Semaphore>,
     /// Memory for all fills together.
     memory: Arc<Semaphore>,
     /// Digests whose chunks, put together, did not match.
@@ -76,19 +78,26 @@ pub struct Blobs {
 impl Blobs {
     /// Blobs kept in `store`, filled under `settings`.
     pub fn new(store: Arc<Store>, settings: config::Fill) -> Self {
-        let permits = usize::try_from(settings.memory / PERMIT_BYTES).unwrap_or(usize::MAX);
         Self {
             store,
             fills: Table::default(),
-            places: Semaphore::new(settings.max_active.min(Semaphore::MAX_PERMITS)),
-            memory: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(places_of(&settings))),
+            memory: Arc::new(Semaphore::new(memory_of(&settings))),
             whole_only: Cache::builder()
                 .max_capacity(WHOLE_ONLY)
                 .time_to_live(WHOLE_ONLY_FOR)
                 .build(),
             lets_go: AtomicBool::new(false),
-            settings,
+            settings: ArcSwap::from_pointee(settings),
         }
+    }
+
+    /// From now on under other settings; what is above a lower limit goes as fills end. Within a
+    /// runtime.
+    pub fn reconfigure(&self, settings: config::Fill) {
+        let before = self.settings.swap(Arc::new(settings.clone()));
+        resize(&self.places, places_of(&before), places_of(&settings));
+        resize(&self.memory, memory_of(&before), memory_of(&settings));
     }
 
     /// The blob for a GET with this `Range` header, with the first of its bytes there or none to
@@ -180,7 +189,7 @@ impl Blobs {
             // Until it is known what is wanted, nothing is.
             Asked::Unsized => Interest { at: 0, until: Some(0), is_whole: false },
         };
-        let limit = self.settings.max_readers;
+        let limit = self.settings.load().max_readers;
         let join = |fill: &Arc<Fill>| {
             // A late reader of a fill that is not stored would be alone; together with those who
             // come now it is not.
@@ -194,7 +203,8 @@ impl Blobs {
             let fill = Fill::new(ask.digest, ask.origin());
             let reader = fill.reader(interest, limit);
             let (blobs, ask) = (Arc::clone(self), ask.clone());
-            tokio::spawn(receive::run(blobs, ask, Arc::clone(&fill), asked, absent_at));
+            let run = receive::run(blobs, ask, Arc::clone(&fill), asked, absent_at);
+            tokio::spawn(trace::inherit(run));
             (fill, (reader, false))
         };
         let ((reader, is_foreign), collapsed) = self.fills.join_or_make(ask.digest, join, make);
@@ -226,8 +236,9 @@ impl Blobs {
             return false;
         };
         let received = progress.received.len();
-        let percent = u64::from(self.settings.finish_above_percent);
-        total.saturating_sub(received) <= self.settings.finish_below
+        let settings = self.settings.load();
+        let percent = u64::from(settings.finish_above_percent);
+        total.saturating_sub(received) <= settings.finish_below
             || received.saturating_mul(100) >= total.saturating_mul(percent)
     }
 
@@ -302,8 +313,8 @@ impl Blobs {
         &self.store
     }
 
-    pub(super) fn settings(&self) -> &config::Fill {
-        &self.settings
+    pub(super) fn settings(&self) -> Arc<config::Fill> {
+        self.settings.load_full()
     }
 }
 
@@ -317,8 +328,60 @@ impl Shared for Arc<Fill> {
     }
 }
 
+fn places_of(settings: &config::Fill) -> usize {
+    settings.max_active.min(Semaphore::MAX_PERMITS)
+}
+
+fn memory_of(settings: &config::Fill) -> usize {
+    let permits = usize::try_from(settings.memory / PERMIT_BYTES).unwrap_or(usize::MAX);
+    permits.min(Semaphore::MAX_PERMITS)
+}
+
+/// Permits taken away at a time, as they are given back.
+const STEP: usize = 64;
+
+/// Changes the number of permits; those in use that are too many go when they are given back.
+fn resize(permits: &Arc<Semaphore>, before: usize, now: usize) {
+    let Some(surplus) = before.checked_sub(now) else {
+        return permits.add_permits(now - before);
+    };
+    let mut in_use = surplus - permits.forget_permits(surplus);
+    if in_use == 0 {
+        return;
+    }
+    let permits = Arc::clone(permits);
+    tokio::spawn(async move {
+        while in_use > 0 {
+            let count = in_use.min(STEP);
+            let Ok(some) = permits.acquire_many(count as u32).await else { return };
+            some.forget();
+            in_use -= count;
+        }
+    });
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, store::Error> {
     tokio::task::spawn_blocking(work).await.map_err(|_| store::Error::Closed)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limit_that_is_lowered_holds_as_places_are_given_back() {
+        let places = Arc::new(Semaphore::new(100));
+        let (used, rest) = (places.acquire_many(90).await.unwrap(), 10);
+        resize(&places, 100, 5);
+        assert_eq!(places.available_permits(), 0, "of {rest} that were free");
+        assert!(places.try_acquire().is_err());
+        drop(used);
+        while places.available_permits() != 5 {
+            tokio::task::yield_now().await;
+        }
+        resize(&places, 5, 8);
+        assert_eq!(places.available_permits(), 8);
+    }
 }

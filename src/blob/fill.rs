@@ -55,6 +55,7 @@ pub(super) struct Fill {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) upstream: Arc<str>,
+    pub(super) epoch: u64,
     pub(super) repository: Repository,
     pub(super) identity: Option<Digest>,
 }

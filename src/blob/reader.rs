@@ -13,6 +13,7 @@ use super::{
     serving::bring_in,
     window::{Found, Frontier, Interest},
 };
+use crate::metrics;
 
 /// A client's place at a fill.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ impl Reader {
         interest: Interest,
         progress: watch::Receiver<Progress>,
     ) -> Self {
+        metrics::FILL_READERS.inc();
         Self { fill, id, interest, begun_at: None, progress }
     }
 
@@ -148,6 +150,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        metrics::FILL_READERS.dec();
         self.fill.window().leave(self.id);
         self.fill.changed.notify_one();
         self.fill.freed.notify_one();

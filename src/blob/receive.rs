@@ -5,7 +5,10 @@
 //! stops and keeps its partial file; one that only ranges were read of waits a
 //! while for the next.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::SemaphorePermit,
@@ -25,6 +28,7 @@ use crate::{
     metrics,
     protocol::{ByteRange, Coverage, range::Asked},
     store::Link,
+    trace,
     upstream::BlobBody,
 };
 
@@ -120,6 +124,7 @@ pub(super) async fn run(
     absent_at: Option<u64>,
 ) {
     let running = Running { blobs: Arc::clone(&blobs), fill: Arc::clone(&fill) };
+    let begun = Instant::now();
     let ending = match receive(&blobs, &ask, &fill, asked, absent_at).await {
         Ok(ending) => ending,
         Err(error) => Ending::Failed(error),
@@ -130,7 +135,7 @@ pub(super) async fn run(
         Ending::Failed(Error::Mismatch(_)) => "mismatch",
         Ending::Failed(_) => "failed",
     };
-    metrics::FILLS.with_label_values(&[word]).inc();
+    metrics::fill_ended(word, begun.elapsed(), fill.progress().received.len());
     if let Ending::Failed(error) = ending {
         tracing::warn!(
             upstream = %ask.upstream.name(), repository = %ask.repository, digest = %fill.digest(),
@@ -232,9 +237,9 @@ impl<'a> Driver<'a> {
             fill: Arc::clone(self.fill),
             lane: Arc::clone(&self.lane),
             claim: Arc::clone(&claim),
-            settings: self.blobs.settings().clone(),
+            settings: (*self.blobs.settings()).clone(),
         };
-        self.jobs.spawn(async move { (claim, job.run(body).await) });
+        self.jobs.spawn(trace::inherit(async move { (claim, job.run(body).await) }));
     }
 
     /// Asks for what is wanted, and waits until something changes.
@@ -422,7 +427,7 @@ mod tests {
         let whole = ByteRange::new(0, 8_000);
         let digest = Digest::of(Algorithm::Sha256, b"never read");
         let repository = Repository::parse("library/a").unwrap();
-        let origin = Origin { upstream: "docker.io".into(), repository, identity: None };
+        let origin = Origin { upstream: "docker.io".into(), epoch: 0, repository, identity: None };
         let fill = Fill::new(digest, origin);
         let claims = [Claim::new(plan::Claim { range: whole, is_whole: true })];
         thread::scope(|scope| {

@@ -101,6 +101,7 @@ impl Ask {
     pub(super) fn origin(&self) -> Origin {
         Origin {
             upstream: Arc::clone(self.upstream.name()),
+            epoch: self.upstream.epoch(),
             repository: self.repository.clone(),
             identity: self.caller.identity(),
         }

@@ -5,7 +5,7 @@
 
 pub(super) mod access;
 mod du;
-mod login;
+pub(super) mod login;
 mod ls;
 pub(super) mod output;
 mod pin;
@@ -26,6 +26,13 @@ use access::{Access, Trouble};
 use output::Output;
 
 const ABOUT: &str = "\
+Examples:
+  roadstead cache ls 'library/**'       images of these repositories
+  roadstead cache du                    by upstream and repository
+  roadstead cache purge alpine:3.20     an image, with what no other needs
+  roadstead cache pin 'ghcr.io/org/*'   never evicted
+  roadstead cache verify --repair       read everything again
+
 A running server is asked through its admin API (admin.address, or --admin); without one, the \
 store's directory is opened (store.directory, or --data).
 

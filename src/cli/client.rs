@@ -17,6 +17,7 @@ mod podman;
 mod print;
 mod reach;
 mod root;
+pub(super) mod survey;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -30,9 +31,18 @@ use super::{FAILED, Source, WRONG_USAGE, complain};
 use crate::config::BaseUrl;
 use plan::{Plan, Problem};
 use reach::Reach;
+pub(super) use reach::outward;
 use root::Root;
 
 const ABOUT: &str = "\
+Examples:
+  roadstead client docker
+      what daemon.json needs, for a Roadstead with default settings
+  roadstead client containerd --config roadstead.yaml --apply
+      writes it, keeping the rest of those files and a backup
+  roadstead client podman --address https://mirror.example.com --ca corp.pem
+      behind a TLS terminator whose authority clients don't know
+
 Each prints files and what they must hold, and changes nothing unless --apply is given. Run it on \
 the machine that runs Roadstead; to write another machine's files, run it there with --address and \
 the --upstream flags or the --config of the server.

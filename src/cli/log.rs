@@ -36,6 +36,8 @@ pub(super) struct Log<W>(Arc<Shared<W>>);
 struct Shared<W> {
     batches: [Mutex<Vec<u8>>; BATCHES],
     out: Mutex<W>,
+    /// Lines begin with their times, by which those of several threads are put in order.
+    begins_with_time: bool,
     /// Whether a line waits.
     waits: Mutex<bool>,
     came: Condvar,
@@ -49,9 +51,19 @@ pub(super) struct Urgent<'a, W>(&'a Shared<W>);
 impl<W: Write + Send + 'static> Log<W> {
     /// Lines go to `out`.
     pub(super) fn new(out: W) -> Self {
+        Self::with(out, true)
+    }
+
+    /// The same for lines that don't begin with their time.
+    pub(super) fn of_other_lines(out: W) -> Self {
+        Self::with(out, false)
+    }
+
+    fn with(out: W, begins_with_time: bool) -> Self {
         Self(Arc::new(Shared {
             batches: std::array::from_fn(|_| Mutex::default()),
             out: Mutex::new(out),
+            begins_with_time,
             waits: Mutex::default(),
             came: Condvar::new(),
         }))
@@ -127,7 +139,7 @@ impl<W: Write> Shared<W> {
         for batch in &self.batches {
             waiting.append(&mut lock(batch));
         }
-        let mut all = in_order(waiting);
+        let mut all = if self.begins_with_time { in_order(waiting) } else { waiting };
         all.extend_from_slice(line);
         // A log that can't be written must not keep anybody from being served.
         let _ = out.write_all(&all);

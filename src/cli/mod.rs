@@ -5,16 +5,23 @@
 mod cache;
 mod check;
 mod client;
+mod completions;
+mod doctor;
 mod interrupt;
 mod log;
+mod man;
 mod serve;
 mod warm;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Overrides};
+use crate::config::{Config, ConfigError, Overrides, Sources};
 
 /// It did not work out.
 const FAILED: u8 = 1;
@@ -22,9 +29,26 @@ const FAILED: u8 = 1;
 /// It was asked for wrongly.
 const WRONG_USAGE: u8 = 2;
 
+/// Lines are no longer than this, however wide the terminal is.
+const WIDTH: usize = 100;
+
+const START: &str = "\
+To begin with:
+  roadstead serve            serves Docker Hub on port 5000, cached in ./roadstead-data
+  roadstead client docker    says what the docker daemon must be told to use it
+  roadstead doctor           says what is wrong, if anything is, and what to do about it
+  roadstead cache ls         lists what is cached by now
+  curl -s localhost:5001/metrics | grep pulls_
+                             tells how many pulls were spent, and how many saved
+
+`roadstead COMMAND --help` has examples for each command; `roadstead man` prints a man page.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration.";
+
 /// A pull-through caching proxy for OCI registries.
 #[derive(Debug, Parser)]
 #[command(name = "roadstead", version, about, long_about = None)]
+#[command(max_term_width = WIDTH, after_help = START)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,30 +60,38 @@ enum Command {
     Serve(serve::Serve),
     /// Validate a configuration and print what is in effect
     Check(check::Check),
+    /// Find out what is wrong: configuration, disk, network, accounts, budget, clients
+    Doctor(doctor::Doctor),
     /// See and tidy what is cached, on a running server or a stopped one
     Cache(cache::Cache),
     /// Fetch images before a client asks for them
     Warm(warm::Warm),
     /// Print or write what docker, containerd, podman, BuildKit, k3s and kubeadm must be told
     Client(client::Client),
+    /// Print what a shell needs to complete commands and flags
+    Completions(completions::Completions),
+    /// Print the man page, or write those of all commands
+    Man(man::Man),
 }
 
 /// Where the configuration comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
-    /// The configuration file (YAML); conf/roadstead.yaml shows every key
+    /// The configuration file (YAML); conf/roadstead.yaml shows every key. Without it: Docker Hub
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where clients connect: HOST:PORT or unix:/path
+    /// Where clients connect: ADDRESS:PORT or unix:/path; 0.0.0.0:5000 without it
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where health, metrics and the API are answered: HOST:PORT, on loopback unless admin.htpasswd or admin.tls.client_ca is configured
+    /// Where health, metrics and API are answered: ADDRESS:PORT, on loopback unless the configuration
+    /// says who may; 127.0.0.1:5001 without it
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// A registry to cache; several may be given, the first is the default
+    /// A registry to cache, such as ghcr.io or corp=https://registry.corp.example; may be repeated,
+    /// and the first is the default one
     #[arg(long = "upstream", value_name = "[NAME=]URL")]
     upstreams: Vec<String>,
-    /// Where cached content is kept
+    /// Where cached content is kept; ./roadstead-data without it
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -67,15 +99,19 @@ struct Source {
 // === impl Source ===
 
 impl Source {
-    /// Flags win over the file; with neither, Docker Hub.
+    /// Flags win over `ROADSTEAD_*`, these over the file; without any of them, Docker Hub.
     fn load(&self) -> Result<Config, ConfigError> {
-        let overrides = Overrides {
+        self.sources().read()
+    }
+
+    fn sources(&self) -> Sources {
+        let flags = Overrides {
             listen: self.listen.clone(),
             admin: self.admin.clone(),
             upstreams: self.upstreams.clone(),
             data: self.data.clone(),
         };
-        Config::from_sources(self.config.as_deref(), &overrides)
+        Sources::new(self.config.clone(), flags).with_variables(std::env::vars_os())
     }
 }
 
@@ -84,9 +120,23 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Cache(cache) => cache.run(),
         Command::Warm(warm) => warm.run(),
         Command::Client(client) => client.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+    }
+}
+
+/// Prints a whole text.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Who read the output has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("the output can't be written: {error}"), FAILED),
     }
 }
 

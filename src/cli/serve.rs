@@ -20,16 +20,36 @@ use crate::{
 /// What is logged where `RUST_LOG` does not say.
 const LOG_LEVELS: &str = "warn,roadstead=info,access=info";
 
+const EXAMPLES: &str = "\
+Examples:
+  roadstead serve
+      Docker Hub on port 5000, cached in ./roadstead-data
+  roadstead serve --upstream docker.io --upstream ghcr.io --data /var/cache/roadstead
+      two registries: /v2/ghcr.io/org/app is the second's
+  roadstead serve --config /etc/roadstead/roadstead.yaml --log-format json
+      all that can be said, said in a file
+  roadstead serve --access-log combined > access.log
+      for GoAccess and its like; the log itself stays on standard error
+
+Flags win over the file. RUST_LOG sets what is logged: RUST_LOG=debug, or access=off for no
+lines about requests.
+
+Signals: SIGTERM stops accepting, lets requests end (shutdown.drain) and exits; SIGQUIT hands
+over to a new process without a failed request; SIGINT stops at once.";
 /// Targets that are not the API's to change.
 const OTHERS: [&str; 4] = ["pingora", "h2", "rustls", "ureq"];
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
     #[command(flatten)]
     source: Source,
     /// How log lines look; RUST_LOG sets their level
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// How the lines about requests look, if not as the others
+    #[arg(long, value_name = "FORMAT")]
+    access_log: Option<AccessFormat>,
 }
 
 /// The log's levels, as they were said last.
@@ -40,22 +60,35 @@ struct Levels<S> {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
+    /// For people: key=value
     Text,
+    /// For programs: one object each
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AccessFormat {
+    /// For people: key=value
+    Text,
+    /// For programs: one object each
+    Json,
+    /// As Apache's combined log, on standard output
+    Combined,
 }
 
 // === impl Serve ===
 
 impl Serve {
     pub(super) fn run(&self) -> ExitCode {
-        let config = match self.source.load() {
+        let sources = self.source.sources();
+        let config = match sources.read() {
             Ok(config) => config,
             Err(error) => return complain(&error, WRONG_USAGE),
         };
         if let Err(error) = self.start_log() {
             return complain(&error, FAILED);
         }
-        match server::run(&config, Vec::new()) {
+        match server::builder(config).reloading(move || sources.read()).run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error @ StartError::Config(_)) => complain(&error, WRONG_USAGE),
             Err(error @ StartError::Listen { .. }) => complain(&error, FAILED),
@@ -86,13 +119,25 @@ impl Serve {
                 log.finish().with(events::layer()).init();
             }
         }
-        match self.log_format {
+        match self.access_format() {
             // On a terminal they have colours.
-            LogFormat::Text if is_terminal => {}
-            LogFormat::Text => drop(take_access_lines(Format::Text, lines)),
-            LogFormat::Json => drop(take_access_lines(Format::Json, lines)),
+            AccessFormat::Text if is_terminal && matches!(self.log_format, LogFormat::Text) => {}
+            AccessFormat::Text => drop(take_access_lines(Format::Text, lines)),
+            AccessFormat::Json => drop(take_access_lines(Format::Json, lines)),
+            AccessFormat::Combined => {
+                let lines = Log::of_other_lines(std::io::stdout());
+                lines.keep_up()?;
+                take_access_lines(Format::Combined, lines);
+            }
         }
         Ok(())
+    }
+
+    fn access_format(&self) -> AccessFormat {
+        self.access_log.unwrap_or(match self.log_format {
+            LogFormat::Text => AccessFormat::Text,
+            LogFormat::Json => AccessFormat::Json,
+        })
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn explain(origin: &str, path: &str, error: &serde_yaml::Error) -> Pr
             (key, Refusal::new("is written twice", "keep one"))
         }
         Fault::WrongType { found, expected } => {
-            let what = format!("is {} (line {line})", kind(found));
+            let what = format!("is {}{}", kind(found), at(line));
             (path, Refusal::new(what, format!("write {}", wanted(expected))))
         }
         Fault::SeveralDocuments => {
@@ -69,6 +69,11 @@ pub(super) fn explain(origin: &str, path: &str, error: &serde_yaml::Error) -> Pr
         key: key.replace(char::is_control, "?"),
         refusal,
     }
+}
+
+/// A variable has no lines.
+fn at(line: usize) -> String {
+    if line == 0 { String::new() } else { format!(" (line {line})") }
 }
 
 fn unknown_key(path: &str, name: &str, known: &[&str], line: usize) -> (String, Refusal) {
@@ -85,8 +90,8 @@ fn unknown_key(path: &str, name: &str, known: &[&str], line: usize) -> (String, 
         false => path.to_owned(),
     };
     let what = match key == path {
-        true => format!("is not a known key (line {line})"),
-        false => format!("has an unknown key (line {line})"),
+        true => format!("is not a known key{}", at(line)),
+        false => format!("has an unknown key{}", at(line)),
     };
     (key, Refusal::new(what, remedy))
 }

@@ -1,4 +1,4 @@
-//! The configuration: YAML and flags in, domain types out.
+//! The configuration: YAML, variables and flags in, domain types out.
 //!
 //! A `Config` that exists is valid: files it names could be opened, names are unique, limits
 //! are above zero. Whatever is wrong is told as `FILE: KEY: what is wrong; remedy`, all of it
@@ -9,10 +9,13 @@ mod address;
 mod admin;
 mod base_url;
 mod budget;
+mod changes;
 mod client_certificate;
 mod credentials;
 mod decode;
 mod downstream;
+mod environment;
+mod explain;
 mod fault;
 mod files;
 mod fresh_for;
@@ -21,6 +24,7 @@ mod mirror;
 mod name;
 mod nearest;
 mod no_proxy;
+mod origins;
 mod patience;
 mod patterns;
 mod preset;
@@ -29,10 +33,13 @@ mod proxy;
 mod quantity;
 mod raw;
 mod realm;
+mod schema;
 mod secret;
+mod sources;
 mod stamp;
 mod store;
 mod tags;
+mod telemetry;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -52,9 +59,11 @@ pub use self::address::Address;
 pub use self::admin::Admin;
 pub use self::base_url::{BaseUrl, Scheme};
 pub use self::budget::{Budget, Probe, Reserve};
+pub use self::changes::{Change, Pending, Reload, Reloaded};
 pub use self::client_certificate::{ClientCertificate, KeyPair};
 pub use self::credentials::{Account, Credentials, Mode};
 pub use self::downstream::{Downstream, Shutdown};
+pub use self::environment::variables;
 pub use self::fresh_for::FreshFor;
 pub use self::listen::{KeyFiles, Listen, Tls};
 pub use self::mirror::{Mirror, Order};
@@ -62,15 +71,18 @@ pub use self::patience::{Breaker, Timeouts};
 pub use self::patterns::Patterns;
 pub use self::problem::{ConfigError, Problem, Refusal};
 pub use self::proxy::{Environment, Proxy, ProxyLogin, ProxyServer};
+pub use self::schema::schema;
 pub use self::secret::Secret;
+pub use self::sources::Sources;
 pub use self::stamp::Stamp;
 pub use self::store::{Fill, Store};
 pub use self::tags::Tags;
+pub use self::telemetry::{Otlp, Telemetry, read_headers};
 pub use self::transparent::{Intercepted, Others, Transparent, TransparentMode, token_services};
 pub use self::upstream::{Catalog, Upstream, Writes};
 pub use self::warm::{Warm, When};
 
-use self::problem::{Report, Scope};
+use self::problem::Scope;
 use self::raw::RawConfig;
 
 /// Everything that can be configured, valid as a whole.
@@ -94,6 +106,8 @@ pub struct Config {
     pub downstream: Downstream,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// What is told to a collector.
+    pub telemetry: Telemetry,
     /// What is fetched before a client asks for it. Default: nothing.
     pub warm: Vec<Warm>,
 }
@@ -121,28 +135,32 @@ impl Config {
 
     /// Checks a text; `origin` stands for the file's name in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let raw = decode::decode(text, origin)?;
-        Self::build(raw, origin, &Overrides::default())
+        Sources::default().parse(text, origin)
     }
 
     /// The defaults (Docker Hub on 0.0.0.0:5000), with what the command line says.
     pub fn default_with(flags: &Overrides) -> Result<Self, ConfigError> {
-        Self::build(RawConfig::default(), "defaults", flags)
+        Self::from_sources(None, flags)
     }
 
-    /// The file, if there is one, and the command line, which wins.
+    /// The file, if there is one, and the command line, which wins. The environment is not looked at;
+    /// [`Sources`] does that.
     pub fn from_sources(file: Option<&Path>, flags: &Overrides) -> Result<Self, ConfigError> {
-        let Some(path) = file else {
-            return Self::default_with(flags);
-        };
-        let origin = path.display().to_string();
-        let raw = decode::decode(&decode::read_text(path)?, &origin)?;
-        Self::build(raw, &origin, flags)
+        Sources::new(file.map(Path::to_owned), flags.clone()).read()
     }
 
     /// The effective configuration as YAML: every key, secrets as `***`.
     pub fn to_yaml(&self) -> String {
-        let raw = RawConfig {
+        serde_yaml::to_string(&self.to_raw()).expect("text, numbers and lists always make YAML")
+    }
+
+    /// The same as a value.
+    fn tree(&self) -> serde_yaml::Value {
+        serde_yaml::to_value(self.to_raw()).expect("text, numbers and lists always make YAML")
+    }
+
+    fn to_raw(&self) -> RawConfig {
+        RawConfig {
             listen: Some(self.listen.iter().map(Listen::to_raw).collect()),
             admin: Some(self.admin.to_raw()),
             trusted_proxies: Some(access::print_networks(&self.trusted_proxies)),
@@ -152,15 +170,9 @@ impl Config {
             fill: Some(self.fill.to_raw()),
             downstream: Some(self.downstream.to_raw()),
             shutdown: Some(self.shutdown.to_raw()),
+            telemetry: self.telemetry.to_raw(),
             warm: Some(self.warm.iter().map(Warm::to_raw).collect()),
-        };
-        serde_yaml::to_string(&raw).expect("text, numbers and lists always make YAML")
-    }
-
-    fn build(raw: RawConfig, origin: &str, flags: &Overrides) -> Result<Self, ConfigError> {
-        let report = Report::default();
-        let config = Self::read(&report.scope(origin), &report.scope("command line"), raw, flags);
-        if report.is_empty() { Ok(config) } else { Err(report.into_error()) }
+        }
     }
 
     /// Reads every key; where a flag replaces one, the flag is read instead.
@@ -207,6 +219,7 @@ impl Config {
                 raw.downstream.unwrap_or_default(),
             ),
             shutdown: Shutdown::read(&file.at("shutdown"), raw.shutdown.unwrap_or_default()),
+            telemetry: Telemetry::read(&file.at("telemetry"), raw.telemetry.unwrap_or_default()),
             warm: Warm::read_all(&file.at("warm"), raw.warm),
         };
         for (index, listener) in config.listen.iter().enumerate() {

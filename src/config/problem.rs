@@ -8,6 +8,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 
+use super::origins::Origins;
+
 /// A configuration that can't be used; `Display` prints one line per problem.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -29,9 +31,9 @@ pub enum ConfigError {
 /// One fault in a configuration file or on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file's path as given, or `command line`.
+    /// The file's path as given, `environment`, or `command line`.
     pub origin: String,
-    /// The key (`upstreams[0].tags.fresh_for`), the flag (`--listen`), or `line 3, column 5`.
+    /// The key (`upstreams[0].tags.fresh_for`), the variable, the flag (`--listen`), or `line 3, column 5`.
     pub key: String,
     /// What is wrong, and the remedy.
     pub refusal: Refusal,
@@ -51,6 +53,8 @@ pub struct Refusal {
 #[derive(Default)]
 pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
+    /// Of the values that are looked at.
+    origins: Origins,
 }
 
 /// A place in the configuration: problems found under it are reported with its key.
@@ -63,12 +67,43 @@ pub(super) struct Scope<'a> {
 
 // === impl ConfigError ===
 
+impl ConfigError {
+    /// Each of its faults.
+    pub fn into_problems(self) -> Vec<Problem> {
+        match self {
+            Self::Unreadable { origin, refusal, .. } => {
+                vec![Problem { origin, key: String::new(), refusal }]
+            }
+            Self::Invalid(problems) => problems,
+        }
+    }
+}
+
 fn lines(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     lines.join("\n")
 }
 
 // === impl Problem ===
+
+impl Problem {
+    /// Tells it of the variable that has set the key, if one has.
+    pub(super) fn blame_variable(&mut self, origins: &Origins) {
+        if let Some((name, key)) = origins.variable(&self.key) {
+            "environment".clone_into(&mut self.origin);
+            self.key = match self.key == key {
+                true => name.to_owned(),
+                false => format!("{name} ({})", self.key),
+            };
+        }
+    }
+
+    /// What a valid configuration asks for that can't be.
+    pub fn of_start(what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        let origin = "configuration".to_owned();
+        Self { origin, key: String::new(), refusal: Refusal::new(what, remedy) }
+    }
+}
 
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,6 +141,15 @@ pub(super) fn quoted(value: &str) -> String {
 // === impl Report ===
 
 impl Report {
+    /// Of values that come from these.
+    pub(super) fn of(origins: Origins) -> Self {
+        Self { origins, ..Self::default() }
+    }
+
+    pub(super) fn into_origins(self) -> Origins {
+        self.origins
+    }
+
     pub(super) fn scope<'a>(&'a self, origin: &'a str) -> Scope<'a> {
         Scope { report: self, origin, key: String::new() }
     }
@@ -136,11 +180,10 @@ impl Scope<'_> {
     }
 
     pub(super) fn refuse(&self, what: impl fmt::Display, remedy: impl fmt::Display) {
-        self.report.problems.borrow_mut().push(Problem {
-            origin: self.origin.to_owned(),
-            key: self.key.clone(),
-            refusal: Refusal::new(what, remedy),
-        });
+        let (origin, key) = (self.origin.to_owned(), self.key.clone());
+        let mut problem = Problem { origin, key, refusal: Refusal::new(what, remedy) };
+        problem.blame_variable(&self.report.origins);
+        self.report.problems.borrow_mut().push(problem);
     }
 
     /// The value; a refusal is reported here and gives `None`.

@@ -2,12 +2,25 @@
 //!
 //! All keys are optional and unknown ones are refused. Scalars stay text here and are
 //! parsed by their domain type, which knows the unit, the default and the remedy.
-//! Nothing here derives `Debug`, for accounts carry passwords.
+//! Nothing here derives `Debug`, for accounts carry passwords. The comments of the keys, and the forms
+//! of their values, are those of the schema that editors use.
+
+mod forms;
+mod limits;
+mod services;
+mod upstream;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+
+pub(super) use self::limits::{RawDownstream, RawFill, RawShutdown, RawStore};
+pub(super) use self::services::{RawOtlp, RawTelemetry, RawWarm};
+pub(super) use self::upstream::{
+    RawAccount, RawBreaker, RawBudget, RawCredentials, RawMirror, RawTags, RawTimeouts, RawUpstream,
+};
 
 /// A plain value: kept as written, and printed as a number where it is one.
 #[derive(Clone, Deserialize)]
@@ -21,240 +34,110 @@ pub(super) enum RawByPattern {
     Each(Vec<(String, Scalar)>),
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping of keys")]
 pub(super) struct RawConfig {
+    /// Where clients connect.
     pub(super) listen: Option<Vec<RawListen>>,
+    /// Where the operator connects: health, metrics, API, dashboard.
     pub(super) admin: Option<RawAdmin>,
+    /// Networks of the reverse proxies whose Forwarded, X-Forwarded-* and PROXY headers are believed.
     pub(super) trusted_proxies: Option<Vec<String>>,
+    /// Who may pull.
     pub(super) access: Option<RawAccess>,
+    /// The registries that are cached; the first is the default.
     pub(super) upstreams: Option<Vec<RawUpstream>>,
+    /// The cache: its place and its hard limits.
     pub(super) store: Option<RawStore>,
+    /// How blobs are fetched, and what becomes of a download once every client has left.
     pub(super) fill: Option<RawFill>,
+    /// What a client may demand.
     pub(super) downstream: Option<RawDownstream>,
+    /// How the process ends.
     pub(super) shutdown: Option<RawShutdown>,
+    /// What is told to a collector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) telemetry: Option<RawTelemetry>,
+    /// What is fetched before a client asks for it. Default: nothing
     pub(super) warm: Option<Vec<RawWarm>>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { address: 0.0.0.0:5000 }")]
 pub(super) struct RawListen {
+    /// An IP address and a port, or a Unix socket: 0.0.0.0:5000, unix:/run/roadstead.sock
     pub(super) address: Option<String>,
+    /// The permissions of a Unix socket, as chmod takes them: "0660"
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mode: Option<String>,
+    /// Each connection begins with a PROXY header of a trusted proxy. Default: false
     pub(super) proxy_protocol: Option<bool>,
+    /// Speak TLS here: PEM files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<RawListenTls>,
+    /// For clients that go to the registries themselves: answer in their place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) transparent: Option<RawTransparent>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { certificate: FILE, key: FILE }")]
 pub(super) struct RawListenTls {
+    /// The certificate with its chain, PEM.
     pub(super) certificate: Option<String>,
+    /// Its private key, PEM.
     pub(super) key: Option<String>,
+    /// Clients must show a certificate that one of these authorities has signed, PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) client_ca: Option<String>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { mode: connect, ca: { … } }")]
 pub(super) struct RawTransparent {
+    /// connect: clients use it as their HTTPS proxy. sni: DNS or the network leads them here.
+    #[schemars(extend("enum" = ["connect","sni"]))]
     pub(super) mode: Option<String>,
+    /// The authority that signs the certificates; `roadstead client ca` makes it.
     pub(super) ca: Option<RawTls>,
+    /// What becomes of other hosts. Default: refuse
+    #[schemars(extend("enum" = ["refuse","tunnel"]))]
     pub(super) others: Option<String>,
+    /// Hosts that are reached in any case, wherever they are.
     pub(super) tunnel_hosts: Option<Vec<String>>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { certificate: FILE, key: FILE }")]
 pub(super) struct RawTls {
+    /// The certificate with its chain, PEM.
     pub(super) certificate: Option<String>,
+    /// Its private key, PEM.
     pub(super) key: Option<String>,
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { address: 127.0.0.1:5001 }")]
 pub(super) struct RawAdmin {
+    /// An IP address and a port. Default: 127.0.0.1:5001
     pub(super) address: Option<String>,
+    /// Each request must carry the password of a user of this file (htpasswd -B).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) htpasswd: Option<String>,
+    /// Speak TLS here: PEM files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<RawListenTls>,
+    /// Names by which browsers and programs reach it, besides its addresses.
     pub(super) hosts: Option<Vec<String>>,
 }
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { allow: [10.0.0.0/8] }")]
 pub(super) struct RawAccess {
+    /// Networks of the clients that may pull. Default: everyone
     pub(super) allow: Option<Vec<String>>,
+    /// Clients must also log in as a user of this file (htpasswd -B).
     pub(super) htpasswd: Option<String>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { name: docker.io }")]
-pub(super) struct RawUpstream {
-    pub(super) name: Option<String>,
-    pub(super) url: Option<String>,
-    pub(super) hosts: Option<Vec<String>>,
-    pub(super) credentials: Option<RawCredentials>,
-    pub(super) tags: Option<RawTags>,
-    pub(super) allow: Option<Vec<String>>,
-    pub(super) deny: Option<Vec<String>>,
-    pub(super) writes: Option<String>,
-    pub(super) catalog: Option<String>,
-    pub(super) token_realms: Option<Vec<String>>,
-    pub(super) redirect_hosts: Option<Vec<String>>,
-    pub(super) ca_file: Option<String>,
-    pub(super) client_certificate: Option<RawTls>,
-    pub(super) proxy: Option<String>,
-    pub(super) timeouts: Option<RawTimeouts>,
-    pub(super) breaker: Option<RawBreaker>,
-    pub(super) max_connections: Option<Scalar>,
-    pub(super) max_requests_per_second: Option<Scalar>,
-    pub(super) max_bandwidth: Option<Scalar>,
-    pub(super) budget: Option<RawBudget>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) prefix: Option<String>,
-    pub(super) offline: Option<bool>,
-    pub(super) mirrors: Option<Vec<RawMirror>>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { url: https://mirror.example.com }")]
-pub(super) struct RawMirror {
-    pub(super) url: Option<String>,
-    pub(super) order: Option<String>,
-    pub(super) credentials: Option<RawCredentials>,
-    pub(super) token_realms: Option<Vec<String>>,
-    pub(super) redirect_hosts: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ca_file: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) prefix: Option<String>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { reserve: 10% }")]
-pub(super) struct RawBudget {
-    pub(super) reserve: Option<Scalar>,
-    pub(super) stretch: Option<Scalar>,
-    pub(super) probe: Option<String>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { mode: shared, accounts: [] }")]
-pub(super) struct RawCredentials {
-    pub(super) mode: Option<String>,
-    pub(super) accounts: Option<Vec<RawAccount>>,
-    pub(super) anonymous: Option<bool>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping such as { username: NAME, password_file: FILE }"
-)]
-pub(super) struct RawAccount {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) username: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) password: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) password_file: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) password_env: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) docker_config: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) helper: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) server: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) timeout: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { fresh_for: 1m }")]
-pub(super) struct RawTags {
-    pub(super) fresh_for: Option<RawByPattern>,
-    pub(super) serve_stale_for: Option<Scalar>,
-    pub(super) immutable: Option<Vec<String>>,
-    pub(super) cooldown: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { connect: 3s }")]
-pub(super) struct RawTimeouts {
-    pub(super) connect: Option<Scalar>,
-    pub(super) response: Option<Scalar>,
-    pub(super) validate: Option<Scalar>,
-    pub(super) fetch: Option<Scalar>,
-    pub(super) read: Option<Scalar>,
-    pub(super) idle: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { failures: 3, open_for: 5s }")]
-pub(super) struct RawBreaker {
-    pub(super) failures: Option<Scalar>,
-    pub(super) open_for: Option<Scalar>,
-    pub(super) retries_percent: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { directory: DIR, disk: 100GiB }")]
-pub(super) struct RawStore {
-    pub(super) directory: Option<String>,
-    pub(super) disk: Option<Scalar>,
-    pub(super) memory: Option<Scalar>,
-    pub(super) evict_above_percent: Option<Scalar>,
-    pub(super) evict_to_percent: Option<Scalar>,
-    pub(super) scrub_rate: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { finish_below: 32MiB }")]
-pub(super) struct RawFill {
-    pub(super) finish_below: Option<Scalar>,
-    pub(super) finish_above_percent: Option<Scalar>,
-    pub(super) retries: Option<Scalar>,
-    pub(super) retry_backoff: Option<Scalar>,
-    pub(super) chunk: Option<Scalar>,
-    pub(super) max_active: Option<Scalar>,
-    pub(super) max_readers: Option<Scalar>,
-    pub(super) memory: Option<Scalar>,
-    pub(super) max_manifest: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { head: 30s }")]
-pub(super) struct RawDownstream {
-    pub(super) head: Option<Scalar>,
-    pub(super) keepalive: Option<Scalar>,
-    pub(super) write: Option<Scalar>,
-    pub(super) max_connections: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { drain: 30s }")]
-pub(super) struct RawShutdown {
-    pub(super) drain: Option<Scalar>,
-}
-
-#[derive(Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { every: 6h, images: [alpine] }")]
-pub(super) struct RawWarm {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) every: Option<Scalar>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) at: Option<String>,
-    pub(super) images: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) list: Option<String>,
-    pub(super) platforms: Option<Vec<String>>,
-    pub(super) parallel: Option<Scalar>,
 }
 
 // === impl Scalar ===

@@ -21,7 +21,7 @@ mod refusal;
 mod repeats;
 mod written;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use http::{request::Parts, response};
@@ -116,9 +116,22 @@ pub enum Flow {
 
 /// The filters in the order in which a request meets them.
 pub struct Chain {
-    filters: Vec<Box<dyn RequestFilter>>,
+    filters: Vec<Arc<dyn RequestFilter>>,
     repeats: Option<Repeats>,
+    forwarded: Arc<Forwarded>,
+    /// What a chain for another configuration has too.
+    lasting: Lasting,
+}
+
+/// The parts of a chain that know nothing of the configuration but what each request brings along.
+#[derive(Clone)]
+struct Lasting {
+    manifests: Arc<Manifests>,
+    blobs: Arc<Blobs>,
     traffic: Arc<Traffic>,
+    extra: Vec<Arc<dyn RequestFilter>>,
+    /// In their order.
+    last: [Arc<dyn RequestFilter>; 2],
 }
 
 // === impl Chain ===
@@ -137,28 +150,54 @@ impl Chain {
         upstreams: Vec<Arc<Upstream>>,
         manifests: Arc<Manifests>,
         blobs: Arc<Blobs>,
-        extra: Vec<Box<dyn RequestFilter>>,
+        extra: Vec<Arc<dyn RequestFilter>>,
+    ) -> Result<Self, String> {
+        let lists = Arc::new(Lists::new(Arc::clone(&manifests)));
+        let cache = Arc::new(Cache::new(Arc::clone(&manifests), Arc::clone(&blobs)));
+        let (traffic, last) = (Arc::default(), [lists as _, cache as _]);
+        Self::of(config, upstreams, Lasting { manifests, blobs, traffic, extra, last })
+    }
+
+    /// The chain for another configuration. It remembers no request: under the new rules each goes
+    /// the long way first.
+    pub fn successor(
+        &self,
+        config: &Config,
+        upstreams: Vec<Arc<Upstream>>,
+    ) -> Result<Self, String> {
+        Self::of(config, upstreams, self.lasting.clone())
+    }
+
+    fn of(
+        config: &Config,
+        upstreams: Vec<Arc<Upstream>>,
+        lasting: Lasting,
     ) -> Result<Self, String> {
         let forwarded = Arc::new(Forwarded::new(config.trusted_proxies.clone()));
         let access = Arc::new(Access::new(&config.access)?);
-        let mut filters: Vec<Box<dyn RequestFilter>> = vec![
-            Box::new(Arc::clone(&forwarded)),
-            Box::new(Arc::clone(&access)),
-            Box::new(Classify::new(upstreams)),
-            Box::new(Policy),
+        let mut filters: Vec<Arc<dyn RequestFilter>> = vec![
+            Arc::clone(&forwarded) as _,
+            Arc::clone(&access) as _,
+            Arc::new(Classify::new(upstreams)),
+            Arc::new(Policy),
         ];
+        filters.extend(lasting.extra.iter().chain(&lasting.last).map(Arc::clone));
         // What others put into the chain sees each request, and each says who sends it.
-        let is_long = !extra.is_empty() || access.wants_passwords();
-        let (memory, cached) = (config.store.memory_of_heads(), Arc::clone(&blobs));
-        let traffic = Arc::<Traffic>::default();
+        let is_long = !lasting.extra.is_empty() || access.wants_passwords();
+        let trusted = Arc::clone(&forwarded);
         let repeats = (!is_long).then(|| {
-            let counted = Arc::clone(&traffic);
-            Repeats::new(memory, Arc::clone(&manifests), cached, forwarded, access, counted)
+            let (manifests, blobs) = (Arc::clone(&lasting.manifests), Arc::clone(&lasting.blobs));
+            let (memory, counted) = (config.store.memory_of_heads(), Arc::clone(&lasting.traffic));
+            Repeats::new(memory, manifests, blobs, trusted, access, counted)
         });
-        filters.extend(extra);
-        filters.push(Box::new(Lists::new(Arc::clone(&manifests))));
-        filters.push(Box::new(Cache::new(manifests, blobs)));
-        Ok(Self { filters, repeats, traffic })
+        Ok(Self { filters, repeats, forwarded, lasting })
+    }
+
+    /// Another chain is in force: requests under way end on this one, and what it remembers goes.
+    pub fn retire(&self) {
+        if let Some(repeats) = &self.repeats {
+            repeats.forget_all();
+        }
     }
 
     /// The requests that need not go along the chain again, unless all have to.
@@ -166,9 +205,14 @@ impl Chain {
         self.repeats.as_ref()
     }
 
+    /// Whether `peer` is a proxy that is trusted to say on whose behalf it asks.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.forwarded.is_trusted(peer.to_canonical())
+    }
+
     /// Who asked for what.
     pub fn traffic(&self) -> &Arc<Traffic> {
-        &self.traffic
+        &self.lasting.traffic
     }
 
     /// Sends a request along the chain; [`Flow::Continue`] is never its end.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     blob::{self, Blobs},
     manifest::{self, Manifests, Recent, Want},
-    metrics,
+    metrics::{self, Timing},
     protocol::{Digest, Repository, cache_status::CacheStatus},
     store::{LinkKey, TagKey},
     traffic::{Line, Traffic},
@@ -70,9 +70,14 @@ pub struct Repeat {
     pub method: Method,
     /// Its path.
     pub path: String,
+    /// Its `Referer`, for the log.
+    pub referer: Box<[u8]>,
+    /// Its `User-Agent`, for the log.
+    pub agent: Box<[u8]>,
     /// What lasts of its answer's head, as it goes onto the wire.
     pub head: Vec<u8>,
-    kind: &'static str,
+    /// The kind of object.
+    pub kind: &'static str,
     /// Counts what is sent of the repository.
     line: Arc<Line>,
     /// The same for the client that the proxy named.
@@ -80,6 +85,8 @@ pub struct Repeat {
     answers: IntCounter,
     /// Counts the bytes of their bodies.
     pub bytes: IntCounter,
+    /// Where their times are entered.
+    pub timing: Timing,
 }
 
 /// What a request is about that can be answered out of memory.
@@ -125,11 +132,19 @@ impl Repeats {
         traffic: Arc<Traffic>,
     ) -> Self {
         let weight = |head: &Arc<[u8]>, repeat: &Arc<Repeat>| {
-            let bytes = head.len() + repeat.head.len() + repeat.path.len() + ENTRY_BYTES;
+            let texts = repeat.path.len() + repeat.referer.len() + repeat.agent.len();
+            let bytes = head.len() + repeat.head.len() + texts + ENTRY_BYTES;
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let known = Cache::builder().max_capacity(memory).weigher(weight).build();
         Self { known, manifests, blobs, forwarded, access, traffic }
+    }
+
+    /// Nothing was asked before.
+    pub(super) fn forget_all(&self) {
+        self.known.invalidate_all();
+        // Only marked so far.
+        self.known.run_pending_tasks();
     }
 
     /// The other end of a connection from `address`.
@@ -178,6 +193,9 @@ impl Repeats {
         }
         let upstream = target.upstream.name();
         let labels = [upstream, context.kind(), request.method.as_str(), "200", context.cache];
+        let value = |name: &HeaderName| -> Box<[u8]> {
+            request.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes).into()
+        };
         let client = context.client.address.filter(|_| told);
         let place = (Arc::clone(upstream), subject.repository().clone());
         let repeat = Repeat {
@@ -188,6 +206,8 @@ impl Repeats {
             upstream: Arc::clone(upstream),
             method: request.method.clone(),
             path: request.uri.path().to_owned(),
+            referer: value(&header::REFERER),
+            agent: value(&header::USER_AGENT),
             head: lasting(answer),
             kind: context.kind(),
             line: self.traffic.repositories.line(&place),
@@ -198,6 +218,7 @@ impl Repeats {
                 context.kind(),
                 context.cache,
             ]),
+            timing: Timing::of(context.kind(), context.cache),
         };
         self.known.insert(head.into(), Arc::new(repeat));
     }

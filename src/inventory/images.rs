@@ -34,7 +34,7 @@ impl Inventory {
         limit: usize,
     ) -> Result<ImagePage, Error> {
         let pattern = match matching {
-            Some(text) => self.names.pattern(text)?,
+            Some(text) => self.names.load().pattern(text)?,
             None => Pattern::everything(),
         };
         let after = after.map(cursor).transpose()?;
@@ -78,7 +78,7 @@ impl Inventory {
         record: &TagRecord,
         pins: &HashSet<String>,
     ) -> Result<Image, Error> {
-        let tree = Tree::of(&*self.catalogue, record.digest, self.max_manifest)?;
+        let tree = Tree::of(&*self.catalogue, record.digest, self.max_manifest())?;
         let root = self.catalogue.object(&record.digest)?;
         let amount = tree.amount();
         let reference = ImageName::of_tag(key).to_string();

@@ -26,9 +26,14 @@ mod verify;
 use std::{
     os::unix::fs::MetadataExt,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
+
+use arc_swap::ArcSwap;
 
 pub use names::{BadReference, ImageName, Names, Wanted};
 pub use outcome::{
@@ -62,10 +67,10 @@ type Forget = Box<dyn Fn(&TagKey) + Send + Sync>;
 /// The inventory of one store.
 pub struct Inventory {
     catalogue: Arc<dyn Catalogue>,
-    names: Names,
+    names: ArcSwap<Names>,
     directory: PathBuf,
     /// Manifests are read up to this size.
-    max_manifest: u64,
+    max_manifest: AtomicU64,
     forget: Option<Forget>,
     /// The last verification, running or ended. There is one at a time: two would only share the
     /// disk.
@@ -107,8 +112,19 @@ impl Inventory {
 
     fn over(catalogue: Arc<dyn Catalogue>, names: Names, max_manifest: u64) -> Self {
         let directory = PathBuf::new();
+        let (names, max_manifest) = (ArcSwap::from_pointee(names), AtomicU64::new(max_manifest));
         let (job, books) = (Mutex::default(), Books::default());
         Self { catalogue, names, directory, max_manifest, forget: None, job, books }
+    }
+
+    /// From now on references are read by the upstreams of another configuration.
+    pub fn reconfigure(&self, config: &Config) {
+        self.names.store(Arc::new(Names::new(&config.upstreams)));
+        self.max_manifest.store(config.fill.max_manifest, Ordering::Relaxed);
+    }
+
+    fn max_manifest(&self) -> u64 {
+        self.max_manifest.load(Ordering::Relaxed)
     }
 
     /// Which store this is, so that a command is not carried out on another one.

@@ -97,7 +97,7 @@ impl Inventory {
         root: Digest,
         report: &mut PinReport,
     ) -> Result<(), store::Error> {
-        let tree = Tree::of(&*self.catalogue, root, self.max_manifest)?;
+        let tree = Tree::of(&*self.catalogue, root, self.max_manifest())?;
         if tree.state() == State::Absent {
             report.problems.push(Problem { reference, problem: NOT_CACHED.to_owned() });
             return Ok(());

@@ -106,7 +106,7 @@ impl Inventory {
         if plan.free.contains(&root) {
             return Ok(());
         }
-        for (digest, bytes) in Tree::of(&*self.catalogue, root, self.max_manifest)?.stored() {
+        for (digest, bytes) in Tree::of(&*self.catalogue, root, self.max_manifest())?.stored() {
             if plan.free.insert(digest) {
                 plan.reached.push(Done { digest, bytes });
             }
@@ -134,7 +134,7 @@ impl Inventory {
             }
             for root in named_by(&record) {
                 if followed.insert(root) {
-                    let tree = Tree::of(&*self.catalogue, root, self.max_manifest)?;
+                    let tree = Tree::of(&*self.catalogue, root, self.max_manifest())?;
                     plan.keep(tree.pieces.iter().map(|piece| &piece.digest));
                 }
             }

@@ -31,7 +31,7 @@ impl Inventory {
         after: Option<&str>,
         limit: usize,
     ) -> Result<RepositoryPage, Error> {
-        let search = matching.map(|text| self.names.search(text)).transpose()?;
+        let search = matching.map(|text| self.names.load().search(text)).transpose()?;
         let after = match after {
             Some(text) => Some(split(text).ok_or_else(|| {
                 BadReference::new(text, "it is not a place in this list", REPEAT)
@@ -99,7 +99,7 @@ impl Inventory {
     /// The repository that `name` means: as clients write it, or in full, of an upstream that is
     /// configured no more.
     fn named(&self, name: &str) -> Result<(String, Repository), Error> {
-        let wrong = match self.names.repository(name) {
+        let wrong = match self.names.load().repository(name) {
             Ok((upstream, repository)) => return Ok((upstream.to_string(), repository)),
             Err(wrong) => wrong,
         };

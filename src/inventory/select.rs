@@ -35,8 +35,8 @@ impl Inventory {
         }
         let read = |text: &String| {
             let wanted = match all_tags {
-                true => Wanted::Tags(self.names.all_tags(text)?),
-                false => self.names.resolve(text)?,
+                true => Wanted::Tags(self.names.load().all_tags(text)?),
+                false => self.names.load().resolve(text)?,
             };
             Ok(Asked { text: text.clone(), wanted, is_found: false })
         };

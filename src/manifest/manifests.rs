@@ -6,7 +6,10 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +20,7 @@ use super::{
     obtain::{Checked, Checks, Fetches, logged, together},
     revalidation::{Health, Plan, plan},
     tag_table::TagTable,
-    types::{Ask, Error, Found, Manifest, Outcome, Served, Want},
+    types::{Ask, Error, Found, Manifest, Outcome, Served, Side, Want},
 };
 use crate::{
     collapse::Collapse,
@@ -43,8 +46,8 @@ pub struct Manifests {
     pub(super) checks: Checks,
     pub(super) fetches: Fetches,
     /// What goes on beside answers that did not wait for it.
-    beside: Collapse<(TagKey, Option<Digest>, Want), Result<(), Error>>,
-    pub(super) max_manifest: u64,
+    beside: Collapse<(TagKey, Side, Want), Result<(), Error>>,
+    max_manifest: AtomicU64,
 }
 
 // === impl Manifests ===
@@ -59,8 +62,17 @@ impl Manifests {
             checks: Collapse::default(),
             fetches: Collapse::default(),
             beside: Collapse::default(),
-            max_manifest,
+            max_manifest: AtomicU64::new(max_manifest),
         }
+    }
+
+    /// From now on manifests of up to `max_manifest` bytes.
+    pub fn set_max_manifest(&self, max_manifest: u64) {
+        self.max_manifest.store(max_manifest, Ordering::Relaxed);
+    }
+
+    pub(super) fn max_manifest(&self) -> u64 {
+        self.max_manifest.load(Ordering::Relaxed)
     }
 
     /// Forgets what a tag named, once its record has been purged: the next request asks upstream.
@@ -186,7 +198,7 @@ impl Manifests {
         let patience = ask.upstream.config().timeouts.validate;
         // With the manifest that the tag may have moved to, if it is a GET that would wait for it.
         let work = async move { this.validated(&asked, &tag, patience).await.map(|_| ()) };
-        let begun = together(&self.beside, (key.clone(), ask.caller.identity(), ask.want), work);
+        let begun = together(&self.beside, (key.clone(), ask.side(), ask.want), work);
         // It is begun, and not waited for.
         let _ = tokio::time::timeout(Duration::ZERO, begun).await;
         Some(served)

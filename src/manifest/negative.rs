@@ -31,6 +31,8 @@ const DOUBTED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     pub(super) upstream: std::sync::Arc<str>,
+    /// Of the upstream: another configuration may bring another answer.
+    pub(super) epoch: u64,
     pub(super) repository: Repository,
     pub(super) reference: Reference,
     pub(super) identity: Option<Digest>,

@@ -14,12 +14,13 @@ use tokio::time::Instant;
 use super::{
     manifests::Manifests,
     negative::Question,
-    types::{Ask, Error, Found, Manifest, Outcome, Served, Want},
+    types::{Ask, Error, Found, Manifest, Outcome, Served, Side, Want},
 };
 use crate::{
     collapse::{Collapse, Join},
     protocol::{Digest, Reference},
     store::{LinkKey, TagKey, TagRecord},
+    trace,
     upstream::{Failure, ManifestHead},
 };
 
@@ -39,8 +40,8 @@ pub(super) struct Checked {
 /// How often a tag is asked for that is written meanwhile.
 const CHECKS: usize = 3;
 
-pub(super) type Checks = Collapse<(TagKey, Option<Digest>), Result<Checked, Error>>;
-pub(super) type Fetches = Collapse<(LinkKey, Option<Digest>), Result<Manifest, Error>>;
+pub(super) type Checks = Collapse<(TagKey, Side), Result<Checked, Error>>;
+pub(super) type Fetches = Collapse<(LinkKey, Side), Result<Manifest, Error>>;
 
 // === impl Manifests ===
 
@@ -57,7 +58,7 @@ impl Manifests {
             return (Err(error), true);
         }
         let (this, ask, key) = (Arc::clone(self), ask.clone(), key.clone());
-        together(&self.checks, (key.clone(), ask.caller.identity()), async move {
+        together(&self.checks, (key.clone(), ask.side()), async move {
             let deadline = Instant::now() + patience + GRACE;
             let mut last = None;
             for _ in 0..CHECKS {
@@ -268,7 +269,7 @@ impl Manifests {
             return (Err(error), true);
         }
         let (this, ask) = (Arc::clone(self), ask.clone());
-        let key = (ask.link_key(digest), ask.caller.identity());
+        let key = (ask.link_key(digest), ask.side());
         together(&self.fetches, key, async move {
             // Whoever led before this one may have just ended.
             if let Some(manifest) = this.cached(&ask, digest).await {
@@ -305,10 +306,10 @@ where
         Join::Follower(follower) => (follower, true),
         Join::Leader(leader) => {
             let follower = leader.follow();
-            tokio::spawn(async move {
+            tokio::spawn(trace::inherit(async move {
                 let outcome = work.await;
                 leader.finish(outcome);
-            });
+            }));
             (follower, false)
         }
     };

@@ -35,7 +35,7 @@ impl Manifests {
         digest: Digest,
         head: Option<&ManifestHead>,
     ) -> Option<Manifest> {
-        let body = self.store.read(digest, self.max_manifest).await.ok().flatten()?;
+        let body = self.store.read(digest, self.max_manifest()).await.ok().flatten()?;
         // What was deleted through us since does not come back.
         if let Some(head) = head {
             let is_current = || ask.upstream.writes() == head.writes;
@@ -54,7 +54,7 @@ impl Manifests {
     pub async fn cached(&self, ask: &Ask, digest: Digest) -> Option<Manifest> {
         let linked = self.store.linked(ask.link_key(digest)).await;
         let media_type = logged(linked).flatten()?.media_type?;
-        let body = logged(self.store.read(digest, self.max_manifest).await).flatten()?;
+        let body = logged(self.store.read(digest, self.max_manifest()).await).flatten()?;
         Some(Manifest { digest, media_type, body })
     }
 

@@ -112,6 +112,9 @@ pub struct Served {
     pub cooling: bool,
 }
 
+/// The caller's identity, and the upstream's epoch.
+pub(super) type Side = (Option<Digest>, u64);
+
 // === impl Ask ===
 
 impl Ask {
@@ -143,10 +146,16 @@ impl Ask {
     pub(super) fn question(&self, reference: Reference) -> Question {
         Question {
             upstream: Arc::clone(self.upstream.name()),
+            epoch: self.upstream.epoch(),
             repository: self.repository.clone(),
             reference,
             identity: self.caller.identity(),
         }
+    }
+
+    /// For whom upstream is asked, and which upstream that is: those who ask alike wait together.
+    pub(super) fn side(&self) -> Side {
+        (self.caller.identity(), self.upstream.epoch())
     }
 
     pub(super) fn is_authorised(&self) -> bool {

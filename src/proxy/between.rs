@@ -1,18 +1,21 @@
 //! A connection between two requests, and answers that take no more than a look into memory.
 //!
 //! Here a connection costs its socket's buffers and little else. A head that comes in one piece and
-//! was answered before ([`Repeats`]) is answered on the spot, without HTTP being parsed; all else is
+//! was answered before (`filter::Repeats`) is answered on the spot, without HTTP being parsed; all else is
 //! given back to the connection, and Pingora reads it as if nobody had looked. Once the server is
 //! to stop, everything is Pingora's, which tells clients that the connection ends.
 
 use std::{
     cell::RefCell,
     future::poll_fn,
+    net::IpAddr,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::Cache;
 use bytes::Bytes;
 use http::Method;
 use pingora::server::ShutdownWatch;
@@ -23,16 +26,17 @@ use tokio::{
 };
 
 use super::{
+    Live, Rules,
     drain::{Counted, Drain},
     guarded::Guarded,
     head,
     idle::{Idle, Place},
-    log::{self, Line},
-    millis,
+    log::{HTTP_11, Line, method},
+    millis, span,
 };
 use crate::{
     filter::{Again, Peer, Repeats},
-    metrics,
+    metrics, trace,
 };
 
 /// What is read at once; a longer head comes in pieces, and is Pingora's.
@@ -53,7 +57,7 @@ pub(super) enum Next {
 /// What connections wait with.
 pub(super) struct Between<'a> {
     /// Who has connected, where not all of its requests are Pingora's.
-    pub(super) repeats: Option<(&'a Repeats, Peer)>,
+    pub(super) known: Option<Known<'a>>,
     pub(super) drain: &'a Drain,
     pub(super) idle: &'a Idle,
     pub(super) shutdown: &'a ShutdownWatch,
@@ -63,9 +67,20 @@ pub(super) struct Between<'a> {
     pub(super) keepalive: Duration,
 }
 
+/// Who has connected, under the rules in force. Rules that have changed are noticed by the next
+/// request, at the cost of a glance where they have not.
+pub(super) struct Known<'a> {
+    rules: Cache<&'a Live, Arc<Rules>>,
+    address: Option<IpAddr>,
+    /// What the address means under the rules that are known.
+    peer: Option<Peer>,
+    /// Which those are, by their place in memory.
+    under: usize,
+}
+
 /// A wait.
 struct Wait<'a, 'b> {
-    between: &'a Between<'b>,
+    between: &'a mut Between<'b>,
     stream: &'a mut Guarded,
     /// What is there is answered, and then the connection ends.
     is_last: bool,
@@ -96,6 +111,8 @@ struct Sent {
     now: SystemTime,
     /// How much of it comes before the body.
     head_bytes: usize,
+    /// When the client took the first of it, if not all at once.
+    first: Option<Instant>,
 }
 
 /// Buffers for what is done at one go.
@@ -109,12 +126,48 @@ thread_local! {
         RefCell::new(Scratch { read: vec![0; READ_BYTES].into(), write: Vec::new() });
 }
 
+// === impl Known ===
+
+impl<'a> Known<'a> {
+    /// A connection from `address`.
+    pub(super) fn new(live: &'a Live, address: Option<IpAddr>) -> Self {
+        Self { rules: Cache::new(live), address, peer: None, under: 0 }
+    }
+
+    fn again(&mut self, head: &[u8], now: SystemTime) -> Option<Again> {
+        let (repeats, peer) = self.now()?;
+        repeats.again(head, peer, now)
+    }
+
+    /// Enters an answer into the books, which all rules have in common.
+    fn enter(&mut self, again: &Again, bytes: u64) {
+        if let Some((repeats, peer)) = self.now() {
+            repeats.enter(again, peer, bytes);
+        }
+    }
+
+    fn now(&mut self) -> Option<(&Repeats, &Peer)> {
+        let rules = self.rules.load();
+        let under = Arc::as_ptr(rules).addr();
+        if under != self.under {
+            (self.under, self.peer) = (under, None);
+        }
+        let repeats = rules.chain.repeats()?;
+        Some((repeats, self.peer.get_or_insert_with(|| repeats.peer(self.address))))
+    }
+}
+
 // === impl Between ===
 
 impl Between<'_> {
     /// Waits for a request that is Pingora's, and answers those that are not.
     /// `is_new`: none has come on this connection.
-    pub(super) async fn next(&self, stream: &mut Guarded, place: &Place<'_>, is_new: bool) -> Next {
+    pub(super) async fn next(
+        &mut self,
+        stream: &mut Guarded,
+        place: &Place<'_>,
+        is_new: bool,
+    ) -> Next {
         let mut closes = pin!(place.closes.notified());
         // From here on no notice is missed, and before it the flag was looked at or will be.
         closes.as_mut().enable();
@@ -164,7 +217,7 @@ impl Wait<'_, '_> {
             metrics::REPEATED_ANSWERS.inc();
             scratch.write.clear();
             head::write(&again, &mut scratch.write);
-            let sent = Sent { again, started, now, head_bytes: scratch.write.len() };
+            let sent = Sent { again, started, now, head_bytes: scratch.write.len(), first: None };
             let body = sent.body(&mut scratch.write);
             ready!(self.send(cx, &scratch.write, body, sent))?;
             if self.patience != self.between.keepalive {
@@ -173,13 +226,13 @@ impl Wait<'_, '_> {
         }
     }
 
-    fn again(&self, head: &[u8], now: SystemTime) -> Option<Again> {
-        let (repeats, peer) = self.between.repeats.as_ref()?;
+    fn again(&mut self, head: &[u8], now: SystemTime) -> Option<Again> {
+        let known = self.between.known.as_mut()?;
         // What is answered is counted, so this comes first.
         if *self.between.shutdown.borrow() {
             return None;
         }
-        repeats.again(head, peer, now)
+        known.again(head, now)
     }
 
     /// Sends what the client takes at once, and keeps the rest.
@@ -198,6 +251,8 @@ impl Wait<'_, '_> {
             }
             Poll::Pending => {
                 let _under_way = self.between.drain.request();
+                let first = (at > 0).then(Instant::now);
+                let sent = Sent { first, ..sent };
                 self.sending = Some(Sending { head: head.to_vec(), body, at, sent, _under_way });
                 Poll::Pending
             }
@@ -247,7 +302,12 @@ impl Sent {
     }
 
     /// The client took so many bytes of it, head and all. Gives the moment.
-    fn enter(self, taken: usize, error: Option<&std::io::Error>, between: &Between<'_>) -> Instant {
+    fn enter(
+        self,
+        taken: usize,
+        error: Option<&std::io::Error>,
+        between: &mut Between<'_>,
+    ) -> Instant {
         let ended = Instant::now();
         let elapsed = ended - self.started;
         let repeat = &self.again.repeat;
@@ -265,15 +325,23 @@ impl Sent {
             cache: "hit",
             left: self.again.left,
             error: error.map(ToString::to_string),
+            version: HTTP_11,
+            referer: &repeat.referer,
+            agent: &repeat.agent,
             ..Line::default()
         };
         line.write(self.now + elapsed);
         repeat.count(status);
         repeat.bytes.inc_by(bytes);
-        if let Some((repeats, peer)) = between.repeats.as_ref().filter(|_| status == 200) {
-            repeats.enter(&self.again, peer, bytes);
+        if let Some(known) = between.known.as_mut().filter(|_| status == 200) {
+            known.enter(&self.again, bytes);
         }
-        log::took(elapsed);
+        let first = self.first.map_or(elapsed, |first| first - self.started);
+        repeat.timing.observe((taken > 0).then_some(first), elapsed);
+        if trace::is_on() {
+            let answered = span::of(&line, method(&repeat.method), repeat.kind);
+            trace::answered(&answered, self.now, elapsed);
+        }
         ended
     }
 }

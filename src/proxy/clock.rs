@@ -11,6 +11,8 @@ use time::OffsetDateTime;
 thread_local! {
     /// A second since the epoch, and how it is written up to there: `1994-11-06T08:49:37`.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    /// The same as Apache writes it.
+    static APACHE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
 /// Writes `now` in UTC as RFC 3339 has it, with microseconds.
@@ -24,6 +26,26 @@ pub(super) fn stamp(now: SystemTime, out: &mut Vec<u8>) {
     });
     // A vector takes all that is written.
     let _ = write!(out, ".{:06}Z", since_epoch.subsec_micros());
+}
+
+/// Writes `now` in UTC as Apache's logs have it: `06/Nov/1994:08:49:37 +0000`.
+pub(super) fn apache_stamp(now: SystemTime, out: &mut Vec<u8>) {
+    let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    APACHE.with_borrow_mut(|(second, text)| {
+        if *second != since_epoch.as_secs() || text.is_empty() {
+            (*second, *text) = (since_epoch.as_secs(), apache(since_epoch));
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+}
+
+fn apache(since_epoch: Duration) -> String {
+    let at = OffsetDateTime::from(UNIX_EPOCH + since_epoch);
+    let (year, month, day) = at.to_calendar_date();
+    let (hour, minute, second) = at.to_hms();
+    let month = month.to_string();
+    let month = month.get(..3).unwrap_or_default();
+    format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
 }
 
 fn up_to_the_second(since_epoch: Duration) -> String {

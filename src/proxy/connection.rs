@@ -1,6 +1,12 @@
 //! Connections before Pingora's HTTP sees them: a cap, and what goes on between requests.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
@@ -10,20 +16,15 @@ use pingora::{
     proxy::HttpProxy,
     server::ShutdownWatch,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    Drain, Proxy,
-    between::{Between, Next},
+    Drain, Live, Proxy,
+    between::{Between, Known, Next},
     drain::Counted,
     guarded::{Guarded, Limits},
     idle::Idle,
 };
-use crate::{
-    config::Downstream,
-    filter::{Chain, Peer, Repeats},
-    metrics,
-};
+use crate::metrics;
 
 /// How long a new connection may wait with its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(60);
@@ -31,62 +32,50 @@ const FIRST_REQUEST: Duration = Duration::from_secs(60);
 /// Pingora's proxy behind the connections' rules.
 pub struct Connections {
     proxy: Arc<HttpProxy<Proxy>>,
-    chain: Arc<Chain>,
-    limits: Limits,
-    keepalive: Duration,
+    live: Arc<Live>,
     idle: Idle,
-    free: Semaphore,
+    /// Connections that are open.
+    open: AtomicUsize,
     drain: Arc<Drain>,
 }
 
 /// One of the connections that may be open.
 pub(super) struct Place<'a> {
-    _permit: SemaphorePermit<'a>,
-    _open: Counted,
+    open: &'a AtomicUsize,
+    _counted: Counted,
 }
 
 // === impl Connections ===
 
 impl Connections {
-    /// Connections within the limits of `downstream`; `drain` says when idle ones are closed.
-    pub fn new(
-        proxy: HttpProxy<Proxy>,
-        chain: Arc<Chain>,
-        downstream: &Downstream,
-        drain: Arc<Drain>,
-    ) -> Self {
-        let limits = Limits { head: downstream.head, write: downstream.write };
-        let free = Semaphore::new(downstream.max_connections.min(Semaphore::MAX_PERMITS));
-        Self {
-            proxy: Arc::new(proxy),
-            chain,
-            limits,
-            keepalive: downstream.keepalive,
-            idle: Idle::default(),
-            free,
-            drain,
-        }
+    /// Connections within the limits that are `live` when each begins; `drain` says when idle ones
+    /// are closed.
+    pub fn new(proxy: HttpProxy<Proxy>, live: Arc<Live>, drain: Arc<Drain>) -> Self {
+        let (proxy, open) = (Arc::new(proxy), AtomicUsize::new(0));
+        Self { proxy, live, idle: Idle::default(), open, drain }
     }
 }
 
 impl Connections {
     /// Room for one more connection, which it has until this is dropped.
     pub(super) fn place(&self) -> Option<Place<'_>> {
-        let Ok(permit) = self.free.try_acquire() else {
+        let limit = self.live.load().downstream.max_connections;
+        let one_more = |open: usize| (open < limit).then_some(open + 1);
+        if self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
             tracing::warn!(
                 limit = "downstream.max_connections",
                 remedy = "raise downstream.max_connections, and the limit on open files with it",
                 "a connection was closed: downstream.max_connections are open"
             );
             return None;
-        };
+        }
         metrics::CONNECTIONS.inc();
-        Some(Place { _permit: permit, _open: self.drain.connection() })
+        Some(Place { open: &self.open, _counted: self.drain.connection() })
     }
 
     /// How long a connection may take until HTTP begins on it.
     pub(super) fn patience(&self) -> Duration {
-        self.limits.head
+        self.live.load().downstream.head
     }
 
     /// What goes on here that a stop waits for.
@@ -96,7 +85,11 @@ impl Connections {
 
     /// Serves HTTP until the client or its time is gone.
     pub(super) async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let guarded = Box::new(Guarded::new(stream, self.limits));
+        let limits = {
+            let rules = self.live.load();
+            Limits { head: rules.downstream.head, write: rules.downstream.write }
+        };
+        let guarded = Box::new(Guarded::new(stream, limits));
         match guarded.selected_alpn_proto() {
             Some(ALPN::H2) => ServerApp::process_new(&self.proxy, guarded, shutdown).await,
             _ => self.serve_http1(guarded, shutdown).await,
@@ -108,13 +101,13 @@ impl Connections {
         mut stream: Box<Guarded>,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let between = Between {
-            repeats: self.repeats(&stream),
+        let mut between = Between {
+            known: self.known(&stream),
             drain: &self.drain,
             idle: &self.idle,
             shutdown,
             first: FIRST_REQUEST,
-            keepalive: self.keepalive,
+            keepalive: self.live.load().downstream.keepalive,
         };
         let place = self.idle.enter();
         let mut settings: Option<HttpPersistentSettings> = None;
@@ -140,15 +133,14 @@ impl Connections {
     }
 
     /// Who has connected, unless all requests of the connection go the long way.
-    fn repeats(&self, stream: &Guarded) -> Option<(&Repeats, Peer)> {
-        let repeats = self.chain.repeats()?;
+    fn known(&self, stream: &Guarded) -> Option<Known<'_>> {
         // What a client of a transparent listener wants is not in its heads alone.
         if stream.get_proxy_digest().is_some_and(|digest| digest.user_data.is_some()) {
             return None;
         }
         let digest = stream.get_socket_digest()?;
         let address = digest.peer_addr().and_then(|address| address.as_inet());
-        Some((repeats, repeats.peer(address.map(|address| address.ip()))))
+        Some(Known::new(&self.live, address.map(|address| address.ip())))
     }
 
     /// Runs once a listener is closed. Pingora's own cleanup closes each connection on which
@@ -163,6 +155,7 @@ impl Connections {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
         metrics::CONNECTIONS.dec();
     }
 }

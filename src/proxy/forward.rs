@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Headers of a client that are no business of upstream's.
-const DROPPED: [&str; 7] = [
+const DROPPED: [&str; 10] = [
     "cookie",
     "forwarded",
     "accept-encoding",
@@ -24,6 +24,10 @@ const DROPPED: [&str; 7] = [
     "x-forwarded-proto",
     "x-forwarded-host",
     "x-real-ip",
+    // Which requests of a network belong together is its own business.
+    "traceparent",
+    "tracestate",
+    "baggage",
 ];
 
 /// Where the request goes, once a filter has let it pass.

@@ -2,25 +2,31 @@
 //!
 //! A line names time, client, method, path, upstream, status, bytes,
 //! milliseconds, what the cache did, what it spent and has left of the pull
-//! budget, and the bytes that a push brought. Headers are never logged.
+//! budget, and the bytes that a push brought. Headers are never
+//! logged, but for the two that Apache's combined format has.
 //!
 //! Formatting a line by `tracing` costs more than a cached answer does, so the
 //! process may take the lines as they are to be written; they look the same.
+
+mod combined;
 
 use std::{
     cell::RefCell,
     io::Write as _,
     net::IpAddr,
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use http::Method;
+use http::{Method, Version, header};
 use pingora::{prelude::Error, proxy::Session};
 use serde::Serialize;
 
-use super::{Journey, clock, millis};
-use crate::{metrics, traffic::Traffic};
+use super::{Journey, clock, millis, span};
+use crate::{
+    metrics::{self, Timing},
+    traffic::Traffic,
+};
 
 /// How access lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub enum Format {
     Text,
     /// One JSON object.
     Json,
+    /// Apache's combined format.
+    Combined,
 }
 
 /// Where access lines go.
@@ -67,6 +75,15 @@ pub(super) struct Line<'a> {
     pub(super) received: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
+    // Only where Apache's format has them.
+    #[serde(skip)]
+    pub(super) user: Option<&'a str>,
+    #[serde(skip)]
+    pub(super) version: &'static str,
+    #[serde(skip)]
+    pub(super) referer: &'a [u8],
+    #[serde(skip)]
+    pub(super) agent: &'a [u8],
 }
 
 /// A line as JSON.
@@ -78,6 +95,9 @@ struct Event<'a> {
     line: &'a Line<'a>,
     target: &'static str,
 }
+
+/// What requests over HTTP/1.1 say in Apache's format.
+pub(super) const HTTP_11: &str = "HTTP/1.1";
 
 static TAKER: OnceLock<Taker> = OnceLock::new();
 
@@ -102,9 +122,10 @@ pub fn flush_access_lines() {
 pub(super) fn request(
     session: &Session,
     error: Option<&Error>,
-    journey: &Journey,
+    journey: &mut Journey,
     traffic: &Traffic,
 ) {
+    let span = journey.span.take();
     let Some(context) = &journey.context else {
         return;
     };
@@ -112,7 +133,11 @@ pub(super) fn request(
     // 499, as nginx has it: the client left before there was an answer.
     let status = session.response_written().map_or(499, |response| response.status.as_u16());
     let elapsed = journey.started.elapsed();
-    let bytes = if journey.sent > 0 { journey.sent } else { session.body_bytes_sent() as u64 };
+    let bytes = match journey.sent.bytes {
+        0 => session.body_bytes_sent() as u64,
+        bytes => bytes,
+    };
+    let header = |name| head.headers.get(name).map_or(&b""[..], |value| value.as_bytes());
     let received = session.as_ref().body_bytes_read() as u64;
     let line = Line {
         client: context.client.address,
@@ -127,8 +152,16 @@ pub(super) fn request(
         left: context.left,
         received: (received > 0).then_some(received),
         error: error.map(|error| error.to_string()),
+        user: context.user.as_deref(),
+        version: version(head.version),
+        referer: header(header::REFERER),
+        agent: header(header::USER_AGENT),
     };
-    line.write(SystemTime::now());
+    let now = SystemTime::now();
+    line.write(now);
+    if let Some(span) = span {
+        span.end(&span::of(&line, method(&head.method), context.kind()), now);
+    }
     let labels = [
         context.upstream_name(),
         context.kind(),
@@ -139,8 +172,8 @@ pub(super) fn request(
     metrics::REQUESTS.with_label_values(&labels).inc();
     let labels = [context.upstream_name(), context.kind(), context.cache];
     metrics::RESPONSE_BYTES.with_label_values(&labels).inc_by(bytes);
-    let labels = [context.upstream_name(), context.kind()];
     if received > 0 {
+        let labels = [context.upstream_name(), context.kind()];
         metrics::REQUEST_BYTES.with_label_values(&labels).inc_by(received);
     }
     // Whoever asks for what is not there makes no name known.
@@ -150,12 +183,16 @@ pub(super) fn request(
         let place = (Arc::clone(target.upstream.name()), repository.clone());
         traffic.enter(&place, context.client.address, bytes);
     }
-    took(elapsed);
+    let first = journey.sent.first.map(|first| first - journey.started);
+    Timing::of(context.kind(), context.cache).observe(first, elapsed);
 }
 
-/// Counts how long an answer took.
-pub(super) fn took(time: Duration) {
-    metrics::REQUEST_SECONDS.observe(time.as_secs_f64());
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => HTTP_11,
+    }
 }
 
 /// A label of few values, whatever a client sends.
@@ -187,6 +224,7 @@ impl Line<'_> {
             match taker.format {
                 Format::Text => self.text(now, line),
                 Format::Json => self.json(now, line),
+                Format::Combined => combined::write(self, now, line),
             }
             line.push(b'\n');
             taker.lines.take(line);

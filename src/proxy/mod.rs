@@ -16,12 +16,14 @@ mod idle;
 mod log;
 mod respond;
 mod send;
+mod span;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, Version, header, request::Parts};
@@ -36,33 +38,50 @@ use drain::Counted;
 pub use drain::Drain;
 pub use entrance::{Bounds, Door, Entrance, TransparentDoor, Tunnels};
 pub use log::{AccessLines, Format, flush_access_lines, take_access_lines};
+use send::Sent;
 
 use crate::{
     config::Downstream,
     filter::{Answer, Chain, Context, Flow, Refusal},
+    trace,
     upstream::Forward,
 };
 
 /// The proxy's service.
 #[derive(Debug)]
 pub struct Proxy {
-    chain: Arc<Chain>,
-    downstream: Downstream,
+    live: Arc<Live>,
     drain: Arc<Drain>,
 }
+
+/// What a request is served by from its head to its end.
+#[derive(Debug)]
+pub struct Rules {
+    /// What is decided of it.
+    pub chain: Chain,
+    /// What its client may demand.
+    pub downstream: Downstream,
+}
+
+/// The rules in force, for requests and connections that begin.
+pub type Live = ArcSwap<Rules>;
 
 /// A request on its way through Pingora.
 #[derive(Debug)]
 pub struct Journey {
     started: Instant,
+    /// Those in force when it began.
+    rules: Arc<Rules>,
     /// Made when the head has been read.
     context: Option<Context>,
     /// Where Pingora forwards the request to.
     forward: Option<Forward>,
     /// Why upstream's answer to a forwarded request is not passed on.
     refused: Option<Refusal>,
-    /// Body bytes written by ourselves.
-    sent: u64,
+    /// What was written by ourselves, and since when anything is.
+    sent: Sent,
+    /// Of the request, where it has one.
+    span: Option<trace::Span>,
     /// A stop waits for the request while this lives.
     _under_way: Counted,
 }
@@ -70,14 +89,14 @@ pub struct Journey {
 // === impl Proxy ===
 
 impl Proxy {
-    /// Serves what `chain` says; `drain` counts the requests.
-    pub fn new(chain: Arc<Chain>, downstream: Downstream, drain: Arc<Drain>) -> Self {
-        Self { chain, downstream, drain }
+    /// Serves by the rules that are `live`; `drain` counts the requests.
+    pub fn new(live: Arc<Live>, drain: Arc<Drain>) -> Self {
+        Self { live, drain }
     }
 
     /// What the chain says; an error if the client left meanwhile.
     async fn decide(
-        &self,
+        chain: &Chain,
         session: &mut Session,
         request: &Parts,
         context: &mut Context,
@@ -86,7 +105,7 @@ impl Proxy {
             session.set_keepalive(None);
             return Ok(Err(Refusal::Malformed(malformed)));
         }
-        let decision = self.chain.run(request, context);
+        let decision = chain.run(request, context);
         tokio::pin!(decision);
         tokio::select! {
             biased;
@@ -109,7 +128,7 @@ impl Proxy {
             return Ok(());
         }
         forward::count(request, context, response.status);
-        self.chain.answered(request, context, &forward::parts(response)).await;
+        journey.rules.chain.answered(request, context, &forward::parts(response)).await;
         match forward::location(response, request, context) {
             Ok(None) => {}
             Ok(Some(place)) => response.insert_header(header::LOCATION, place)?,
@@ -127,10 +146,7 @@ impl Proxy {
         journey: &mut Journey,
         answer: Answer,
     ) -> pingora::Result<()> {
-        let mut sent = 0;
-        let result = send::send(session, answer, &mut sent).await;
-        journey.sent += sent;
-        result
+        send::send(session, answer, &mut journey.sent).await
     }
 }
 
@@ -141,10 +157,12 @@ impl ProxyHttp for Proxy {
     fn new_ctx(&self) -> Journey {
         Journey {
             started: Instant::now(),
+            rules: self.live.load_full(),
             context: None,
             forward: None,
             refused: None,
-            sent: 0,
+            sent: Sent::default(),
+            span: None,
             _under_way: self.drain.request(),
         }
     }
@@ -156,18 +174,19 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(
         &self,
         session: &mut Session,
-        _: &mut Journey,
+        journey: &mut Journey,
     ) -> pingora::Result<()> {
         guarded::head_is_read(session);
+        let downstream = &journey.rules.downstream;
         // Only where client and version keep the connection at all; 0 would mean for ever.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.downstream.keepalive.as_secs().max(1)));
+            session.set_keepalive(Some(downstream.keepalive.as_secs().max(1)));
         }
         if session.is_http2() {
             // The guard sees the connection, and not the one stream that its client does not read.
-            session.set_write_timeout(Some(self.downstream.write));
+            session.set_write_timeout(Some(downstream.write));
         }
-        session.set_read_timeout(Some(self.downstream.write));
+        session.set_read_timeout(Some(downstream.write));
         Ok(())
     }
 
@@ -178,10 +197,19 @@ impl ProxyHttp for Proxy {
     ) -> pingora::Result<bool> {
         let request: Parts = (**session.req_header()).clone();
         let peer = session.client_addr().and_then(|address| address.as_inet()).map(|a| a.ip());
+        let rules = Arc::clone(&journey.rules);
         let context = journey.context.insert(Context::new(peer));
         context.destination = entrance::destination(session);
-        context.is_repeatable = self.chain.repeats().is_some() && !session.is_http2();
-        let decision = self.decide(session, &request, context).await?;
+        context.is_repeatable = rules.chain.repeats().is_some() && !session.is_http2();
+        journey.span = span::begin(&rules.chain, &request, context.client.peer, journey.started);
+        let decision = match &journey.span {
+            None => Self::decide(&rules.chain, session, &request, context).await?,
+            // Boxed: what waits without one should not carry its weight.
+            Some(span) => {
+                let deciding = Self::decide(&rules.chain, session, &request, context);
+                Box::pin(span.around(deciding)).await?
+            }
+        };
         let decision = match decision {
             Ok(Flow::Forward | Flow::Continue) => match forward::prepare(&request, context).await {
                 Ok(forward) => {
@@ -192,7 +220,7 @@ impl ProxyHttp for Proxy {
             },
             Ok(Flow::Respond(answer)) => {
                 if let Some((repeats, h1)) =
-                    self.chain.repeats().zip(session.as_downstream().as_http1())
+                    rules.chain.repeats().zip(session.as_downstream().as_http1())
                 {
                     let head = h1.get_headers_raw_bytes();
                     repeats.remember(&head, &request, context, &answer, head::lasting);
@@ -251,6 +279,9 @@ impl ProxyHttp for Proxy {
         }
         let is_write = journey.forward.as_ref().is_some_and(|forward| forward.is_write);
         let request: &Parts = session.req_header();
+        if !response.status.is_informational() {
+            journey.sent.begin();
+        }
         if is_write {
             self.wrote(request, response, journey).await?;
         }
@@ -301,7 +332,8 @@ impl ProxyHttp for Proxy {
             && journey.refused.is_none()
         {
             // It may have been done.
-            self.chain.answered(session.req_header(), context, &forward::no_answer()).await;
+            let chain = &journey.rules.chain;
+            chain.answered(session.req_header(), context, &forward::no_answer()).await;
         }
         if *error.esource() == ErrorSource::Downstream {
             // The client has gone: there is nobody to answer.
@@ -322,7 +354,8 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, journey: &mut Journey) {
-        log::request(session, error, journey, self.chain.traffic());
+        let traffic = Arc::clone(journey.rules.chain.traffic());
+        log::request(session, error, journey, &traffic);
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Journey, _: &Error) -> bool {

@@ -40,11 +40,20 @@ const QUICK: Duration = Duration::from_millis(200);
 /// A write that took more makes the next piece smaller.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// Writes `answer`; counts the body's bytes in `sent`.
+/// What has gone out of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// Body bytes.
+    pub(super) bytes: u64,
+    /// When the first of them could go, or the head of an answer that has none.
+    pub(super) first: Option<Instant>,
+}
+
+/// Writes `answer`; notes in `sent` what has gone.
 pub(super) async fn send(
     session: &mut Session,
     answer: Answer,
-    sent: &mut u64,
+    sent: &mut Sent,
 ) -> pingora::Result<()> {
     let length = answer.length();
     let Answer { status, headers, body } = answer;
@@ -66,28 +75,40 @@ pub(super) async fn send(
     let has_body = !is_head && !matches!(body, Body::Empty);
     session.write_response_header(Box::new(head), !has_body).await?;
     if !has_body {
+        sent.begin();
         return Ok(());
     }
     match body {
         Body::Empty => Ok(()),
         Body::Bytes(bytes) => {
-            *sent += bytes.len() as u64;
+            sent.begin();
+            sent.bytes += bytes.len() as u64;
             session.write_response_body(Some(bytes), true).await
         }
         Body::Blob(stream, _) => send_stream(session, *stream, sent).await,
     }
 }
 
+// === impl Sent ===
+
+impl Sent {
+    /// From here on the client gets something; only the first time counts.
+    pub(super) fn begin(&mut self) {
+        self.first.get_or_insert_with(Instant::now);
+    }
+}
+
 async fn send_stream(
     session: &mut Session,
     mut stream: Stream,
-    sent: &mut u64,
+    sent: &mut Sent,
 ) -> pingora::Result<()> {
     let mut limit = FIRST_PIECE_BYTES;
     while let Some(piece) = next(session, &mut stream, limit).await? {
+        sent.begin();
         let (len, started) = (piece.len() as u64, Instant::now());
         session.write_response_body(Some(piece), false).await?;
-        *sent += len;
+        sent.bytes += len;
         limit = next_limit(limit, started.elapsed());
     }
     session.write_response_body(None, true).await

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 
@@ -23,7 +24,8 @@ pub(super) struct Doors {
     pub(super) doors: Vec<Door>,
     /// The operator's, if it has one.
     pub(super) admin: Option<Arc<Server>>,
-    pub(super) certificates: Certificates,
+    /// Of the doors alone.
+    pub(super) certificates: Vec<Arc<dyn Watched>>,
 }
 
 /// What all transparent listeners have in common.
@@ -32,19 +34,24 @@ struct Common {
     bounds: Arc<Bounds>,
 }
 
-/// Follows the files of certificates while the server runs.
-#[derive(Default)]
-pub(super) struct Certificates(Vec<Arc<dyn Watched>>);
+/// Follows the files of the certificates in use while the server runs.
+pub(super) struct Certificates {
+    /// The operator's, which stays.
+    pub(super) admin: Option<Arc<Server>>,
+    /// Those of the doors.
+    pub(super) doors: Arc<ArcSwap<Vec<Arc<dyn Watched>>>>,
+}
 
 // === impl Doors ===
 
 impl Doors {
-    pub(super) fn prepare(config: &Config) -> Result<Self, StartError> {
+    /// `bounds`: on what all of them do together.
+    pub(super) fn prepare(config: &Config, bounds: &Arc<Bounds>) -> Result<Self, StartError> {
         let common = Common {
             intercepted: Arc::new(Intercepted::of(&config.upstreams)),
-            bounds: Bounds::new(config.downstream.max_connections),
+            bounds: Arc::clone(bounds),
         };
-        let mut certificates = Certificates::default();
+        let mut certificates = Vec::new();
         let mut doors = Vec::new();
         for (index, listen) in config.listen.iter().enumerate() {
             let door = door(config, listen, &common, &mut certificates);
@@ -59,7 +66,6 @@ impl Doors {
             }
             None => None,
         };
-        certificates.0.extend(admin.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>));
         Ok(Self { doors, admin, certificates })
     }
 }
@@ -68,19 +74,19 @@ fn door(
     config: &Config,
     listen: &Listen,
     common: &Common,
-    certificates: &mut Certificates,
+    certificates: &mut Vec<Arc<dyn Watched>>,
 ) -> Result<Door, String> {
     let tls = match &listen.tls {
         Some(tls) => Some(Arc::new(Server::of(tls).map_err(|what| format!("tls: {what}"))?)),
         None => None,
     };
-    certificates.0.extend(tls.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>));
+    certificates.extend(tls.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>));
     let transparent = match &listen.transparent {
         Some(transparent) => Some(transparent_door(config, transparent, common)?),
         None => None,
     };
     let authority = transparent.iter().map(|door| Arc::clone(&door.authority) as Arc<dyn Watched>);
-    certificates.0.extend(authority);
+    certificates.extend(authority);
     let proxy_header_from = listen.proxy_protocol.then(|| config.trusted_proxies.clone());
     Ok(Door { proxy_header_from, tls, transparent })
 }
@@ -118,13 +124,10 @@ fn transparent_door(
 #[async_trait]
 impl BackgroundService for Certificates {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        if self.0.is_empty() {
-            return;
-        }
         // An error means that the server is gone, which is a shutdown too.
         while tokio::time::timeout(LOOK_EVERY, shutdown.wait_for(|stops| *stops)).await.is_err() {
-            for watched in &self.0 {
-                let watched = Arc::clone(watched);
+            let admin = self.admin.iter().map(|tls| Arc::clone(tls) as Arc<dyn Watched>);
+            for watched in admin.chain(self.doors.load_full().iter().map(Arc::clone)) {
                 let looked = tokio::task::spawn_blocking(move || watched.look()).await;
                 if let Err(error) = looked {
                     tracing::error!(%error, "certificates can't be looked at");

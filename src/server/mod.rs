@@ -7,8 +7,11 @@ mod checks;
 mod doors;
 mod handover;
 mod listening;
+mod reload;
 mod stop;
+mod telemetry;
 mod warming;
+mod watch;
 
 use std::{
     collections::HashSet,
@@ -18,38 +21,37 @@ use std::{
     },
 };
 
-use async_trait::async_trait;
+use arc_swap::ArcSwap;
 use pingora::{
     apps::HttpServerOptions,
     protocols::http::v2::server::{H2Options, default_h2_options},
     proxy::HttpProxy,
-    server::{RunArgs, Server, ShutdownWatch, configuration::ServerConf},
-    services::{
-        background::{BackgroundService, background_service},
-        listening::Service,
-    },
+    server::{RunArgs, Server, configuration::ServerConf},
+    services::{background::background_service, listening::Service},
 };
-use tokio::task::JoinSet;
 
 use self::{
-    doors::Doors,
+    doors::{Certificates, Doors},
     handover::{Handover, Heir},
     listening::{Listeners, Listening},
+    reload::{Parts, Reloader},
     stop::Stop,
+    telemetry::Spans,
     warming::Warming,
+    watch::{Looking, Watch},
 };
 use crate::{
     admin::{self, Admin, Viewers},
     blob::Blobs,
-    config::{self, Config, Listen},
+    config::{self, Config, ConfigError, Listen, Reload},
     filter::{Chain, RequestFilter},
     inventory::Inventory,
     manifest::Manifests,
     metrics,
-    proxy::{Connections, Door, Drain, Entrance, Proxy, flush_access_lines},
+    proxy::{Bounds, Connections, Door, Drain, Entrance, Live, Proxy, Rules, flush_access_lines},
     status::{Monitor, Sources},
     store::{self, Store},
-    upstream::Upstream,
+    upstream::{Roster, Upstream},
     warm::Warmer,
 };
 
@@ -60,11 +62,15 @@ const PUSH_WINDOW_BYTES: u32 = 1 << 20;
 /// Seconds that blocking work (a publish under way) may take at the end.
 const LAST_WRITES_SECONDS: u64 = 10;
 
-/// Looks after the upstreams while the server runs.
-struct Watch(Arc<[Arc<Upstream>]>);
+/// Reads the configuration anew.
+type Source = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
-/// Has the totals looked at while the server runs.
-struct Looking(Arc<Monitor>);
+/// A server to be.
+pub struct Builder {
+    config: Config,
+    filters: Vec<Arc<dyn RequestFilter>>,
+    source: Option<Source>,
+}
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -86,76 +92,144 @@ pub enum StartError {
     },
 }
 
-/// Serves until a signal ends it: SIGINT stops at once; SIGTERM stops listening, lets requests end
-/// for as long as `shutdown.drain` allows, and then ends the process; SIGQUIT starts the program
-/// anew, hands listeners and store over to it, and ends like SIGTERM. `extra` filters come after
-/// the built-in `policy` and before `cache`.
-pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), StartError> {
+// === impl Builder ===
+
+/// A server under this configuration.
+///
+/// ```no_run
+/// use roadstead::{config::Config, server};
+///
+/// let read = || Config::load("/etc/roadstead/roadstead.yaml".as_ref());
+/// server::builder(read()?).reloading(read).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn builder(config: Config) -> Builder {
+    Builder { config, filters: Vec::new(), source: None }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// With a filter of one's own: they come in the order in which they are added, after the
+    /// built-in `policy` and before anything is answered from the cache.
+    #[must_use]
+    pub fn filter(mut self, filter: impl RequestFilter) -> Self {
+        self.filters.push(Arc::new(filter));
+        self
+    }
+
+    /// Where the configuration is read anew on SIGHUP and by `POST /api/v1/reload`. Without it, both
+    /// are told that there is nothing to read.
+    #[must_use]
+    pub fn reloading(
+        self,
+        source: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { source: Some(Box::new(source)), ..self }
+    }
+
+    /// Serves until a signal ends it: SIGINT stops at once; SIGTERM stops listening, lets requests
+    /// end for as long as `shutdown.drain` allows, and then ends the process; SIGQUIT starts the
+    /// program anew, hands listeners and store over to it, and ends like SIGTERM.
+    pub fn run(self) -> Result<(), StartError> {
+        run(self)
+    }
+}
+
+fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     metrics::register_all();
     let heir = Heir::from_environment()?;
-    checks::roots(config)?;
+    checks::roots(&config)?;
     let nothing = HashSet::new();
-    checks::addresses(config, heir.as_ref().map_or(&nothing, Heir::names))?;
-    let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(config)?;
-    let store = open_store(config, heir.as_ref())?;
+    checks::addresses(&config, heir.as_ref().map_or(&nothing, Heir::names))?;
+    let bounds = Bounds::new(config.downstream.max_connections);
+    let Doors { doors, admin: admin_tls, certificates } = Doors::prepare(&config, &bounds)?;
+    let doors: Vec<_> =
+        doors.into_iter().map(|door| Arc::new(ArcSwap::from_pointee(door))).collect();
+    let certificates = Arc::new(ArcSwap::from_pointee(certificates));
+    let spans = Spans::start(&config.telemetry)?;
+    let store = open_store(&config, heir.as_ref())?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
-    let inventory = inventory(config, &store, &manifests);
-    let upstreams = upstreams(config)?;
+    let inventory = inventory(&config, &store, &manifests);
+    let upstreams = upstreams(&config)?;
+    let (kept, filled) = (Arc::clone(&manifests), Arc::clone(&blobs));
+    let chain = Chain::standard(&config, upstreams.clone(), kept, filled, filters);
+    let chain = chain.map_err(StartError::Config)?;
+    let roster = Arc::new(Roster::new(upstreams));
     let (warmed, fills) = (Arc::clone(&manifests), Arc::clone(&blobs));
-    let warmer = Warmer::new(config, Arc::clone(&upstreams), warmed, fills);
+    let warmer = Warmer::new(&config, Arc::clone(&roster), warmed, fills);
     let warmer = Arc::new(warmer.map_err(StartError::Config)?);
-    let filtered = Arc::clone(&blobs);
-    let for_clients = Arc::clone(&manifests);
-    let chain = Chain::standard(config, upstreams.to_vec(), for_clients, filtered, extra);
-    let chain = Arc::new(chain.map_err(StartError::Config)?);
+    let rules = Rules { chain, downstream: config.downstream.clone() };
+    let live = Arc::new(Live::from_pointee(rules));
     let drain = Arc::new(Drain::new(config.shutdown.drain));
-    let proxy = Proxy::new(Arc::clone(&chain), config.downstream.clone(), Arc::clone(&drain));
+    let parts = Parts {
+        roster: Arc::clone(&roster),
+        live: Arc::clone(&live),
+        doors: doors.clone(),
+        certificates: Arc::clone(&certificates),
+        store: Arc::clone(&store),
+        blobs: Arc::clone(&blobs),
+        manifests: Arc::clone(&manifests),
+        inventory: Arc::clone(&inventory),
+        warmer: Arc::clone(&warmer),
+    };
+    let reloader = Arc::new(Reloader::new(config.clone(), source, parts, bounds));
 
-    let mut conf = server_conf(config);
+    let mut conf = server_conf(&config);
     let options = heir.as_ref().map(|heir| heir.receive(&mut conf));
     let mut server = Server::new_with_opt_and_conf(options, conf);
-    let traffic = Arc::clone(chain.traffic());
-    let clients = client_services(config, doors, &server.configuration, proxy, chain, &drain);
+    let traffic = Arc::clone(live.load().chain.traffic());
+    let clients = client_services(&config, doors, &server.configuration, live, &drain);
     server.bootstrap();
 
     // What the process before accepts is accepted here.
     let ready = Arc::new(AtomicBool::new(heir.is_some()));
     let monitor = Monitor::new(Sources {
         ready: Arc::clone(&ready),
-        upstreams: Arc::clone(&upstreams),
+        upstreams: Arc::clone(&roster),
         store: Arc::clone(&store),
         blobs: Arc::clone(&blobs),
         traffic,
     });
+    let reload = Arc::clone(&reloader);
     let admin = Admin {
         ready: Arc::clone(&ready),
         inventory,
         manifests,
-        upstreams: Arc::clone(&upstreams),
+        upstreams: Arc::clone(&roster),
         store: Arc::clone(&store),
         monitor: Arc::clone(&monitor),
         viewers: Viewers::default(),
         warmer: Arc::clone(&warmer),
         listen: config.listen.clone(),
+        reload: Reload::new(move || reload.reload()),
     };
+    let certificates = Certificates { admin: admin_tls.clone(), doors: certificates };
     let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
-    let admin = admin_service(config, admin);
+    let admin = admin_service(&config, admin);
     // The operator's is one more.
     let services = clients.len() + 1;
-    let listeners = Listeners::new(services, announce(config.clone(), Arc::clone(&ready), heir));
+    let listeners = Listeners::new(services, announce(config, Arc::clone(&ready), heir));
     for service in clients {
         server.add_service(Listening::new(service, &listeners));
     }
     server.add_service(Listening::new(admin, &listeners));
-    server.add_service(background_service("upstreams", Watch(upstreams)));
+    server.add_service(background_service("upstreams", Watch(roster)));
     server.add_service(background_service("status", Looking(monitor)));
     server.add_service(background_service("certificates", certificates));
     server.add_service(background_service("warming", Warming(warmer)));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
-    let stop = Stop { ready, drain, store: Arc::clone(&store), handover };
+    let stop = Stop { ready, drain, store: Arc::clone(&store), handover, reloader };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     store.close();
+    if let Some(spans) = spans {
+        spans.stop();
+    }
     tracing::info!("stopped");
     flush_access_lines();
     Ok(())
@@ -165,7 +239,7 @@ pub fn run(config: &Config, extra: Vec<Box<dyn RequestFilter>>) -> Result<(), St
 /// else.
 pub fn check(config: &Config) -> Result<(), StartError> {
     Warmer::check(config).map_err(StartError::Config)?;
-    Doors::prepare(config).map(|_| ())
+    Doors::prepare(config, &Bounds::new(config.downstream.max_connections)).map(|_| ())
 }
 
 fn open_store(config: &Config, heir: Option<&Heir>) -> Result<Arc<Store>, StartError> {
@@ -185,61 +259,36 @@ fn inventory(config: &Config, store: &Arc<Store>, manifests: &Arc<Manifests>) ->
     Arc::new(inventory.with_forget(move |key| forgetful.forget(key)))
 }
 
-fn upstreams(config: &Config) -> Result<Arc<[Arc<Upstream>]>, StartError> {
+fn upstreams(config: &Config) -> Result<Vec<Arc<Upstream>>, StartError> {
     let max_manifest = config.fill.max_manifest;
     let client = |upstream: &config::Upstream| {
         let client = Upstream::new(upstream.clone(), max_manifest);
-        client.map(Arc::new).map_err(|problem| {
-            StartError::Config(format!("upstreams: {}: {problem}", upstream.name))
-        })
+        client.map(Arc::new).map_err(|problem| unusable(upstream, &problem))
     };
     config.upstreams.iter().map(client).collect()
 }
 
-#[async_trait]
-impl BackgroundService for Watch {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut watched = JoinSet::new();
-        for upstream in self.0.iter() {
-            let upstream = Arc::clone(upstream);
-            watched.spawn(async move { upstream.watch().await });
-        }
-        // An error means that the server is gone, which is a shutdown too; what is watched ends
-        // with the set.
-        let _ = shutdown.wait_for(|stops| *stops).await;
-    }
-}
-
-#[async_trait]
-impl BackgroundService for Looking {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            () = self.0.run() => {}
-            // An error means that the server is gone, which is a shutdown too.
-            _ = shutdown.wait_for(|stops| *stops) => {}
-        }
-        self.0.finish().await;
-    }
+fn unusable(upstream: &config::Upstream, problem: &str) -> StartError {
+    StartError::Config(format!("upstreams: {}: {problem}", upstream.name))
 }
 
 /// One service for each listener, since Pingora does not tell through which one a connection came.
 fn client_services(
     config: &Config,
-    doors: Vec<Door>,
+    doors: Vec<Arc<ArcSwap<Door>>>,
     conf: &Arc<ServerConf>,
-    proxy: Proxy,
-    chain: Arc<Chain>,
+    live: Arc<Live>,
     drain: &Arc<Drain>,
 ) -> Vec<Service<Entrance>> {
-    let downstream = &config.downstream;
+    let proxy = Proxy::new(Arc::clone(&live), Arc::clone(drain));
     let mut http = HttpProxy::new(proxy, Arc::clone(conf));
     http.handle_init_modules();
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(downstream.keepalive);
+    options.h2_idle_timeout = Some(config.downstream.keepalive);
     http.server_options = Some(options);
     http.h2_options = Some(http2_options(config));
-    let connections = Arc::new(Connections::new(http, chain, downstream, Arc::clone(drain)));
-    let service = |(listen, door): (&Listen, Door)| {
+    let connections = Arc::new(Connections::new(http, live, Arc::clone(drain)));
+    let service = |(listen, door): (&Listen, Arc<ArcSwap<Door>>)| {
         let entrance = Entrance::new(door, Arc::clone(&connections));
         let mut service = Service::new(format!("proxy at {}", listen.address), entrance);
         service.add_listener(listening::endpoint(listen, config));

@@ -1,4 +1,5 @@
-//! The signals: SIGTERM and SIGINT end the server, SIGQUIT hands over to a new process.
+//! The signals: SIGTERM and SIGINT end the server, SIGQUIT hands over to a new process, SIGHUP has
+//! the configuration read again.
 //!
 //! A server that ends does so as soon as no request is under way. Pingora itself would wait the
 //! whole of its grace period, even when there is nothing to wait for, and then cut what is left.
@@ -17,7 +18,10 @@ use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{self, SignalKind};
 
-use super::handover::{Failed, Handover};
+use super::{
+    handover::{Failed, Handover},
+    reload::Reloader,
+};
 use crate::{
     proxy::{Drain, flush_access_lines},
     store::Store,
@@ -33,6 +37,7 @@ pub(super) struct Stop {
     pub(super) drain: Arc<Drain>,
     pub(super) store: Arc<Store>,
     pub(super) handover: Handover,
+    pub(super) reloader: Arc<Reloader>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,8 @@ enum Signal {
     Terminate,
     /// SIGQUIT
     Quit,
+    /// SIGHUP
+    Hangup,
 }
 
 /// From here on the system's own reaction to these signals is off.
@@ -50,6 +57,7 @@ struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
     quit: unix::Signal,
+    hangup: unix::Signal,
 }
 
 // === impl Stop ===
@@ -66,6 +74,9 @@ impl Stop {
                 outcome = &mut handover => return (outcome, stop),
                 signal = signals.next() => match signal {
                     Signal::Quit => tracing::info!("a hand-over is under way already"),
+                    Signal::Hangup => {
+                        tracing::info!("a hand-over is under way; the new process has read the configuration");
+                    }
                     Signal::Terminate | Signal::Interrupt => {
                         given_up.store(true, Ordering::Release);
                         stop = Some(signal);
@@ -73,6 +84,12 @@ impl Stop {
                 },
             }
         }
+    }
+
+    /// Reads the configuration again, beside what else goes on; the log says what came of it.
+    fn reload(&self) {
+        let reloader = Arc::clone(&self.reloader);
+        tokio::task::spawn_blocking(move || drop(reloader.reload()));
     }
 
     /// Clients are told to go; the process ends with the last request.
@@ -117,6 +134,7 @@ impl ShutdownSignalWatch for Stop {
                     tracing::info!(requests, "stopping; requests may end");
                     return self.drain(signals);
                 }
+                Signal::Hangup => self.reload(),
                 Signal::Quit => {
                     let (outcome, stop) = self.hand_over(&mut signals).await;
                     pending = stop;
@@ -143,7 +161,7 @@ async fn end_at_once_on_interrupt(mut signals: Signals, store: Arc<Store>) {
     loop {
         match signals.next().await {
             Signal::Interrupt => break,
-            Signal::Terminate | Signal::Quit => {
+            Signal::Terminate | Signal::Quit | Signal::Hangup => {
                 tracing::info!("this process is ending already; SIGINT ends it at once");
             }
         }
@@ -168,6 +186,7 @@ impl Signals {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
             quit: unix::signal(SignalKind::quit())?,
+            hangup: unix::signal(SignalKind::hangup())?,
         })
     }
 
@@ -176,6 +195,7 @@ impl Signals {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.quit.recv() => Signal::Quit,
+            _ = self.hangup.recv() => Signal::Hangup,
         }
     }
 }

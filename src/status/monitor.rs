@@ -25,7 +25,7 @@ use crate::{
     metrics,
     store::{DiskReport, FileSystem, Store},
     traffic,
-    upstream::{BudgetReport, Upstream},
+    upstream::{BudgetReport, Roster, Upstream},
 };
 
 /// How often totals are looked at.
@@ -49,7 +49,7 @@ pub struct Sources {
     /// True from when the server accepts clients until it begins to stop.
     pub ready: Arc<AtomicBool>,
     /// The registries, in the order of the configuration.
-    pub upstreams: Arc<[Arc<Upstream>]>,
+    pub upstreams: Arc<Roster>,
     /// The store.
     pub store: Arc<Store>,
     /// The blobs, for their fills.
@@ -91,15 +91,6 @@ struct Look {
 struct Spent {
     pulls: u64,
     spending: Spending,
-}
-
-// === impl Sources ===
-
-impl Sources {
-    /// The registries at this moment.
-    fn upstreams(&self) -> Arc<[Arc<Upstream>]> {
-        Arc::clone(&self.upstreams)
-    }
 }
 
 // === impl Monitor: looking ===
@@ -162,7 +153,7 @@ impl Monitor {
         let sample = Sample {
             millis: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             counts: look.totals.since(&before.totals),
-            left: totals::left(&self.sources.upstreams()),
+            left: totals::left(&self.sources.upstreams.all()),
         };
         self.history.add(&sample, now);
         if metrics::FILLS_ACTIVE.get() > 0 {
@@ -172,7 +163,7 @@ impl Monitor {
     }
 
     fn note_spending(&self, state: &mut State, elapsed: Duration, now: SystemTime) {
-        for upstream in self.sources.upstreams().iter() {
+        for upstream in self.sources.upstreams.all().iter() {
             for account in upstream.accounts(now) {
                 let key = (upstream.name().to_string(), account.account);
                 let known = state.spending.entry(key).or_default();
@@ -205,7 +196,7 @@ impl Monitor {
     /// How the server is now. Waits for no disk.
     pub fn status(&self) -> Status {
         let Sources { traffic, store, ready, .. } = &self.sources;
-        let upstreams = &*self.sources.upstreams();
+        let upstreams = &*self.sources.upstreams.all();
         let (at, now) = (Instant::now(), SystemTime::now());
         let look = Look::now(at, &self.sources);
         let since = self.lock().looks.front().copied().unwrap_or(look);
@@ -294,7 +285,7 @@ impl Monitor {
 
 impl Look {
     fn now(at: Instant, sources: &Sources) -> Self {
-        Self { at, totals: totals::totals(&sources.upstreams()), cpu: process::cpu_time() }
+        Self { at, totals: totals::totals(&sources.upstreams.all()), cpu: process::cpu_time() }
     }
 
     fn seconds_since(&self, before: &Self) -> Option<f64> {

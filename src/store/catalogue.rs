@@ -181,7 +181,9 @@ impl Store {
         self.memory.remove(digest);
         remove_if_there(&self.layout.blob(digest))?;
         let size = index.remove(vec![*digest])?.into_iter().flatten().next();
-        self.space.unpublish(size.unwrap_or_default());
+        if let Some(size) = size {
+            self.space.unpublish(size);
+        }
         Ok(size)
     }
 

@@ -79,7 +79,7 @@ impl Store {
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
             unsaved: Backlog::default(),
             keeper: Keeper::default(),
-            scrub_rate: config.scrub_rate,
+            scrub_rate: AtomicU64::new(config.scrub_rate),
         };
         eviction::count_quarantine(&store);
         store.count_history();
@@ -91,6 +91,15 @@ impl Store {
     /// again, the scrub.
     pub fn keep(self: &Arc<Self>) -> io::Result<()> {
         self.keeper.start(self)
+    }
+
+    /// From now on under other limits. What is too much for a smaller disk is evicted beside the
+    /// requests; another directory is not taken notice of.
+    pub fn reconfigure(&self, config: &config::Store) {
+        self.space.set_limits(config);
+        self.memory.resize(config.memory_of_bodies());
+        self.scrub_rate.store(config.scrub_rate, Ordering::Relaxed);
+        self.keeper.wake();
     }
 
     /// Writes what is still pending, at the end of the process. Blocks.
@@ -183,8 +192,7 @@ impl Store {
     fn count_published(&self) -> Result<(), Error> {
         let Ok(index) = self.index() else { return Ok(()) };
         let totals = index.totals()?;
-        self.space.unpublish(self.space.published());
-        self.space.publish(0, totals.bytes, false);
+        self.space.recount(totals.objects, totals.bytes);
         self.space.release(self.strays.swap(0, Ordering::AcqRel));
         if totals.objects == 0 {
             let strays = recovery::bytes_of_files(&self.layout);

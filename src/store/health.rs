@@ -86,7 +86,7 @@ impl Health {
 
     /// Something failed: the state is what it says from now on.
     pub(super) fn failed(&self, what: &'static str, error: &io::Error) {
-        metrics::STORE_ERRORS.inc();
+        metrics::STORE_ERRORS.with_label_values(&[what]).inc();
         let trouble = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Trouble::Full { wanted: 0 }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use moka::sync::Cache;
 
@@ -24,9 +25,11 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// Small bodies in memory.
 #[derive(Debug)]
 pub(super) struct Memory {
-    bodies: Cache<Digest, Arc<Entry>>,
+    bodies: ArcSwap<Bodies>,
     started: Instant,
 }
+
+type Bodies = Cache<Digest, Arc<Entry>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -40,37 +43,45 @@ struct Entry {
 impl Memory {
     /// A tier of at most `budget` bytes.
     pub(super) fn new(budget: u64) -> Self {
-        let weight = |_: &Digest, entry: &Arc<Entry>| {
-            u32::try_from(entry.body.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
-        };
-        Self {
-            bodies: Cache::builder().max_capacity(budget).weigher(weight).build(),
-            started: Instant::now(),
+        Self { bodies: ArcSwap::from_pointee(bodies(budget)), started: Instant::now() }
+    }
+
+    /// From now on of at most `budget` bytes. What is in it is read from the disk again.
+    pub(super) fn resize(&self, budget: u64) {
+        if self.bodies.load().policy().max_capacity() != Some(budget) {
+            self.bodies.store(Arc::new(bodies(budget)));
         }
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.bodies.get(digest).map(|entry| entry.body.clone())
+        self.bodies.load().get(digest).map(|entry| entry.body.clone())
     }
 
     /// A body that is used, and whether that is to be written down, as it is once a minute.
     pub(super) fn use_of(&self, digest: &Digest) -> Option<(Bytes, bool)> {
-        let entry = self.bodies.get(digest)?;
+        let entry = self.bodies.load().get(digest)?;
         Some((entry.body.clone(), entry.needs_touch(self.started.elapsed().as_secs())))
     }
 
     pub(super) fn contains(&self, digest: &Digest) -> bool {
-        self.bodies.contains_key(digest)
+        self.bodies.load().contains_key(digest)
     }
 
     pub(super) fn insert(&self, digest: Digest, body: Bytes) {
         let touched = AtomicU64::new(self.started.elapsed().as_secs());
-        self.bodies.insert(digest, Arc::new(Entry { body, touched }));
+        self.bodies.load().insert(digest, Arc::new(Entry { body, touched }));
     }
 
     pub(super) fn remove(&self, digest: &Digest) {
-        self.bodies.invalidate(digest);
+        self.bodies.load().invalidate(digest);
     }
+}
+
+fn bodies(budget: u64) -> Bodies {
+    let weight = |_: &Digest, entry: &Arc<Entry>| {
+        u32::try_from(entry.body.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+    };
+    Cache::builder().max_capacity(budget).weigher(weight).build()
 }
 
 // === impl Entry ===

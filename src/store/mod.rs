@@ -159,7 +159,7 @@ pub struct Store {
     unsaved: Backlog,
     keeper: Keeper,
     /// Bytes per second that the scrub reads; 0: it is off.
-    scrub_rate: u64,
+    scrub_rate: AtomicU64,
 }
 
 /// Runs `work` where it may block.

@@ -163,7 +163,10 @@ impl Store {
                 return Ok(None);
             }
             // It says nothing of the disk as a whole: this one is streamed, and replaced.
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                metrics::STORE_OPEN_ERRORS.inc();
+                return Err(error.into());
+            }
         };
         let lease = self.open.insert(object);
         // Evicted while it was being opened: out of the books, so out of the table too.

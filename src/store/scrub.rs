@@ -49,13 +49,15 @@ const NOTE: &str = "scrub";
 /// A file that is read at a limited rate.
 struct Slowly<'a> {
     signal: &'a Signal,
-    bytes_per_second: u64,
+    store: &'a Weak<Store>,
 }
 
 /// Why a step of the scrub did not end well.
 enum Ended {
     /// The store is closing.
     Stopped,
+    /// It was switched off.
+    Off,
     Failed(Error),
 }
 
@@ -82,14 +84,20 @@ pub(super) fn run(store: &Weak<Store>, signal: &Signal) {
         match pass(store, signal) {
             Err(Ended::Stopped) => return,
             Err(Ended::Failed(error)) => tracing::debug!(%error, "the scrub was interrupted"),
-            Ok(()) => {}
+            Err(Ended::Off) | Ok(()) => {}
         }
-        while started.elapsed() < PASS_EVERY && !may_have_strays(store) {
+        let was_off = rate(store) == 0;
+        let is_on_again = || was_off && rate(store) > 0;
+        while started.elapsed() < PASS_EVERY && !may_have_strays(store) && !is_on_again() {
             if !signal.wait(BEGIN_AFTER, false) {
                 return;
             }
         }
     }
+}
+
+fn rate(store: &Weak<Store>) -> u64 {
+    store.upgrade().map_or(0, |store| store.scrub_rate.load(Ordering::Relaxed))
 }
 
 fn may_have_strays(store: &Weak<Store>) -> bool {
@@ -121,9 +129,8 @@ fn adopt_all(store: &Weak<Store>, signal: &Signal) -> Result<(), Ended> {
 }
 
 fn pass(weak: &Weak<Store>, signal: &Signal) -> Result<(), Ended> {
-    let rate = upgraded(weak)?.scrub_rate;
-    if rate > 0 {
-        let slowly = Slowly { signal, bytes_per_second: rate };
+    if rate(weak) > 0 {
+        let slowly = Slowly { signal, store: weak };
         let store = upgraded(weak)?;
         let mut after = noted(&store)?;
         drop(store);
@@ -256,7 +263,11 @@ impl Slowly<'_> {
             hasher.update(buffer.get(..read).unwrap_or_default());
             at += read as u64;
             metrics::SCRUBBED_BYTES.inc_by(read as u64);
-            let pause = Duration::from_secs(1).mul_f64(read as f64 / self.bytes_per_second as f64);
+            let bytes_per_second = rate(self.store);
+            if bytes_per_second == 0 {
+                return Err(Ended::Off);
+            }
+            let pause = Duration::from_secs(1).mul_f64(read as f64 / bytes_per_second as f64);
             if !self.signal.wait(pause, false) {
                 return Err(Ended::Stopped);
             }

@@ -15,14 +15,16 @@ use crate::{config, metrics};
 /// The books.
 #[derive(Debug)]
 pub(super) struct Space {
-    capacity: u64,
+    capacity: AtomicU64,
     /// Eviction begins above this ...
-    high: u64,
+    high: AtomicU64,
     /// ... and goes on down to this.
-    low: u64,
+    low: AtomicU64,
     /// The sum of all below, and of what is staged, held for staging or left over.
     used: AtomicU64,
     published: AtomicU64,
+    /// How many files are published.
+    objects: AtomicU64,
     index: AtomicU64,
     quarantine: AtomicU64,
     history: AtomicU64,
@@ -37,28 +39,38 @@ pub(super) struct Space {
 impl Space {
     /// Empty books under the limits of `config`.
     pub(super) fn new(config: &config::Store) -> Self {
-        let share = |percent: u8| percent_of(config.disk, percent);
-        metrics::STORE_BYTES.with_label_values(&["capacity"]).set(clamp(config.disk));
-        Self {
-            capacity: config.disk,
-            high: share(config.evict_above_percent),
-            low: share(config.evict_to_percent),
+        let space = Self {
+            capacity: AtomicU64::new(0),
+            high: AtomicU64::new(0),
+            low: AtomicU64::new(0),
             used: AtomicU64::new(0),
             published: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
             index: AtomicU64::new(0),
             quarantine: AtomicU64::new(0),
             history: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             showing: Mutex::new(()),
-        }
+        };
+        space.set_limits(config);
+        space
+    }
+
+    /// From now on under these limits.
+    pub(super) fn set_limits(&self, config: &config::Store) {
+        let share = |percent: u8| percent_of(config.disk, percent);
+        metrics::STORE_BYTES.with_label_values(&["capacity"]).set(clamp(config.disk));
+        self.capacity.store(config.disk, Ordering::Release);
+        self.high.store(share(config.evict_above_percent), Ordering::Release);
+        self.low.store(share(config.evict_to_percent), Ordering::Release);
     }
 
     pub(super) fn capacity(&self) -> u64 {
-        self.capacity
+        self.capacity.load(Ordering::Acquire)
     }
 
     pub(super) fn low(&self) -> u64 {
-        self.low
+        self.low.load(Ordering::Acquire)
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -101,12 +113,12 @@ impl Space {
     }
 
     pub(super) fn is_high(&self) -> bool {
-        self.used() > self.high
+        self.used() > self.high.load(Ordering::Acquire)
     }
 
     /// What all of the store but the index may use without the index's growth passing the limit.
     pub(super) fn limit(&self) -> u64 {
-        self.capacity.saturating_sub(self.index())
+        self.capacity().saturating_sub(self.index())
     }
 
     /// Counts `bytes` as held if they fit.
@@ -141,6 +153,9 @@ impl Space {
     /// `held` bytes became a published file of `size`; where it was known before, nothing new.
     pub(super) fn publish(&self, held: u64, size: u64, was_known: bool) {
         let new = if was_known { 0 } else { size };
+        if !was_known {
+            self.objects.fetch_add(1, Ordering::AcqRel);
+        }
         self.published.fetch_add(new, Ordering::AcqRel);
         self.correct(held, new);
     }
@@ -148,7 +163,14 @@ impl Space {
     /// A published file is gone.
     pub(super) fn unpublish(&self, size: u64) {
         lower(&self.published, size);
+        lower(&self.objects, 1);
         self.release(size);
+    }
+
+    /// So many files of so many bytes are published, whatever was believed.
+    pub(super) fn recount(&self, objects: u64, bytes: u64) {
+        self.objects.store(objects, Ordering::Release);
+        self.correct(self.published.swap(bytes, Ordering::AcqRel), bytes);
     }
 
     pub(super) fn set_index(&self, len: u64) {
@@ -176,6 +198,7 @@ impl Space {
         for (state, bytes) in parts {
             metrics::STORE_BYTES.with_label_values(&[state]).set(clamp(bytes));
         }
+        metrics::STORE_OBJECTS.set(clamp(self.objects.load(Ordering::Acquire)));
     }
 }
 
@@ -211,6 +234,8 @@ mod tests {
         assert_eq!(space.used(), 900);
         space.unpublish(700);
         assert_eq!(space.used(), 200);
+        space.recount(3, 70);
+        assert_eq!((space.used(), space.published(), space.staged()), (270, 70, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{Error, Kind, Link, LinkKey, Staging, Store, TagKey, TagRecord, blocking};
-use crate::protocol::Digest;
+use crate::{metrics, protocol::Digest};
 
 /// How long an answer waits for what it brought to be recorded. What is not by then costs at most
 /// a request more after a crash.
@@ -141,7 +141,10 @@ impl Store {
     /// file that nobody knows of, to be found only by looking at all.
     pub fn publish(self: &Arc<Self>, staging: Staging, kind: Kind) -> Result<(), Error> {
         let (digest, size) = (staging.digest(), staging.present().len());
-        staging.sync().map_err(|error| self.failed("sync a staged file", error))?;
+        let syncing = metrics::STORE_SYNC_SECONDS.start_timer();
+        let synced = staging.sync();
+        syncing.observe_duration();
+        synced.map_err(|error| self.failed("sync a staged file", error))?;
         let index = self.index()?;
         let known = index.publish(digest, size, kind, SystemTime::now())?;
         match staging.commit(&self.layout) {

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::{
     credential::{Credential, Login, Problem},
     purse::{Purse, Standing},
+    report::{AccountReport, SourceReport},
     token::{Scheme, Tokens},
 };
 use crate::{config, metrics, protocol::ratelimit::RateLimit};
@@ -65,45 +66,6 @@ pub(super) struct Turn {
     is_counted: bool,
 }
 
-/// An account as the operator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct AccountReport {
-    /// Its name, or "anonymous".
-    pub account: String,
-    /// Pulls allowed per window, as the registry last said.
-    pub limit: Option<u64>,
-    /// Pulls left, as the registry last said.
-    pub remaining: Option<u64>,
-    /// How long a window is, in seconds.
-    pub window_seconds: Option<u64>,
-    /// Whom the registry charges.
-    pub source: Option<String>,
-    /// Whom else it charged before, where that changes with the address that we leave by.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub other_sources: Vec<SourceReport>,
-    /// When the present window has ended for certain; seconds since 1970.
-    pub resets_at: Option<u64>,
-    /// When the registry said so; seconds since 1970.
-    pub observed_at: Option<u64>,
-    /// Counted requests since the start of the server.
-    pub spent: u64,
-    /// `ready`, `spent`, or `aside`.
-    pub state: &'static str,
-    /// Why it stands aside.
-    pub problem: Option<String>,
-}
-
-/// The budget of one of several sources of an account.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct SourceReport {
-    /// Whom the registry charges.
-    pub source: Option<String>,
-    /// Pulls allowed per window.
-    pub limit: Option<u64>,
-    /// Pulls left, as it last said.
-    pub remaining: Option<u64>,
-}
-
 // === impl Account ===
 
 impl Account {
@@ -136,6 +98,11 @@ impl Account {
 
     pub(super) fn label(&self) -> &str {
         &self.label
+    }
+
+    /// What is configured of it; `None` for the lack of one.
+    pub(super) fn config(&self) -> Option<&config::Account> {
+        self.credential.as_ref().map(Credential::account)
     }
 
     pub(super) fn is_anonymous(&self) -> bool {
@@ -349,14 +316,6 @@ impl Account {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl SourceReport ===
-
-impl SourceReport {
-    fn of(said: &RateLimit) -> Self {
-        Self { source: said.source.clone(), limit: said.limit, remaining: said.remaining }
     }
 }
 

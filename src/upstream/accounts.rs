@@ -14,12 +14,13 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 
 use super::{
-    account::{Account, AccountReport, Turn},
+    account::{Account, Turn},
     purse::Standing,
+    report::AccountReport,
     token::Scheme,
 };
 use crate::{
-    config::{Budget, Credentials},
+    config::{self, Budget, Credentials},
     protocol::Repository,
 };
 
@@ -57,6 +58,8 @@ pub(super) enum Choice {
 #[derive(Debug)]
 pub(super) struct Accounts {
     named: Vec<Arc<Account>>,
+    /// How the registry wants to be asked, as it told any of them.
+    scheme: Arc<Mutex<Option<Scheme>>>,
     /// Asked where none of the named can be, or all run low.
     anonymous: Option<Arc<Account>>,
     budget: Budget,
@@ -82,20 +85,29 @@ pub struct Outlook {
 // === impl Accounts ===
 
 impl Accounts {
+    /// `before`: those under the configuration before, of which the same go on with what they have.
     pub(super) fn new(
         upstream: &Arc<str>,
         place: Option<&str>,
         credentials: &Credentials,
         budget: &Budget,
+        before: Option<&Self>,
     ) -> Self {
-        let (scheme, settled) = (Arc::<Mutex<Option<Scheme>>>::default(), Arc::<Notify>::default());
-        let account = |config| Account::new(upstream, place, config, &scheme, &settled);
+        let scheme = before.map(|before| Arc::clone(&before.scheme)).unwrap_or_default();
+        let settled = before.map(|before| Arc::clone(&before.settled)).unwrap_or_default();
+        let account = |config: Option<config::Account>| {
+            let known = before.and_then(|it| it.all().find(|it| it.config() == config.as_ref()));
+            let new = || Account::new(upstream, place, config.clone(), &scheme, &settled);
+            known.map_or_else(new, Arc::clone)
+        };
         let named: Vec<_> =
             credentials.accounts.iter().cloned().map(|config| account(Some(config))).collect();
         let anonymous = (named.is_empty() || credentials.anonymous).then(|| account(None));
         let denied = Cache::builder().max_capacity(DENIED).time_to_live(DENIED_FOR).build();
-        let outlook = RwLock::default();
-        Self { named, anonymous, budget: budget.clone(), denied, settled, outlook }
+        let (budget, outlook) = (budget.clone(), RwLock::default());
+        let accounts = Self { named, scheme, anonymous, budget, denied, settled, outlook };
+        accounts.look_ahead(SystemTime::now());
+        accounts
     }
 
     /// What all together have left, as of the last answer.

@@ -189,8 +189,19 @@ impl Breakers {
     }
 }
 
+impl Drop for Breakers {
+    fn drop(&mut self) {
+        // Nobody probes them any more.
+        let hosts = self.hosts.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (host, _) in hosts.iter().filter(|(_, state)| state.opening().is_some()) {
+            metrics::BREAKER_OPEN.with_label_values(&[host]).set(0);
+        }
+    }
+}
+
 fn told_open_no_more(host: &str) {
-    metrics::BREAKER_OPEN.with_label_values(&[host]).set(0);
+    // Upstream names the hosts, so that those which are well would be without number.
+    let _ = metrics::BREAKER_OPEN.remove_label_values(&[host]);
     tracing::info!(%host, "answers again");
 }
 

@@ -19,12 +19,14 @@ use super::{
     ledger::Ledger,
     redirect::{Journey, follow},
     retry::{self, RETRIES, Retries},
+    terms::Terms,
     token::TokenError,
     turns::{is_counted, refused_elsewhere},
 };
 use crate::{
     config::{self, Order},
     protocol::{Repository, Route},
+    trace,
 };
 
 /// The means to talk to one registry.
@@ -38,34 +40,48 @@ pub(super) struct Conversation {
     retries: Retries,
     pub(super) ledger: Arc<Ledger>,
     pub(super) mirror: Option<Order>,
+    terms: Terms,
 }
 
 // === impl Conversation ===
 
 impl Conversation {
-    /// With the registry of `config`, or its mirror: then `place` names it.
+    /// With the registry of `config`, or its mirror: then `place` names it. `before` is the one under
+    /// the configuration before, which goes on if nothing that concerns it has changed.
     pub(super) fn new(
         config: &config::Upstream,
         place: Option<(&str, Order)>,
         offline: &Arc<AtomicBool>,
         ledger: &Arc<Ledger>,
+        before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, String> {
+        let terms = Terms::of(config);
+        if let Some(before) = before.filter(|before| before.terms == terms) {
+            return Ok(Arc::clone(before));
+        }
         let base = Url::parse(&config.url.to_string()).map_err(|error| error.to_string())?;
         let name: Arc<str> = config.name.as_str().into();
+        let exchange = match before.filter(|before| before.terms.connect_like(&terms)) {
+            Some(before) => Arc::clone(&before.exchange),
+            None => Exchange::new(config, base.clone(), offline)?,
+        };
+        let accounts = Accounts::new(
+            &name,
+            place.map(|(place, _)| place),
+            &config.credentials,
+            &config.budget,
+            before.filter(|before| before.terms.log_in_like(&terms)).map(|it| &it.accounts),
+        );
         Ok(Arc::new(Self {
-            accounts: Accounts::new(
-                &name,
-                place.map(|(place, _)| place),
-                &config.credentials,
-                &config.budget,
-            ),
-            exchange: Exchange::new(config, base.clone(), offline)?,
+            accounts,
+            exchange,
             retries: Retries::new(config.breaker.retries_percent),
             prefix: config.prefix.clone(),
             ledger: Arc::clone(ledger),
             mirror: place.map(|(_, order)| order),
             name,
             base,
+            terms,
         }))
     }
 
@@ -85,7 +101,7 @@ impl Conversation {
         patience: Duration,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let task = tokio::spawn(tokio::time::timeout(patience, work));
+        let task = tokio::spawn(trace::inherit(tokio::time::timeout(patience, work)));
         match task.await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {

@@ -92,6 +92,11 @@ impl Credential {
         Self(Arc::new(Source { account, label, state: Mutex::default() }))
     }
 
+    /// What is configured of it.
+    pub(super) fn account(&self) -> &Account {
+        &self.0.account
+    }
+
     /// For metrics and logs.
     pub(super) fn label(&self) -> &str {
         &self.0.label

@@ -5,6 +5,7 @@
 //! its callers' business.
 
 mod body;
+mod books;
 mod connect;
 mod dial;
 mod forward;
@@ -36,6 +37,7 @@ use pingora::{
 use url::Url;
 
 pub use body::Body;
+use books::UnderWay;
 use dial::{Dialer, Way};
 pub use forward::Forward;
 use pace::Pace;
@@ -47,7 +49,7 @@ use wire::{
 };
 
 use super::{Failure, address::Resolver, breaker::Breakers, trust::Trust};
-use crate::{config, metrics};
+use crate::config;
 
 /// Idle connections kept per upstream.
 const POOL: usize = 128;
@@ -207,7 +209,9 @@ impl Exchange {
         let patience = self.timeouts.response.saturating_sub(waited);
         let place = self.places.wait(&host, patience).await?;
         let attempt = self.breakers.admit(&host, request.url, self)?;
+        let under_way = UnderWay::begin(self, request, &host);
         let mut result = self.attempt(request, &host).await;
+        under_way.ended(&mut result);
         if let Ok(reply) = &mut result {
             reply.body.place = Some(place);
         }
@@ -342,30 +346,10 @@ impl Exchange {
             place: None,
             bandwidth: self.bandwidth.clone(),
             next_read: None,
+            span: None,
         };
         Reply { status, headers, body }
     }
-
-    fn count(&self, request: &Request<'_>, result: &Result<Reply, Failure>) {
-        let status =
-            result.as_ref().map_or("none".to_owned(), |reply| reply.status.as_u16().to_string());
-        let counted = result.as_ref().is_ok_and(|reply| is_counted(request, reply.status));
-        let labels = [
-            &*self.upstream,
-            request.kind.as_str(),
-            request.method.as_str(),
-            &status,
-            if counted { "true" } else { "false" },
-        ];
-        metrics::UPSTREAM_REQUESTS.with_label_values(&labels).inc();
-    }
-}
-
-/// What Docker Hub counts: manifest GETs that were answered, conditional ones too.
-fn is_counted(request: &Request<'_>, status: StatusCode) -> bool {
-    request.kind == Kind::Manifest
-        && request.method == Method::GET
-        && (status.is_success() || status == StatusCode::NOT_MODIFIED)
 }
 
 /// Trouble of the whole host rather than of one request to it.

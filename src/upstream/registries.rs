@@ -24,17 +24,20 @@ pub(super) struct Registries {
 // === impl Registries ===
 
 impl Registries {
+    /// `before`: those under the configuration before, of which what has not changed goes on.
     pub(super) fn new(
         config: &config::Upstream,
         offline: &Arc<AtomicBool>,
         ledger: &Arc<Ledger>,
+        before: Option<&Self>,
     ) -> Result<Self, String> {
         let mirrors = |order| {
             let mirrors = config.mirrors.iter().filter(move |mirror| mirror.order == order);
-            mirrors.map(|mirror| of_mirror(mirror, config, offline, ledger))
+            mirrors.map(|mirror| of_mirror(mirror, config, offline, ledger, before))
         };
+        let upstream = before.map(|before| &before.upstream);
         Ok(Self {
-            upstream: Conversation::new(config, None, offline, ledger)?,
+            upstream: Conversation::new(config, None, offline, ledger, upstream)?,
             before: mirrors(Order::Before).collect::<Result<_, _>>()?,
             after: mirrors(Order::After).collect::<Result<_, _>>()?,
         })
@@ -43,6 +46,12 @@ impl Registries {
     /// All of them, in the order in which they are asked.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Conversation>> {
         self.before.iter().chain([&self.upstream]).chain(&self.after)
+    }
+
+    /// Whether all are the very same, in the same order.
+    pub(super) fn are(&self, others: &Self) -> bool {
+        self.all().count() == others.all().count()
+            && self.all().zip(others.all()).all(|(one, other)| Arc::ptr_eq(one, other))
     }
 
     /// Why none of them is asked now, if none is.
@@ -102,6 +111,7 @@ fn of_mirror(
     upstream: &config::Upstream,
     offline: &Arc<AtomicBool>,
     ledger: &Arc<Ledger>,
+    before: Option<&Registries>,
 ) -> Result<Arc<Conversation>, String> {
     // What is said of the upstream's patience holds for its mirrors.
     let config = config::Upstream {
@@ -114,5 +124,10 @@ fn of_mirror(
         ..mirror.registry.clone()
     };
     let place = config.url.authority();
-    Conversation::new(&config, Some((&place, mirror.order)), offline, ledger)
+    let mut mirrors = before.into_iter().flat_map(Registries::all);
+    let before = mirrors.find(|other| {
+        let is_there = other.place().as_str().trim_end_matches('/') == config.url.to_string();
+        other.mirror == Some(mirror.order) && is_there
+    });
+    Conversation::new(&config, Some((&place, mirror.order)), offline, ledger, before)
 }

@@ -48,26 +48,31 @@ const SLOW: Duration = Duration::from_secs(1);
 /// How long an upstream counts as slow after such a check, unless a faster one follows.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 
+/// The numbers given so far.
+static EPOCHS: AtomicU64 = AtomicU64::new(0);
+
 /// The client of one registry.
 #[derive(Debug)]
 pub struct Upstream {
     pub(super) config: config::Upstream,
-    pub(super) registries: Registries,
+    pub(super) registries: Arc<Registries>,
+    /// The same for all who ask the same registries with the same credentials.
+    pub(super) epoch: u64,
     pub(super) offline: Arc<AtomicBool>,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     /// Who may pull.
-    authorised: Answered,
+    pub(super) authorised: Arc<Answered>,
     /// Who may list, which need not be who may pull.
-    pub(super) listed: Answered,
+    pub(super) listed: Arc<Answered>,
     /// Blobs that upstream did not have a moment ago, by repository and caller.
     pub(super) absent: Cache<(Repository, Digest, Option<Digest>), Error>,
-    max_manifest: u64,
+    pub(super) max_manifest: u64,
     /// When the last check of a tag ended, if it was slow.
-    slow: Mutex<Option<Instant>>,
+    pub(super) slow: Arc<Mutex<Option<Instant>>>,
     /// Writes that the registry took; what was asked before one may be outdated.
-    pub(super) writes: AtomicU64,
-    pub(super) uploads: Uploads,
-    pub(super) greeting: Greeting,
+    pub(super) writes: Arc<AtomicU64>,
+    pub(super) uploads: Arc<Uploads>,
+    pub(super) greeting: Arc<Greeting>,
 }
 
 /// What a HEAD said of a manifest.
@@ -102,22 +107,27 @@ impl Upstream {
         let (offline, ledger) =
             (Arc::new(AtomicBool::new(config.offline)), Arc::<Ledger>::default());
         metrics::OFFLINE.with_label_values(&[&config.name]).set(i64::from(config.offline));
-        let absent = Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build();
-        let registries = Registries::new(&config, &offline, &ledger)?;
+        let registries = Registries::new(&config, &offline, &ledger, None)?;
         Ok(Self {
             config,
-            registries,
+            registries: Arc::new(registries),
+            epoch: next_epoch(),
             offline,
             ledger,
-            authorised: Answered::default(),
-            listed: Answered::default(),
-            absent,
+            authorised: Arc::default(),
+            listed: Arc::default(),
+            absent: absent(),
             max_manifest,
-            slow: Mutex::default(),
-            writes: AtomicU64::new(0),
-            uploads: Uploads::default(),
-            greeting: Greeting::default(),
+            slow: Arc::default(),
+            writes: Arc::default(),
+            uploads: Arc::default(),
+            greeting: Arc::default(),
         })
+    }
+
+    /// What was asked under another number was asked of other registries, or with other credentials.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The configured name.
@@ -254,6 +264,15 @@ impl Upstream {
         let work = async move { talk.forward(&route, &caller).await };
         self.talk().detached(self.config.timeouts.fetch, work).await
     }
+}
+
+/// One that nobody has.
+pub(super) fn next_epoch() -> u64 {
+    EPOCHS.fetch_add(1, Ordering::Relaxed)
+}
+
+pub(super) fn absent() -> Cache<(Repository, Digest, Option<Digest>), Error> {
+    Cache::builder().max_capacity(ABSENT).time_to_live(ABSENT_FOR).build()
 }
 
 pub(super) async fn head_manifest(

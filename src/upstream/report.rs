@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{AccountReport, Entry, Tally, Upstream};
-use crate::config::Mode;
+use super::{Entry, Tally, Upstream};
+use crate::{config::Mode, protocol::ratelimit::RateLimit};
 
 /// Repositories and clients listed.
 const LISTED: usize = 20;
@@ -57,6 +57,53 @@ pub struct MirrorReport {
     pub url: String,
     /// Why it is not asked at present, if it isn't.
     pub held_back: Option<String>,
+}
+
+/// An account as the operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct AccountReport {
+    /// Its name, or "anonymous".
+    pub account: String,
+    /// Pulls allowed per window, as the registry last said.
+    pub limit: Option<u64>,
+    /// Pulls left, as the registry last said.
+    pub remaining: Option<u64>,
+    /// How long a window is, in seconds.
+    pub window_seconds: Option<u64>,
+    /// Whom the registry charges.
+    pub source: Option<String>,
+    /// Whom else it charged before, where that changes with the address that we leave by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_sources: Vec<SourceReport>,
+    /// When the present window has ended for certain; seconds since 1970.
+    pub resets_at: Option<u64>,
+    /// When the registry said so; seconds since 1970.
+    pub observed_at: Option<u64>,
+    /// Counted requests since the start of the server.
+    pub spent: u64,
+    /// `ready`, `spent`, or `aside`.
+    pub state: &'static str,
+    /// Why it stands aside.
+    pub problem: Option<String>,
+}
+
+/// The budget of one of several sources of an account.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct SourceReport {
+    /// Whom the registry charges.
+    pub source: Option<String>,
+    /// Pulls allowed per window.
+    pub limit: Option<u64>,
+    /// Pulls left, as it last said.
+    pub remaining: Option<u64>,
+}
+
+// === impl SourceReport ===
+
+impl SourceReport {
+    pub(super) fn of(said: &RateLimit) -> Self {
+        Self { source: said.source.clone(), limit: said.limit, remaining: said.remaining }
+    }
 }
 
 // === impl Upstream ===

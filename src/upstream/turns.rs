@@ -25,7 +25,7 @@ use super::{
 use crate::protocol::{Reference, Repository};
 
 /// What asking with one account came to.
-enum Asked {
+pub(super) enum Asked {
     Reply(Reply),
     /// The account may not see what was asked for.
     Denied(Error),
@@ -84,7 +84,8 @@ impl Conversation {
         }
     }
 
-    async fn ask_as(&self, ask: &Ask, turn: &Turn) -> Result<Asked, Error> {
+    /// Asks with the account of this turn alone.
+    pub(super) async fn ask_as(&self, ask: &Ask, turn: &Turn) -> Result<Asked, Error> {
         let account = &*turn.account;
         let login = match account.login().await {
             Ok(login) => login,

@@ -23,7 +23,7 @@ async fn carry_out(means: &Arc<Means>, job: &Arc<Job>, index: usize) -> Result<I
     let image = job.order.images.get(index).ok_or("it is not of this job")?;
     let name = image.name.clone()?;
     let upstream = means.upstream(&name.upstream);
-    let upstream = upstream.ok_or_else(|| format!("there is no upstream {}", name.upstream))?;
+    let upstream = &upstream.ok_or_else(|| format!("there is no upstream {}", name.upstream))?;
     if !upstream.config().admits(name.repository.as_str()) {
         let (repository, key) = (&name.repository, upstream.name());
         return Err(format!(

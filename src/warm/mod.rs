@@ -27,7 +27,7 @@ pub use report::{
     BudgetLeft, ImageReport, ImageState, JobReport, JobState, JobSummary, LayerReport, LayerState,
     ScheduleReport, Totals, WarmOverview, WarmRequest,
 };
-pub use warmer::{Busy, Refused, Warmer};
+pub use warmer::{Busy, Plan, Refused, Warmer};
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ use tokio::sync::Semaphore;
 use crate::{
     blob::Blobs,
     manifest::Manifests,
-    upstream::{Caller, Upstream},
+    upstream::{Caller, Roster, Upstream},
 };
 
 /// What jobs work with.
@@ -44,7 +44,7 @@ use crate::{
 struct Means {
     manifests: Arc<Manifests>,
     blobs: Arc<Blobs>,
-    upstreams: Arc<[Arc<Upstream>]>,
+    upstreams: Arc<Roster>,
     /// Places for layers on their way, of all jobs together.
     places: Semaphore,
 }
@@ -52,8 +52,8 @@ struct Means {
 // === impl Means ===
 
 impl Means {
-    fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.upstreams.iter().find(|upstream| **upstream.name() == *name)
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.upstreams.named(name)
     }
 }
 

@@ -46,11 +46,7 @@ struct State {
 
 impl Schedule {
     /// The schedule `warm[index]`; the error says which image of it can't be.
-    pub(super) fn new(
-        index: usize,
-        config: Warm,
-        names: &Names,
-    ) -> Result<Self, String> {
+    pub(super) fn new(index: usize, config: Warm, names: &Names) -> Result<Self, String> {
         let key = format!("warm[{index}]");
         let schedule = Self { key, config, state: Mutex::default() };
         if !schedule.config.images.is_empty() {

@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config},
     inventory::Names,
     manifest::Manifests,
-    upstream::Upstream,
+    upstream::{Roster, Upstream},
 };
 
 /// Jobs under way that were asked for; scheduled ones come besides.
@@ -54,7 +54,7 @@ pub struct Warmer {
 
 /// What of the configuration concerns warming.
 #[derive(Debug)]
-struct Plan {
+pub struct Plan {
     names: Names,
     schedules: Vec<Arc<Schedule>>,
 }
@@ -82,7 +82,7 @@ impl Warmer {
     /// the configuration can't be.
     pub fn new(
         config: &Config,
-        upstreams: Arc<[Arc<Upstream>]>,
+        upstreams: Arc<Roster>,
         manifests: Arc<Manifests>,
         blobs: Arc<Blobs>,
     ) -> Result<Self, String> {
@@ -98,13 +98,15 @@ impl Warmer {
         })
     }
 
-    /// Follows another configuration. Jobs that run go on, and a schedule that is in both keeps its
-    /// time. The error changes nothing.
-    pub fn replan(&self, config: &Config) -> Result<(), String> {
-        let next = Plan::new(config, Some(&self.plan()))?;
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    /// What another configuration has warmed. The error changes nothing.
+    pub fn prepare(&self, config: &Config) -> Result<Plan, String> {
+        Plan::new(config, Some(&self.plan()))
+    }
+
+    /// Follows another plan. Jobs that run go on, and a schedule that is in both keeps its time.
+    pub fn follow(&self, plan: Plan) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
         self.replanned.notify_one();
-        Ok(())
     }
 
     fn plan(&self) -> Arc<Plan> {
@@ -188,7 +190,8 @@ impl Warmer {
             let mut names = job.order.images.iter().filter_map(|image| image.name.as_ref().ok());
             names.any(|name| name.upstream == *upstream.name())
         };
-        let concerned = self.means.upstreams.iter().filter(is_concerned);
+        let upstreams = self.means.upstreams.all();
+        let concerned = upstreams.iter().filter(is_concerned);
         summary.budgets = concerned
             .map(|upstream| {
                 let outlook = upstream.outlook();

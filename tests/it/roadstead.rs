@@ -197,6 +197,13 @@ impl Setup {
         self
     }
 
+    /// What stands before `--config`, if not `serve` alone.
+    #[allow(dead_code, reason = "the torture tests don't need it")]
+    pub(crate) fn arguments(mut self, arguments: &'static [&'static str]) -> Self {
+        self.program.1 = arguments;
+        self
+    }
+
     /// A variable of its environment.
     #[allow(dead_code, reason = "the torture tests don't need it")]
     pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -394,6 +401,22 @@ impl Roadstead {
             self.launch_again();
         }
         Ok(())
+    }
+
+    /// Writes another configuration while it runs; its addresses stay.
+    #[allow(dead_code, reason = "the torture tests change nothing")]
+    pub(crate) fn rewrite(&mut self, change: impl FnOnce(Setup) -> Setup) {
+        self.setup = change(self.setup.clone());
+        self.setup.write(self.folder.path(), self.at, self.admin);
+    }
+
+    /// Has it read its configuration again; answers what it says.
+    #[allow(dead_code, reason = "the torture tests change nothing")]
+    pub(crate) async fn reload(&self) -> client::Reply {
+        client::request(self.admin, "POST", "/api/v1/reload")
+            .header("X-Roadstead", "1")
+            .send()
+            .await
     }
 
     /// Whether it says so: where a probe must speak TLS, in its log.

@@ -16,7 +16,7 @@ const IMAGE: &str = "library/app";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn ask(roadstead: &Roadstead, path: &str) -> Value {
-    let reply = get(roadstead.admin(), &format!("/api/v1/{path}")).send().await;
+    let reply = get(roadstead.admin(), format!("/api/v1/{path}")).send().await;
     assert_eq!(reply.status, 200, "{path}: {}", String::from_utf8_lossy(&reply.body));
     reply.json()
 }
@@ -49,6 +49,7 @@ async fn the_status_tells_what_was_asked_for_and_what_it_cost() {
     hub.push(&image(MIB));
     let roadstead = Setup::of(&hub).with("tags.fresh_for", "1h").start().await;
     pull(roadstead.at(), IMAGE, "latest").await;
+    roadstead.settled().await;
     let cold = ask(&roadstead, "status").await;
     assert!(cold["totals"]["bytes_from_cache"].as_u64() < Some(MIB as u64 / 2), "{cold:#}");
     for _ in 0..3 {

@@ -75,11 +75,8 @@ fn complete(mut document: OpenApi) -> OpenApi {
     document.security =
         Some(vec![SecurityRequirement::default(), SecurityRequirement::new("password", nothing)]);
     for item in document.paths.paths.values_mut() {
-        for change in [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete] {
-            if let Some(change) = change {
-                guarded(change);
-            }
-        }
+        let changes = [&mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        changes.into_iter().flatten().for_each(guarded);
     }
     document
 }

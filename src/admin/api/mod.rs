@@ -20,6 +20,7 @@ mod cache;
 mod document;
 mod live;
 mod log;
+mod reload;
 mod status;
 pub(super) mod tags;
 mod upstreams;
@@ -53,6 +54,7 @@ pub(super) fn router() -> OpenApiRouter<Server> {
         .merge(upstreams::router())
         .merge(status::router())
         .merge(log::router())
+        .merge(reload::router())
         .merge(live::router())
         .merge(warm::router())
         .merge(document::router())

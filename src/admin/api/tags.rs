@@ -25,7 +25,7 @@ use crate::{
     manifest::{Ask, Health, Plan, Want, plan},
     protocol::Digest,
     store::{TagKey, TagRecord},
-    upstream::{Caller, Upstream},
+    upstream::Caller,
 };
 
 const TAG: &str = "repositories";
@@ -186,7 +186,7 @@ async fn refresh_one(server: &Admin, key: &TagKey) -> Result<(Found, Digest), St
         Mode::Client => Caller::client(None),
     };
     let ask = Ask {
-        upstream: Arc::clone(upstream),
+        upstream,
         repository: key.repository.clone(),
         want: Want::Head,
         caller,
@@ -210,9 +210,9 @@ pub(in crate::admin) fn freshness(
 ) -> Freshness {
     let is_dated = !record.is_gone() && !record.is_doubted();
     let age = now.duration_since(record.validated).ok().filter(|_| is_dated);
-    let upstream: Option<&Arc<Upstream>> = server.upstream(&key.upstream);
+    let upstream = server.upstream(&key.upstream);
     let tag = key.tag.as_str();
-    let (state, left) = match upstream {
+    let (state, left) = match &upstream {
         _ if record.is_gone() => (FreshnessState::Gone, None),
         None => (FreshnessState::Unknown, None),
         Some(upstream) => {

@@ -46,7 +46,7 @@ pub(super) fn router() -> OpenApiRouter<Server> {
     responses((status = OK, description = "Each upstream's", body = Budgets), Failures))]
 /// What is left of each upstream's limit, and who spent it.
 async fn budget(State(server): State<Server>) -> Json<Budgets> {
-    let upstreams = server.upstreams.iter().map(|upstream| upstream.budget()).collect();
+    let upstreams = server.upstreams.all().iter().map(|upstream| upstream.budget()).collect();
     Json(Budgets { upstreams })
 }
 
@@ -64,12 +64,12 @@ async fn upstreams(State(server): State<Server>) -> Json<Upstreams> {
 /// Stops asking an upstream, or all of them, until the next start.
 async fn offline(State(server): State<Server>, Sent(switch): Sent<Offline>) -> Answer<Upstreams> {
     let Some(name) = &switch.upstream else {
-        server.upstreams.iter().for_each(|upstream| upstream.set_offline(switch.offline));
+        server.upstreams.all().iter().for_each(|upstream| upstream.set_offline(switch.offline));
         return Ok(report(&server));
     };
-    let Some(upstream) = server.upstreams.iter().find(|upstream| **upstream.name() == **name)
-    else {
-        let names: Vec<_> = server.upstreams.iter().map(|upstream| &**upstream.name()).collect();
+    let Some(upstream) = server.upstreams.named(name) else {
+        let all = server.upstreams.all();
+        let names: Vec<_> = all.iter().map(|upstream| &**upstream.name()).collect();
         let message = format!("there is no upstream {name}; there are {}", names.join(", "));
         return Err(Refused::not_found(message));
     };
@@ -78,6 +78,6 @@ async fn offline(State(server): State<Server>, Sent(switch): Sent<Offline>) -> A
 }
 
 fn report(server: &Server) -> Json<Upstreams> {
-    let upstreams = server.upstreams.iter().map(|upstream| upstream.report()).collect();
+    let upstreams = server.upstreams.all().iter().map(|upstream| upstream.report()).collect();
     Json(Upstreams { upstreams })
 }

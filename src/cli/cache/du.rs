@@ -11,7 +11,15 @@ use super::{
 };
 use crate::inventory::StoreUsage;
 
+const EXAMPLES: &str = "\
+A blob that several repositories have counts in each, and once in the sum.
+
+Examples:
+  roadstead cache du
+  roadstead cache du --json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Du {
     #[command(flatten)]
     pub(super) common: Common,

@@ -29,7 +29,7 @@ const KEY: &str = "ROADSTEAD_ADMIN_CLIENT_KEY";
 
 /// The one address that is asked, whatever its certificate calls it.
 #[derive(Debug)]
-pub(super) struct There(pub(super) SocketAddr);
+pub(in crate::cli) struct There(pub(in crate::cli) SocketAddr);
 
 // === impl There ===
 
@@ -47,7 +47,7 @@ impl Resolver for There {
 }
 
 /// Where the server can be reached from its own machine.
-pub(super) fn address(admin: &Admin) -> SocketAddr {
+pub(in crate::cli) fn address(admin: &Admin) -> SocketAddr {
     let mut address = admin.address;
     if address.ip().is_unspecified() {
         let loopback: std::net::IpAddr = match address.is_ipv4() {
@@ -60,7 +60,7 @@ pub(super) fn address(admin: &Admin) -> SocketAddr {
 }
 
 /// `Authorization`, if the environment names a user.
-pub(super) fn authorization() -> Result<Option<String>, Trouble> {
+pub(in crate::cli) fn authorization() -> Result<Option<String>, Trouble> {
     let Some(user) = variable(USER) else {
         return match variable(PASSWORD_FILE) {
             None => Ok(None),
@@ -80,7 +80,7 @@ pub(super) fn authorization() -> Result<Option<String>, Trouble> {
 }
 
 /// How TLS is spoken with a server that is configured so.
-pub(super) fn tls(tls: &Tls) -> Result<TlsConfig, Trouble> {
+pub(in crate::cli) fn tls(tls: &Tls) -> Result<TlsConfig, Trouble> {
     let system = rustls_native_certs::load_native_certs().unwrap_or_default();
     let mut roots: Vec<Certificate<'static>> =
         system.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
@@ -110,7 +110,7 @@ fn client_certificate() -> Result<Option<ClientCert>, Trouble> {
 }
 
 /// A name for which the server's certificate is good; its address if it has none.
-pub(super) fn name(tls: &Tls, address: SocketAddr) -> Result<String, Trouble> {
+pub(in crate::cli) fn name(tls: &Tls, address: SocketAddr) -> Result<String, Trouble> {
     let text = read(&tls.certificate, "admin.tls.certificate")?;
     let named = parse_x509_pem(&text).ok().and_then(|(_, pem)| {
         let certificate = pem.parse_x509().ok()?;

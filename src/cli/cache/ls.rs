@@ -14,7 +14,15 @@ use crate::inventory::{BlobKind, Image, MOST_PER_PAGE, Platform, State};
 /// Rows of one table: more than that is printed in several, so that a long list begins at once.
 const PER_TABLE: usize = 500;
 
+const EXAMPLES: &str = "\
+Examples:
+  roadstead cache ls                    every image
+  roadstead cache ls ghcr.io            those of one upstream
+  roadstead cache ls 'library/*:3.*'    by repository and tag
+  roadstead cache ls --objects --json   the blobs and manifests themselves, for a program";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Ls {
     /// An image, repository, upstream or glob, such as alpine, ghcr.io, library/*:3.*
     pattern: Option<String>,

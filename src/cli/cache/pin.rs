@@ -12,7 +12,13 @@ use super::{
 };
 use crate::inventory::Pinned;
 
+const EXAMPLES: &str = "\
+Examples:
+  roadstead cache pin alpine:3.20 'ghcr.io/org/*'
+  roadstead cache pin --list";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Pin {
     /// Images, digests or globs; an image is pinned as it is now
     #[arg(required_unless_present = "list", value_name = "REF")]

@@ -11,7 +11,15 @@ use super::{
 };
 use crate::inventory::{PurgeReport, PurgeRequest};
 
+const EXAMPLES: &str = "\
+Examples:
+  roadstead cache purge --dry-run 'library/*'    only says what would go
+  roadstead cache purge alpine:3.20
+  roadstead cache purge --all-tags ghcr.io/org/app
+The next pull of what was purged comes from upstream and is counted there.";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Purge {
     /// Images (alpine:3.20), digests (one object) or globs (library/*:3.*)
     #[arg(required = true, value_name = "REF")]

@@ -20,7 +20,15 @@ use crate::inventory::{VerifyState, VerifyStatus};
 /// How often the job is looked at.
 const STEP: Duration = Duration::from_millis(100);
 
+const EXAMPLES: &str = "\
+Ctrl-C stops it. Exit code 1 when something is wrong and was not set right.
+
+Examples:
+  roadstead cache verify
+  roadstead cache verify --repair";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
     /// Set bad objects aside, so that the next pull fetches them again, and record good files that
     /// the index misses

@@ -30,6 +30,15 @@ pub(super) enum Done {
     Changed(PathBuf),
 }
 
+// === impl Merged ===
+
+impl Merged {
+    /// Whether it would be another text than is there.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed
+    }
+}
+
 /// Reads what is there and merges.
 pub(super) fn merge(file: &File, root: &Root) -> Result<Merged, Problem> {
     let place = root.place(&file.path)?;

@@ -34,7 +34,15 @@ below /etc/systemd/system/SERVICE.service.d/, then restart it) with mode connect
 network with mode sni, which needs port 443.
 ";
 
+const EXAMPLES: &str = "\
+Run once: clients trust what it makes, and would have to trust the next one anew.
+
+Examples:
+  roadstead client ca --config roadstead.yaml --directory /etc/roadstead/ca
+  roadstead client ca --upstream docker.io --host registry.corp.example";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Ca {
     /// The configuration whose upstreams it may vouch for; without one, Docker Hub
     #[arg(long, value_name = "FILE")]

@@ -10,6 +10,7 @@ use toml_edit::{Array, DocumentMut, Item, Table};
 use super::plan::{File, Plan, Problem};
 use super::reach::{AUTHORITY, Reach, Registry};
 use super::root::Root;
+use super::survey::Mirror;
 use super::table;
 
 pub(super) const CONFIG: &str = "/etc/containerd/config.toml";
@@ -104,7 +105,37 @@ fn with_host(text: &str, url: &str, origin: &str, has_authority: bool) -> Result
     Ok(table::print(document))
 }
 
+/// The hosts that are asked for images of `registry`.
+pub(super) fn mirrors(registry: &str, root: &Root) -> Result<Vec<Mirror>, Problem> {
+    let hosts = hosts_in(root)?;
+    let mut path = hosts.join(registry).join("hosts.toml");
+    if root.read(&path)?.is_empty() {
+        // It is for all registries that have no directory.
+        path = hosts.join("_default/hosts.toml");
+    }
+    let document = table::parse(&root.read(&path)?);
+    let document = document.map_err(|what| Problem::about(&path, what))?;
+    let found = document.get("host").and_then(Item::as_table_like);
+    let found = found.into_iter().flat_map(toml_edit::TableLike::iter);
+    Ok(found.map(|(url, host)| Mirror::new(url, "https", serves_all(host))).collect())
+}
+
+/// Without the key it can do everything.
+fn serves_all(host: &Item) -> bool {
+    let Some(capabilities) = host.get("capabilities").and_then(Item::as_array) else {
+        return true;
+    };
+    ["pull", "resolve"].iter().all(|what| capabilities.iter().any(|it| it.as_str() == Some(what)))
+}
+
 // === config.toml ===
+
+/// The directory of hosts.toml files.
+pub(super) fn hosts_in(root: &Root) -> Result<PathBuf, Problem> {
+    let path = Path::new(CONFIG);
+    let document = table::parse(&root.read(path)?);
+    Ok(hosts_directory(&document.map_err(|what| Problem::about(path, what))?))
+}
 
 /// The section that CRI reads registries from. A file without a version is of the first.
 fn section(version: Option<i64>) -> [&'static str; 3] {

@@ -9,6 +9,7 @@ use super::json::{At, Json};
 use super::plan::{File, Plan, Problem};
 use super::reach::Reach;
 use super::root::Root;
+use super::survey::Mirror;
 
 const DAEMON: &str = "/etc/docker/daemon.json";
 
@@ -42,6 +43,14 @@ pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
     plan.files.extend(reach.authority_files("/etc/docker/certs.d", &hosts));
     plan.notes.extend(notes(reach, &others));
     Ok(plan)
+}
+
+/// The mirrors that its file names.
+pub(super) fn mirrors(root: &Root) -> Result<Vec<Mirror>, Problem> {
+    let path = Path::new(DAEMON);
+    let json = Json::parse(&root.read(path)?).map_err(|what| Problem::about(path, what))?;
+    let named = json.texts("registry-mirrors");
+    Ok(named.iter().map(|url| Mirror::named(url)).collect())
 }
 
 /// The host at which everything is docker.io.

@@ -51,6 +51,13 @@ impl Json {
         Ok(())
     }
 
+    /// The texts of the list `key`; none where there is no such list.
+    pub(super) fn texts(&self, key: &str) -> Vec<String> {
+        let list = self.object.get(key).and_then(|property| property.array_value());
+        let elements = list.into_iter().flat_map(|list| list.elements());
+        elements.filter_map(|it| it.as_string_lit()?.decoded_value().ok()).collect()
+    }
+
     /// Takes `value` out of the list `key`, where it is.
     pub(super) fn unlist(&self, key: &str, value: &str) {
         let list = self.object.get(key).and_then(|property| property.array_value());

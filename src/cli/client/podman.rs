@@ -4,6 +4,7 @@
 //! `[[registry]]` for one prefix the one that is read last counts whole, so where somebody has
 //! written one, ours goes into it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table};
@@ -11,6 +12,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table};
 use super::plan::{File, Plan, Problem};
 use super::reach::Reach;
 use super::root::Root;
+use super::survey;
 use super::table;
 
 const MAIN: &str = "/etc/containers/registries.conf";
@@ -79,6 +81,43 @@ pub(super) fn plan(reach: &Reach, root: &Root) -> Result<Plan, Problem> {
         .push("systemctl reload crio, where CRI-O runs; the others read it each time".to_owned());
     plan.notes.extend(notes(reach, &hosts));
     Ok(plan)
+}
+
+/// The mirrors of `registry`, out of all files or of the one that is read `instead`.
+pub(super) fn mirrors(
+    registry: &str,
+    root: &Root,
+    instead: Option<&Path>,
+) -> Result<Vec<survey::Mirror>, Problem> {
+    let documents = match instead {
+        Some(path) => {
+            let text = fs::read_to_string(path).map_err(|error| {
+                Problem::about(path, format!("can't be read: {error}; check it"))
+            })?;
+            let document = table::parse(&text).map_err(|what| Problem::about(path, what))?;
+            vec![document]
+        }
+        None => {
+            let mut paths = vec![PathBuf::from(MAIN)];
+            paths.extend(root.files(Path::new(DROP_INS), "conf")?);
+            let parse = |path: &PathBuf| {
+                table::parse(&root.read(path)?).map_err(|what| Problem::about(path, what))
+            };
+            paths.iter().map(parse).collect::<Result<_, _>>()?
+        }
+    };
+    // The one that is read last counts whole.
+    let entry = documents.iter().rev().find_map(|document| entry_for(document, registry));
+    let mirrors = entry.and_then(|it| it.get("mirror")).and_then(Item::as_array_of_tables);
+    let mirrors = mirrors.into_iter().flat_map(ArrayOfTables::iter).filter_map(|mirror| {
+        let location = mirror.get("location").and_then(Item::as_str)?;
+        let insecure = mirror.get("insecure").and_then(Item::as_bool) == Some(true);
+        let what = mirror.get("pull-from-mirror").and_then(Item::as_str);
+        let serves_all = what.is_none_or(|what| what == "all");
+        let scheme = if insecure { "http" } else { "https" };
+        Some(survey::Mirror::new(location, scheme, serves_all))
+    });
+    Ok(mirrors.collect())
 }
 
 /// The files that are read besides ours, in the order in which they are.
@@ -208,8 +247,6 @@ fn put_first(tables: &mut ArrayOfTables, table: Table) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::super::testing::{edited, reach};
     use super::*;
 

@@ -334,7 +334,7 @@ fn bare_host(listening: IpAddr, notes: &mut Vec<String>) -> String {
 /// The address that this machine would send from; IPv4's also where both are listened at, since more
 /// clients have it. Nothing is sent: connecting a datagram socket only looks up a route (to addresses
 /// that are kept for documentation, RFC 5737 and 3849).
-fn outward(listening: IpAddr) -> Option<IpAddr> {
+pub(in crate::cli) fn outward(listening: IpAddr) -> Option<IpAddr> {
     let v4 = || route("0.0.0.0:0", "192.0.2.1:9");
     match listening {
         IpAddr::V4(_) => v4(),

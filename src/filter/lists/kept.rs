@@ -26,6 +26,7 @@ const ABSENT_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     upstream: Arc<str>,
+    epoch: u64,
     repository: Option<Repository>,
     /// Path and query.
     list: String,
@@ -51,6 +52,7 @@ impl Key {
     pub(super) fn new(target: &Target, query: Option<&str>) -> Self {
         Self {
             upstream: Arc::clone(target.upstream.name()),
+            epoch: target.upstream.epoch(),
             repository: target.route.repository().cloned(),
             list: format!("{}?{}", target.route, query.unwrap_or_default()),
             identity: target.caller.identity(),

@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use pingora::{
@@ -38,7 +39,7 @@ use crate::{filter::Destination, tls};
 
 /// One listener's way in.
 pub struct Entrance {
-    door: Door,
+    door: Arc<ArcSwap<Door>>,
     connections: Arc<Connections>,
 }
 
@@ -81,16 +82,16 @@ enum Away {
 // === impl Entrance ===
 
 impl Entrance {
-    /// The way in through `door` to what is served on `connections`.
-    pub fn new(door: Door, connections: Arc<Connections>) -> Self {
+    /// The way in through `door`, as it is when somebody comes, to what is served on `connections`.
+    pub fn new(door: Arc<ArcSwap<Door>>, connections: Arc<Connections>) -> Self {
         Self { door, connections }
     }
 
-    async fn enter(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn enter(&self, door: &Door, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         // All of our listeners are sockets without TLS of Pingora's own.
         let socket = *stream.into_any().downcast::<Socket>().ok()?;
         let peer = address(&socket);
-        let opened = tokio::time::timeout(self.connections.patience(), self.door.open(socket));
+        let opened = tokio::time::timeout(self.connections.patience(), door.open(socket));
         let client = peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
         match opened.await {
             Ok(Ok(Inside::Http(stream))) => Some(stream),
@@ -124,11 +125,13 @@ impl ServerApp for Entrance {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let _place = self.connections.place()?;
-        let stream = match self.door.is_open() {
+        let door = self.door.load_full();
+        let stream = match door.is_open() {
             true => stream,
             // Boxed, so that it costs nothing once it is over.
-            false => Box::pin(self.enter(stream, shutdown)).await?,
+            false => Box::pin(self.enter(&door, stream, shutdown)).await?,
         };
+        drop(door);
         self.connections.serve(stream, shutdown).await
     }
 

@@ -13,7 +13,7 @@ use pingora::{
 use tokio::time::Instant;
 
 use super::{Kind, broken, pace::Pace, places::Place, unreachable};
-use crate::{metrics, upstream::Failure};
+use crate::{metrics, trace, upstream::Failure};
 
 /// An answer's body up to this size is read so that the connection can be used again.
 const DRAIN_BYTES: u64 = 64 * 1024;
@@ -38,6 +38,8 @@ pub struct Body {
     pub(super) bandwidth: Option<Arc<Pace>>,
     /// No more is read before.
     pub(super) next_read: Option<Instant>,
+    /// Of the exchange, where it has one.
+    pub(super) span: Option<trace::Span>,
 }
 
 /// What one read brought.
@@ -158,6 +160,9 @@ impl Body {
 
     async fn release(&mut self) {
         self.place = None;
+        if let Some(span) = self.span.take() {
+            span.received(self.received);
+        }
         if let Some(mut session) = self.session.take()
             && session.response_done()
         {

@@ -85,8 +85,6 @@ pub(super) fn pages() -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
-    use askama::Template;
-
     use super::*;
 
     /// Every page; where `ROADSTEAD_PAGES` names a folder they are written there, to be looked at.
