@@ -24,7 +24,7 @@ use crate::{
     store::Store,
     tls::Watched,
     upstream::{Roster, Upstream},
-    warm::Warmer,
+    warm::{self, Warmer},
 };
 
 /// What the keys need that a running process can't change.
@@ -64,6 +64,7 @@ struct Prepared {
     rules: Rules,
     doors: Doors,
     bounds: Arc<Bounds>,
+    warm: warm::Plan,
 }
 
 // === impl Reloader ===
@@ -130,7 +131,8 @@ impl Reloader {
         let before = self.parts.live.load_full();
         let chain = before.chain.successor(next, upstreams.clone()).map_err(StartError::Config)?;
         let rules = Rules { chain, downstream: next.downstream.clone() };
-        Ok(Prepared { upstreams, rules, doors, bounds })
+        let warm = self.parts.warmer.prepare(next).map_err(StartError::Config)?;
+        Ok(Prepared { upstreams, rules, doors, bounds, warm })
     }
 
     /// What an upstream has that is not changed, it keeps.
@@ -149,19 +151,19 @@ impl Reloader {
     }
 
     fn put_in_force(&self, next: &Config, prepared: Prepared) {
-        let Prepared { upstreams, rules, doors, bounds: _ } = prepared;
+        let Prepared { upstreams, rules, doors, bounds: _, warm } = prepared;
         let parts = &self.parts;
         parts.store.reconfigure(&next.store);
         parts.blobs.reconfigure(next.fill.clone());
         parts.manifests.set_max_manifest(next.fill.max_manifest);
         parts.inventory.reconfigure(next);
-        parts.warmer.reconfigure(next);
         for upstream in &upstreams {
             if let Some(before) = parts.roster.named(upstream.name()) {
                 upstream.succeed(&before);
             }
         }
         parts.roster.replace(upstreams);
+        parts.warmer.follow(warm);
         parts.certificates.store(Arc::new(doors.certificates));
         for (place, door) in parts.doors.iter().zip(doors.doors) {
             place.store(Arc::new(door));
@@ -186,6 +188,7 @@ fn merged(before: &Config, wanted: &Config) -> Config {
         store: config::Store { directory: before.store.directory.clone(), ..wanted.store.clone() },
         fill: wanted.fill.clone(),
         downstream: wanted.downstream.clone(),
+        warm: wanted.warm.clone(),
         ..before.clone()
     }
 }

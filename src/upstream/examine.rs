@@ -12,12 +12,8 @@ use http::{Method, StatusCode, header};
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
-    Caller, Error, Failure, Upstream,
-    account::Account,
-    ask::Ask,
-    conversation::Conversation,
-    report::AccountReport,
-    turns::Asked,
+    AccountReport, Caller, Error, Failure, Upstream, account::Account, ask::Ask,
+    conversation::Conversation, turns::Asked,
 };
 use crate::{
     config::{Mode, Probe},

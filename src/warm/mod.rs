@@ -27,7 +27,7 @@ pub use report::{
     BudgetLeft, ImageReport, ImageState, JobReport, JobState, JobSummary, LayerReport, LayerState,
     ScheduleReport, Totals, WarmOverview, WarmRequest,
 };
-pub use warmer::{Busy, Refused, Warmer};
+pub use warmer::{Busy, Plan, Refused, Warmer};
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A schedule of the configuration: it runs when it is time, and never beside itself.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::{
     Warmer,
+    job::Job,
     list::parse_list,
     order::{MOST_IMAGES, Order},
     report::{ScheduleReport, WarmRequest},
@@ -35,7 +36,9 @@ pub(super) struct Schedule {
 #[derive(Debug, Default)]
 struct State {
     next_at: Option<u64>,
-    last_job: Option<String>,
+    /// When the last run began, and its job.
+    last: Option<Instant>,
+    job: Option<Arc<Job>>,
     error: Option<String>,
 }
 
@@ -43,11 +46,7 @@ struct State {
 
 impl Schedule {
     /// The schedule `warm[index]`; the error says which image of it can't be.
-    pub(super) fn new(
-        index: usize,
-        config: Warm,
-        names: &Names,
-    ) -> Result<std::sync::Arc<Self>, String> {
+    pub(super) fn new(index: usize, config: Warm, names: &Names) -> Result<Self, String> {
         let key = format!("warm[{index}]");
         let schedule = Self { key, config, state: Mutex::default() };
         if !schedule.config.images.is_empty() {
@@ -61,7 +60,7 @@ impl Schedule {
                 }
             }
         }
-        Ok(std::sync::Arc::new(schedule))
+        Ok(schedule)
     }
 
     pub(super) fn report(&self) -> ScheduleReport {
@@ -70,22 +69,33 @@ impl Schedule {
             key: self.key.clone(),
             when: self.config.when.to_string(),
             next_at: state.next_at,
-            last_job: state.last_job.clone(),
+            last_job: state.job.as_ref().map(|job| job.id.clone()),
             error: state.error.clone(),
         }
     }
 
-    /// Runs again and again.
+    /// Whether it is the same entry as another.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (&self.key, &self.config) == (&other.key, &other.config)
+    }
+
+    /// Runs again and again. Where it is begun anew, it goes on where it was.
     pub(super) async fn keep(&self, warmer: &Warmer) {
-        let mut last: Option<Instant> = None;
         loop {
+            let job = self.state().job.clone();
+            if let Some(job) = job {
+                job.ended().await;
+            }
+            let last = self.state().last;
             let ago = last.map(|last| last.elapsed());
             let wait = timetable::wait(&self.config.when, &Zoned::now(), ago, fastrand::f64());
             let wait = if last.is_some() { wait.max(LEAST) } else { wait };
             self.state().next_at = Some(now() + wait.as_secs());
             sleep(wait).await;
-            last = Some(Instant::now());
-            self.state().next_at = None;
+            {
+                let mut state = self.state();
+                (state.last, state.next_at) = (Some(Instant::now()), None);
+            }
             self.run(warmer).await;
         }
     }
@@ -100,11 +110,8 @@ impl Schedule {
         };
         match begun {
             Ok(job) => {
-                {
-                    let mut state = self.state();
-                    (state.last_job, state.error) = (Some(job.id.clone()), None);
-                }
-                job.ended().await;
+                let mut state = self.state();
+                (state.job, state.error) = (Some(job), None);
             }
             Err(error) => {
                 let schedule = &self.key;

@@ -9,9 +9,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc},
     task::JoinSet,
 };
 
@@ -24,7 +23,7 @@ use super::{
 };
 use crate::{
     blob::Blobs,
-    config::Config,
+    config::{self, Config},
     inventory::Names,
     manifest::Manifests,
     upstream::{Roster, Upstream},
@@ -43,13 +42,20 @@ const PLACES: usize = 32;
 #[derive(Debug)]
 pub struct Warmer {
     means: Arc<Means>,
-    /// What references name under the configuration in force.
-    names: ArcSwap<Names>,
+    plan: Mutex<Arc<Plan>>,
+    /// Wakes who keeps the timetable: there is another plan.
+    replanned: Notify,
     /// The newest first.
     jobs: Mutex<VecDeque<Arc<Job>>>,
     begun: mpsc::UnboundedSender<Arc<Job>>,
     /// Taken by who carries jobs out.
     to_run: Mutex<Option<mpsc::UnboundedReceiver<Arc<Job>>>>,
+}
+
+/// What of the configuration concerns warming.
+#[derive(Debug)]
+pub struct Plan {
+    names: Names,
     schedules: Vec<Arc<Schedule>>,
 }
 
@@ -80,37 +86,41 @@ impl Warmer {
         manifests: Arc<Manifests>,
         blobs: Arc<Blobs>,
     ) -> Result<Self, String> {
-        let names = Arc::new(Names::new(&config.upstreams));
-        let schedules = config.warm.iter().enumerate();
-        let schedules = schedules.map(|(index, warm)| Schedule::new(index, warm.clone(), &names));
-        let schedules = schedules.collect::<Result<_, _>>()?;
         let (begun, to_run) = mpsc::unbounded_channel();
         let places = Semaphore::new(PLACES.min(config.fill.max_active.div_ceil(2)));
         Ok(Self {
             means: Arc::new(Means { manifests, blobs, upstreams, places }),
-            names: ArcSwap::new(names),
+            plan: Mutex::new(Arc::new(Plan::new(config, None)?)),
+            replanned: Notify::new(),
             jobs: Mutex::default(),
             begun,
             to_run: Mutex::new(Some(to_run)),
-            schedules,
         })
+    }
+
+    /// What another configuration has warmed. The error changes nothing.
+    pub fn prepare(&self, config: &Config) -> Result<Plan, String> {
+        Plan::new(config, Some(&self.plan()))
+    }
+
+    /// Follows another plan. Jobs that run go on, and a schedule that is in both keeps its time.
+    pub fn follow(&self, plan: Plan) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
+        self.replanned.notify_one();
+    }
+
+    fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What of `warm` in the configuration can't be.
     pub fn check(config: &Config) -> Result<(), String> {
-        let names = Names::new(&config.upstreams);
-        let mut all = config.warm.iter().enumerate();
-        all.try_for_each(|(index, warm)| Schedule::new(index, warm.clone(), &names).map(drop))
-    }
-
-    /// The upstreams are other ones from now on.
-    pub fn reconfigure(&self, config: &Config) {
-        self.names.store(Arc::new(Names::new(&config.upstreams)));
+        Plan::new(config, None).map(drop)
     }
 
     /// Begins a job.
     pub fn start(&self, request: WarmRequest) -> Result<JobReport, Refused> {
-        let order = Order::new(request, &self.names.load())?;
+        let order = Order::new(request, &self.plan().names)?;
         let running = self.jobs().iter().filter(|job| job.is_running()).count();
         if running >= MOST_RUNNING {
             return Err(Busy.into());
@@ -124,7 +134,7 @@ impl Warmer {
         request: WarmRequest,
         key: &str,
     ) -> Result<Arc<Job>, BadRequest> {
-        Ok(self.begin(Order::new(request, &self.names.load())?, Some(key.to_owned())))
+        Ok(self.begin(Order::new(request, &self.plan().names)?, Some(key.to_owned())))
     }
 
     fn begin(&self, order: Order, schedule: Option<String>) -> Arc<Job> {
@@ -165,7 +175,7 @@ impl Warmer {
         };
         WarmOverview {
             jobs: jobs.iter().map(summary).collect(),
-            schedules: self.schedules.iter().map(|schedule| schedule.report()).collect(),
+            schedules: self.plan().schedules.iter().map(|schedule| schedule.report()).collect(),
         }
     }
 
@@ -211,18 +221,23 @@ impl Warmer {
     pub async fn run(self: &Arc<Self>) {
         let to_run = self.to_run.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut to_run) = to_run else { return };
-        let mut tasks = JoinSet::new();
-        for schedule in &self.schedules {
-            let (warmer, schedule) = (Arc::clone(self), Arc::clone(schedule));
-            tasks.spawn(async move { schedule.keep(&warmer).await });
-        }
+        let mut jobs = JoinSet::new();
         loop {
-            tokio::select! {
-                job = to_run.recv() => match job {
-                    Some(job) => drop(tasks.spawn(carry_out(Arc::clone(&self.means), job))),
-                    None => return,
-                },
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            // What kept the time of the plan before ends with its set.
+            let mut timetable = JoinSet::new();
+            for schedule in &self.plan().schedules {
+                let (warmer, schedule) = (Arc::clone(self), Arc::clone(schedule));
+                timetable.spawn(async move { schedule.keep(&warmer).await });
+            }
+            loop {
+                tokio::select! {
+                    job = to_run.recv() => match job {
+                        Some(job) => drop(jobs.spawn(carry_out(Arc::clone(&self.means), job))),
+                        None => return,
+                    },
+                    Some(_) = jobs.join_next(), if !jobs.is_empty() => {}
+                    () = self.replanned.notified() => break,
+                }
             }
         }
     }
@@ -234,6 +249,22 @@ impl Warmer {
             job.end(true, now());
             tell(job);
         }
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    fn new(config: &Config, before: Option<&Self>) -> Result<Self, String> {
+        let names = Names::new(&config.upstreams);
+        let known = before.map(|plan| plan.schedules.as_slice()).unwrap_or_default();
+        let schedule = |(index, warm): (usize, &config::Warm)| {
+            let schedule = Schedule::new(index, warm.clone(), &names)?;
+            let same = known.iter().find(|known| known.is_like(&schedule));
+            Ok::<_, String>(same.map_or_else(|| Arc::new(schedule), Arc::clone))
+        };
+        let schedules = config.warm.iter().enumerate().map(schedule).collect::<Result<_, _>>()?;
+        Ok(Self { names, schedules })
     }
 }
 
@@ -302,4 +333,26 @@ fn tell(job: &Job) {
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(images: &str, before: Option<&Plan>) -> Result<Plan, String> {
+        let text = format!(
+            "warm: [{{ every: 1h, images: [{images}] }}, {{ at: \"03:00\", images: [b] }}]"
+        );
+        Plan::new(&Config::parse(&text, "test").unwrap(), before)
+    }
+
+    #[test]
+    fn a_schedule_that_stays_goes_on_and_a_wrong_one_changes_nothing() {
+        let before = plan("a", None).unwrap();
+        let after = plan("a, c", Some(&before)).unwrap();
+        assert!(!Arc::ptr_eq(&before.schedules[0], &after.schedules[0]));
+        assert!(Arc::ptr_eq(&before.schedules[1], &after.schedules[1]));
+        let error = plan("quay.io/a/b", Some(&before)).unwrap_err();
+        assert!(error.starts_with("warm[0].images: quay.io/a/b: "), "{error}");
+    }
 }
