@@ -5,18 +5,20 @@
 //! are compiled in.
 
 mod cached;
+mod charts;
 
 use askama::Template;
 
 use super::{
     asset,
-    chart::{self, Hue, Line, Size, Span, Unit},
+    chart::{Size, Span},
     figure::{Bytes, BytesPerSecond, Count, Lasting, Moment, PerSecond, Share, Shown},
 };
 
 pub(crate) use cached::{
     Freshness, Kept, Platform, Repositories, Repository, RepositoryPage, Tag, repository_path,
 };
+pub(crate) use charts::{Chart, Named};
 
 /// What is around every page.
 #[derive(Debug, Clone, Default)]
@@ -255,29 +257,6 @@ pub(crate) struct Event {
     pub(crate) remedy: Option<Shown>,
 }
 
-/// A chart with what explains it.
-#[derive(Debug, Clone)]
-pub(crate) struct Chart {
-    /// Its place in the page.
-    pub(crate) id: &'static str,
-    pub(crate) title: &'static str,
-    /// What one unit of the upright axis is.
-    pub(crate) unit_words: &'static str,
-    pub(crate) unit: Unit,
-    pub(crate) span: Span,
-    pub(crate) lines: Vec<Named>,
-    /// In a sentence, for who does not see it.
-    pub(crate) summary: String,
-}
-
-/// A line of a chart, with its name and the figure that stands for it.
-#[derive(Debug, Clone)]
-pub(crate) struct Named {
-    pub(crate) name: &'static str,
-    pub(crate) figure: String,
-    pub(crate) line: Line,
-}
-
 /// A page that says that there is none.
 #[derive(Debug, Template)]
 #[template(path = "trouble.html")]
@@ -370,22 +349,5 @@ impl Top {
     pub(crate) fn path(&self) -> Option<String> {
         let upstream = self.upstream.as_ref()?;
         Some(repository_path(upstream.as_str(), self.name.as_str()))
-    }
-}
-
-impl Chart {
-    fn lines(&self) -> Vec<Line> {
-        self.lines.iter().map(|named| named.line.clone()).collect()
-    }
-
-    /// The drawing for `size`.
-    pub(crate) fn svg(&self, size: Size) -> String {
-        chart::draw(&self.lines(), self.span, self.unit, size)
-    }
-}
-
-impl Named {
-    pub(crate) fn hue(&self) -> Hue {
-        self.line.hue
     }
 }
