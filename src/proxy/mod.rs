@@ -15,6 +15,7 @@ mod head;
 mod idle;
 mod log;
 mod respond;
+mod rules;
 mod send;
 mod span;
 
@@ -23,7 +24,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, Version, header, request::Parts};
@@ -38,10 +38,10 @@ use drain::Counted;
 pub use drain::Drain;
 pub use entrance::{Bounds, Door, Entrance, TransparentDoor, Tunnels};
 pub use log::{AccessLines, Format, flush_access_lines, take_access_lines};
+pub use rules::{Live, Rules};
 use send::Sent;
 
 use crate::{
-    config::Downstream,
     filter::{Answer, Chain, Context, Flow, Refusal},
     trace,
     upstream::Forward,
@@ -53,18 +53,6 @@ pub struct Proxy {
     live: Arc<Live>,
     drain: Arc<Drain>,
 }
-
-/// What a request is served by from its head to its end.
-#[derive(Debug)]
-pub struct Rules {
-    /// What is decided of it.
-    pub chain: Chain,
-    /// What its client may demand.
-    pub downstream: Downstream,
-}
-
-/// The rules in force, for requests and connections that begin.
-pub type Live = ArcSwap<Rules>;
 
 /// A request on its way through Pingora.
 #[derive(Debug)]
