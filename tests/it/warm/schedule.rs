@@ -99,3 +99,23 @@ async fn an_image_of_no_upstream_is_refused_at_the_start() {
         "{failed}"
     );
 }
+
+#[tokio::test]
+async fn a_schedule_that_is_written_into_the_configuration_begins_with_a_reload() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new("library/app").tag("1").single());
+    let mut roadstead = Roadstead::start(&hub).await;
+    let wrong = json!([{ "every": "1h", "images": ["ghcr.io/a/b"] }]);
+    roadstead.rewrite(|setup| setup.key("warm", wrong));
+    let refused = roadstead.reload().await;
+    assert!(refused.text().contains("warm[0].images"), "{}", refused.text());
+    roadstead.rewrite(|setup| setup.key("warm", json!([{ "every": "1s", "images": ["app:1"] }])));
+    assert_eq!(roadstead.reload().await.status, 200);
+    let found = overview(&roadstead, "two runs", |found| ended(found) >= 2).await;
+    assert_eq!(found["schedules"].as_array().unwrap().len(), 1);
+    assert_eq!(manifest_gets(&hub), 1);
+    roadstead.rewrite(|setup| setup.key("warm", json!([])));
+    assert_eq!(roadstead.reload().await.status, 200);
+    let found = api(&roadstead, "GET", "warm", Value::Null, 200).await;
+    assert_eq!(found["schedules"], json!([]));
+}
