@@ -30,8 +30,8 @@ const ABOUT: &str = "\
 Nothing that it asks is counted by a registry, and nothing is written but to a nameless file in the \
 store's directory, for a moment. Run it as the user that Roadstead runs as.
 
---json prints one document: `outcome` is the worst `level` of its `findings`; each of these has \
-`group` and `check` (names that do not change), `level` (ok, note, warning, fault), `about`, `found`, \
+With --json it prints one document: `outcome` is the worst `level` of its `findings`; each of \
+these has `group` and `check` (names that do not change), `level` (ok, note, warning, fault), `about`, `found`, \
 `remedy` (null where all is well) and `commands`.
 
 Exit codes: 0 nothing is wrong (there may be warnings); 1 there is a fault; 2 wrong usage.";

@@ -424,8 +424,11 @@ mod tests {
                 "upstreams: [{ name: docker.io }, { name: ghcr.io }]",
             ),
             (
-                &[("ROADSTEAD_UPSTREAMS_0_URL", "https://a.io")],
-                "upstreams: [{ url: 'https://a.io' }]",
+                &[
+                    ("ROADSTEAD_UPSTREAMS_0_NAME", "a.io"),
+                    ("ROADSTEAD_UPSTREAMS_0_URL", "https://b.io"),
+                ],
+                "upstreams: [{ name: a.io, url: 'https://b.io' }]",
             ),
             (&[("ROADSTEAD_UPSTREAMS_0_NAME", "quay.io")], "upstreams: [{ name: quay.io }]"),
             (

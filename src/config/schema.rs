@@ -15,11 +15,11 @@ pub fn schema() -> &'static Value {
     static SCHEMA: OnceLock<Value> = OnceLock::new();
     SCHEMA.get_or_init(|| {
         let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
-        let mut schema = settings.into_generator().into_root_schema_for::<RawConfig>().to_value();
-        schema["title"] = json!("Roadstead");
-        schema["description"] =
-            json!("The configuration of Roadstead, a cache for OCI registries.");
-        schema
+        let mut schema = settings.into_generator().into_root_schema_for::<RawConfig>();
+        schema.insert("title".to_owned(), json!("Roadstead"));
+        let description = json!("The configuration of Roadstead, a cache for OCI registries.");
+        schema.insert("description".to_owned(), description);
+        schema.to_value()
     })
 }
 

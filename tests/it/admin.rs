@@ -9,7 +9,7 @@ use hub::{Hub, ImageSpec};
 use serde_json::{Value, json};
 
 use crate::client::{Connection, Reply, get, request};
-use crate::pull::pull;
+use crate::pull::{get_manifest, pull};
 use crate::roadstead::{BINARY, Roadstead, Setup, eventually};
 use crate::secure::{Signer, Speaker};
 
@@ -130,7 +130,7 @@ async fn more_is_logged_at_once_but_not_what_could_show_credentials() {
     let levels = json!({ "levels": "warn,roadstead=debug,access=info" });
     assert_eq!(change(&roadstead, "PUT", "log-level", &levels).await.status, 200);
     assert_eq!(api(&roadstead, "log-level").await, levels);
-    pull(roadstead.at(), NAME, "3").await;
+    assert_eq!(get_manifest(roadstead.at(), NAME, "none").send().await.status, 404);
     eventually("more is logged", PATIENCE, || roadstead.log().contains("DEBUG")).await;
     for wrong in ["", "roadstead=loud", "warn,pingora_core=trace", " h2=debug", "[x{y=1}]=trace"] {
         let reply = change(&roadstead, "PUT", "log-level", &json!({ "levels": wrong })).await;
@@ -311,9 +311,15 @@ async fn every_endpoint_that_is_described_is_there() {
             if method != "GET" {
                 request = request.header("X-Roadstead", "1").header("Content-Length", "0");
             }
+            count += 1;
+            // Where the path names one of many things, that there is no such thing is an answer.
+            if path.contains('{') {
+                let reply = request.send().await;
+                assert!(reply.text().contains("there is no job"), "{method} {path}: {reply:?}");
+                continue;
+            }
             let status = request.open().await.status;
             assert!(![404, 405, 500, 501].contains(&status), "{method} {path}: {status}");
-            count += 1;
         }
     }
     assert!(count >= 20, "{count}");

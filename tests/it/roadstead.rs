@@ -92,12 +92,16 @@ where
 /// A loopback address that nobody listens on. It lies below the ports that outgoing connections
 /// take, so that none of these gets in between.
 pub(crate) fn free_address() -> SocketAddr {
+    // Each of the processes that run side by side has a range of its own: nextest numbers them.
+    const RANGES: u16 = 20;
     const FIRST: u16 = 10_000;
-    const COUNT: u16 = 20_000;
+    const COUNT: u16 = 1000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse().ok());
+    let range = slot.unwrap_or(0_u16) % RANGES;
     let _ = NEXT.compare_exchange(0, fastrand::u16(1..COUNT), Ordering::AcqRel, Ordering::Acquire);
     loop {
-        let port = FIRST + NEXT.fetch_add(1, Ordering::AcqRel) % COUNT;
+        let port = FIRST + range * COUNT + NEXT.fetch_add(1, Ordering::AcqRel) % COUNT;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         if TcpListener::bind(address).is_ok() {
             return address;
