@@ -271,7 +271,8 @@ impl Blobs {
 
     /// Remembers that the repository has the blob. Not remembering costs a free HEAD later.
     pub(super) async fn link(&self, ask: &Ask, link: Link) {
-        if self.store.linked_in_memory(&ask.link_key()).is_some() {
+        let is_known = self.store.linked_in_memory(&ask.link_key()).is_some();
+        if is_known || ask.upstream.is_superseded() {
             return;
         }
         if let Err(error) = self.store.link(ask.link_key(), link).await {

@@ -19,12 +19,19 @@ impl Manifests {
         let link = Link { media_type: Some(Arc::clone(&media_type)) };
         let (stored, linked) = tokio::join!(
             self.store.put(digest, body.clone(), Kind::Manifest),
-            self.store.link(ask.link_key(digest), link)
+            self.link(ask, digest, link)
         );
         if let Err(error) = stored.and(linked) {
             tracing::warn!(%error, %digest, "a manifest could not be stored");
         }
         Manifest { digest, media_type, body }
+    }
+
+    async fn link(&self, ask: &Ask, digest: Digest, link: Link) -> Result<(), crate::store::Error> {
+        if ask.upstream.is_superseded() {
+            return Ok(());
+        }
+        self.store.link(ask.link_key(digest), link).await
     }
 
     /// Links a manifest that another repository brought, once upstream has said that this
@@ -44,7 +51,7 @@ impl Manifests {
         let content_type = head.and_then(|head| head.media_type.as_deref());
         let media_type: Arc<str> = inspect(content_type, &body).ok()?.media_type.into();
         let link = Link { media_type: Some(Arc::clone(&media_type)) };
-        if let Err(error) = self.store.link(ask.link_key(digest), link).await {
+        if let Err(error) = self.link(ask, digest, link).await {
             tracing::warn!(%error, %digest, "a manifest could not be linked");
         }
         Some(Manifest { digest, media_type, body })

@@ -8,6 +8,7 @@ mod doors;
 mod handover;
 mod listening;
 mod reload;
+mod standing;
 mod stop;
 mod telemetry;
 mod warming;
@@ -153,6 +154,7 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     let certificates = Arc::new(ArcSwap::from_pointee(certificates));
     let spans = Spans::start(&config.telemetry)?;
     let store = open_store(&config, heir.as_ref())?;
+    standing::settle(&config.upstreams, &store).map_err(|error| unsettled(&error))?;
     let blobs = Arc::new(Blobs::new(Arc::clone(&store), config.fill.clone()));
     let manifests = Arc::new(Manifests::new(Arc::clone(&store), config.fill.max_manifest));
     let inventory = inventory(&config, &store, &manifests);
@@ -240,6 +242,13 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
 pub fn check(config: &Config) -> Result<(), StartError> {
     Warmer::check(config).map_err(StartError::Config)?;
     Doors::prepare(config, &Bounds::new(config.downstream.max_connections)).map(|_| ())
+}
+
+fn unsettled(error: &store::Error) -> StartError {
+    StartError::Config(format!(
+        "upstreams: whom they were asked as before can't be looked up or forgotten: {error}; see that \
+         store.directory can be written"
+    ))
 }
 
 fn open_store(config: &Config, heir: Option<&Heir>) -> Result<Arc<Store>, StartError> {

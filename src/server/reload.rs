@@ -8,13 +8,14 @@
 //! the next start.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use arc_swap::ArcSwap;
 
-use super::{Source, StartError, checks, doors::Doors, unusable};
+use super::{Source, StartError, checks, doors::Doors, standing, unsettled, unusable};
 use crate::{
     blob::Blobs,
     config::{self, Config, Listen, Pending, Problem, Reloaded},
@@ -60,6 +61,8 @@ struct State {
 
 /// All that the next configuration needs, ready.
 struct Prepared {
+    /// Upstreams that show less than before, by name.
+    less: HashSet<String>,
     upstreams: Vec<Arc<Upstream>>,
     rules: Rules,
     doors: Doors,
@@ -132,7 +135,10 @@ impl Reloader {
         let chain = before.chain.successor(next, upstreams.clone()).map_err(StartError::Config)?;
         let rules = Rules { chain, downstream: next.downstream.clone() };
         let warm = self.parts.warmer.prepare(next).map_err(StartError::Config)?;
-        Ok(Prepared { upstreams, rules, doors, bounds, warm })
+        // Last: nothing after it fails.
+        let less = standing::settle(&next.upstreams, &self.parts.store);
+        let less = less.map_err(|error| unsettled(&error))?;
+        Ok(Prepared { less, upstreams, rules, doors, bounds, warm })
     }
 
     /// What an upstream has that is not changed, it keeps.
@@ -151,8 +157,9 @@ impl Reloader {
     }
 
     fn put_in_force(&self, next: &Config, prepared: Prepared) {
-        let Prepared { upstreams, rules, doors, bounds: _, warm } = prepared;
+        let Prepared { less, upstreams, rules, doors, bounds: _, warm } = prepared;
         let parts = &self.parts;
+        less.iter().filter_map(|name| parts.roster.named(name)).for_each(|it| it.supersede());
         parts.store.reconfigure(&next.store);
         parts.blobs.reconfigure(next.fill.clone());
         parts.manifests.set_max_manifest(next.fill.max_manifest);
@@ -170,6 +177,12 @@ impl Reloader {
         }
         // From here on requests are served by the new rules.
         parts.live.swap(Arc::new(rules)).chain.retire();
+        // What requests recorded since it was forgotten, before they knew.
+        if !less.is_empty()
+            && let Err(error) = parts.store.unlink_all(&less)
+        {
+            tracing::warn!(%error, "what was found out during the reload could not be forgotten");
+        }
     }
 }
 

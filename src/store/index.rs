@@ -284,6 +284,11 @@ impl Index {
         self.writer.later(Operation::Note { name, bytes });
     }
 
+    /// The same, durably. Blocks.
+    pub(super) fn note_down(&self, name: &'static str, bytes: Vec<u8>) -> Result<(), Error> {
+        self.writer.run_blocking(Operation::Note { name, bytes }).map(drop)
+    }
+
     /// Writes what is pending and ends the writer. Blocks.
     pub(super) fn close(&self) {
         self.writer.close();

@@ -1,15 +1,51 @@
 //! One repository's share of the store: what is known of it, and what it no longer has.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use moka::ops::compute::Op;
 
 use super::{DISK_PATIENCE, Error, LinkKey, Store, TagRecord, blocking};
 use crate::protocol::{Repository, Tag};
 
+/// The note of the terms on which repositories were found to have what they have.
+const STANDINGS: &str = "standings";
+
+/// Links looked at together.
+const PAGE: usize = 10_000;
+
 // === impl Store ===
 
 impl Store {
+    /// What was last kept with [`Store::keep_standings`]; nothing in a new store. Blocks.
+    pub fn standings(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.index()?.note(STANDINGS)
+    }
+
+    /// Keeps, durably, on what terms repositories were found to have what they have. Blocks.
+    pub fn keep_standings(&self, standings: Vec<u8>) -> Result<(), Error> {
+        self.index()?.note_down(STANDINGS, standings)
+    }
+
+    /// Forgets, durably, what all repositories of these upstreams have; the bytes stay, and to learn
+    /// it again costs a free HEAD each. Gives how much that was. Blocks.
+    pub fn unlink_all(&self, upstreams: &HashSet<String>) -> Result<usize, Error> {
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let index = self.index()?;
+            let links = index.links(after.as_ref(), PAGE)?;
+            let Some((last, _)) = links.last() else { break };
+            after = Some(last.clone());
+            let keys = links.into_iter().map(|(key, _)| key);
+            let gone: Vec<_> = keys.filter(|key| upstreams.contains(&*key.upstream)).collect();
+            count += gone.len();
+            if !gone.is_empty() {
+                index.unlink(gone)?;
+            }
+        }
+        self.links.invalidate_all();
+        Ok(count)
+    }
+
     /// Up to `count` names of an upstream's repositories of which something was pulled, in order,
     /// behind `after`. Reads the index.
     pub async fn repositories(

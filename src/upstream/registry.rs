@@ -58,6 +58,8 @@ pub struct Upstream {
     pub(super) registries: Arc<Registries>,
     /// The same for all who ask the same registries with the same credentials.
     pub(super) epoch: u64,
+    /// Others may see less than it does: what its requests find out is not recorded any more.
+    pub(super) superseded: Arc<AtomicBool>,
     pub(super) offline: Arc<AtomicBool>,
     pub(super) ledger: Arc<Ledger>,
     /// Who may pull.
@@ -112,6 +114,7 @@ impl Upstream {
             config,
             registries: Arc::new(registries),
             epoch: next_epoch(),
+            superseded: Arc::default(),
             offline,
             ledger,
             authorised: Arc::default(),

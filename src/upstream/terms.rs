@@ -3,7 +3,10 @@
 //! A conversation whose terms are the same goes on. Where only some of them have changed, it keeps
 //! what these do not concern.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     Upstream,
@@ -76,6 +79,7 @@ impl Upstream {
             config,
             registries: Arc::clone(&self.registries),
             epoch: self.epoch,
+            superseded: Arc::clone(&self.superseded),
             offline,
             ledger,
             authorised: Arc::clone(&self.authorised),
@@ -94,6 +98,7 @@ impl Upstream {
         Ok(Self {
             registries: Arc::new(registries),
             epoch: next_epoch(),
+            superseded: Arc::default(),
             authorised: Arc::default(),
             listed: Arc::default(),
             absent: absent(),
@@ -107,6 +112,16 @@ impl Upstream {
     /// Whether nothing is different about it.
     pub fn is_like(&self, other: &Self) -> bool {
         self.epoch == other.epoch && self.config == other.config
+    }
+
+    /// What requests under way find out from here on is for their clients alone.
+    pub fn supersede(&self) {
+        self.superseded.store(true, Ordering::Release);
+    }
+
+    /// Whether what a request finds out may be recorded for others.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Acquire)
     }
 
     /// It takes the place of `before`: a switch that the configuration has moved is moved now.

@@ -152,6 +152,48 @@ async fn what_a_client_s_credentials_guard_is_for_that_client() {
     assert_eq!(alice.image(NAME, "latest").await.unwrap(), pulled);
 }
 
+/// P6: what was found with a login is nobody's on the strength of that, once the login is gone.
+#[tokio::test]
+async fn what_a_login_showed_is_asked_for_anew_without_it() {
+    for (mode, reloads) in
+        [("client", true), ("client", false), ("shared", true), ("shared", false)]
+    {
+        let hub = hub().await;
+        let accounts = json!([{ "username": "alice", "password": PASSWORD }]);
+        let credentials = match mode {
+            "client" => json!({ "mode": "client" }),
+            _ => json!({ "accounts": accounts }),
+        };
+        let setup = Setup::of(&hub).with("tags.fresh_for", "1h");
+        let mut roadstead = setup.with("credentials", credentials).start().await;
+        let alice = Puller::authorized(roadstead.at(), bearer(&hub, Some(PASSWORD)).await);
+        let pulled = alice.image(NAME, "latest").await.unwrap();
+        roadstead.settled().await;
+        roadstead.rewrite(|setup| setup.with("credentials", json!({ "mode": "shared" })));
+        if reloads {
+            assert_eq!(roadstead.reload().await.status, 200);
+        } else {
+            roadstead.terminate().await;
+            roadstead.restart().await;
+        }
+        let nobody = Puller::new(roadstead.at());
+        for reference in ["latest", &pulled.digest, &pulled.manifest] {
+            let failed = nobody.manifest(NAME, reference).await.unwrap_err();
+            assert_eq!(failed.status, 401, "{mode} {reloads} {reference}: {failed:?}");
+        }
+        for blob in &pulled.blobs {
+            let failed = nobody.blob(NAME, blob).await.unwrap_err();
+            assert_eq!(failed.status, 401, "{mode} {reloads} {blob}: {failed:?}");
+        }
+        // The bytes are still there: with the login nothing is fetched again.
+        let counted = hub.stats().counted;
+        roadstead.rewrite(|setup| setup.with("credentials", json!({ "accounts": accounts })));
+        assert_eq!(roadstead.reload().await.status, 200);
+        assert_eq!(nobody.image(NAME, "latest").await.unwrap(), pulled);
+        assert_eq!(hub.stats().counted, counted, "{mode} {reloads}");
+    }
+}
+
 /// Everything that a log may tell: good and bad, with `levels`.
 async fn busy_log(levels: &str) -> String {
     let hub = hub().await;
