@@ -219,8 +219,12 @@ fn list(names: &mut Vec<String>, before: &str, form: &Schema) {
         list(names, &format!("{name}_"), form);
         names.push(name);
     }
-    if let Some(item) = form.get("items").filter(|item| item.get("properties").is_some()) {
-        list(names, &format!("{before}N_"), item);
+    match form.get("items") {
+        Some(item) if item.get("properties").is_some() => {
+            list(names, &format!("{before}N_"), item);
+        }
+        Some(_) => names.push(format!("{before}N")),
+        None => {}
     }
 }
 
@@ -368,6 +372,7 @@ mod tests {
     fn no_two_keys_have_one_name() {
         let names = names();
         assert!(names.len() > 90, "{}", names.len());
+        assert!(names.iter().any(|name| name == "ACCESS_ALLOW_N"), "{names:?}");
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         for name in &names {
             let found = place(&filled(name, &[7, 7, 7]), schema());
