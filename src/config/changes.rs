@@ -157,7 +157,8 @@ fn order(before: &[Upstream], now: &[Upstream]) -> Option<Change> {
     Some(Change { key: "upstreams".to_owned(), before: printed(before), now: printed(now) })
 }
 
-/// An entry of a list that is new or gone as a whole is one change.
+/// An entry of a list that is new or gone as a whole is one change, and that the list was or is now
+/// empty is none beside it.
 fn as_wholes(changes: Vec<Change>, before: &Flat, after: &Flat) -> Vec<Change> {
     let entry_of = |key: &str| key.find(']').and_then(|end| key.get(..=end)).map(str::to_owned);
     let is_in = |flat: &Flat, entry: &str| {
@@ -166,6 +167,10 @@ fn as_wholes(changes: Vec<Change>, before: &Flat, after: &Flat) -> Vec<Change> {
     let mut wholes: BTreeMap<String, Change> = BTreeMap::new();
     let mut rest = Vec::new();
     for change in changes {
+        let entries = format!("{}[", change.key);
+        if is_in(before, &entries) || is_in(after, &entries) {
+            continue;
+        }
         match entry_of(&change.key) {
             Some(key) if is_in(before, &key) != is_in(after, &key) => {
                 let was_there = is_in(before, &key);
@@ -248,6 +253,13 @@ mod tests {
         assert_eq!(keys, ["upstreams", "upstreams[quay.io]"]);
         assert_eq!(changes[0].before.as_deref(), Some("[docker.io, ghcr.io]"));
         assert_eq!(changes[0].now.as_deref(), Some("[quay.io, ghcr.io, docker.io]"));
+    }
+
+    #[test]
+    fn the_first_entry_of_a_list_is_one_change() {
+        let warm = "warm: [{ every: 1h, images: [alpine] }]";
+        assert_eq!(keys("", warm), ["warm[0]"]);
+        assert_eq!(keys(warm, ""), ["warm[0]"]);
     }
 
     #[test]
