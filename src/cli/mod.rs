@@ -104,6 +104,11 @@ impl Source {
         self.sources().read()
     }
 
+    /// Whether it leads to a server, and says nothing of its store.
+    fn names_only_a_server(&self) -> bool {
+        self.admin.is_some() && self.data.is_none() && self.config.is_none()
+    }
+
     fn sources(&self) -> Sources {
         let flags = Overrides {
             listen: self.listen.clone(),
