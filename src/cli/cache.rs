@@ -34,7 +34,8 @@ Examples:
   roadstead cache verify --repair       read everything again
 
 A running server is asked through its admin API (admin.address, or --admin); without one, the \
-store's directory is opened (store.directory, or --data).
+store's directory is opened (store.directory, or --data). With --admin and neither --data nor \
+--config, it is the server there that is asked.
 
 A server that asks for a password or a certificate is given those of ROADSTEAD_ADMIN_USER and \
 ROADSTEAD_ADMIN_PASSWORD_FILE, ROADSTEAD_ADMIN_CLIENT_CERTIFICATE and ROADSTEAD_ADMIN_CLIENT_KEY.
@@ -106,7 +107,7 @@ impl Cache {
             Err(error) => return complain(&error, WRONG_USAGE),
         };
         let mut output = Output::new(common.json);
-        let ended = Access::open(&config).and_then(|access| {
+        let ended = Access::open(&config, &common.source).and_then(|access| {
             let ended = run(&access, &mut output);
             access.close();
             let ended = ended?;

@@ -67,7 +67,7 @@ impl Doctor {
             Err(error) => return told(&configuration::invalid(&error), self.json),
         };
         let mut findings = configuration::check(&config, self.source.config.as_deref());
-        match checks::run(config) {
+        match checks::run(config, format!("roadstead doctor{}", self.source.same_store())) {
             Ok(others) => findings.extend(others),
             Err(error) => return complain(&format!("no check can be started: {error}"), FAILED),
         }

@@ -15,7 +15,7 @@ mod warm;
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -104,6 +104,18 @@ impl Source {
         self.sources().read()
     }
 
+    /// Whether it leads to a server, and says nothing of its store.
+    fn names_only_a_server(&self) -> bool {
+        self.admin.is_some() && self.data.is_none() && self.config.is_none()
+    }
+
+    /// The flags that lead to the same store, as a shell reads them; each after a blank.
+    fn same_store(&self) -> String {
+        let given = [("--config", &self.config), ("--data", &self.data)];
+        let given = given.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?)));
+        given.map(|(flag, path)| format!(" {flag} {}", shell_word(path))).collect()
+    }
+
     fn sources(&self) -> Sources {
         let flags = Overrides {
             listen: self.listen.clone(),
@@ -112,6 +124,16 @@ impl Source {
             data: self.data.clone(),
         };
         Sources::new(self.config.clone(), flags).with_variables(std::env::vars_os())
+    }
+}
+
+/// A path as a shell reads it back.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
@@ -144,4 +166,22 @@ fn print(text: &[u8]) -> ExitCode {
 fn complain(problem: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("roadstead: {problem}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_of_a_store_are_printed_for_a_shell() {
+        let mut source =
+            Source { config: None, listen: None, admin: None, upstreams: vec![], data: None };
+        assert_eq!(source.same_store(), "");
+        source.config = Some("/etc/roadstead.yaml".into());
+        source.data = Some("/srv/it's here".into());
+        assert_eq!(
+            source.same_store(),
+            r" --config /etc/roadstead.yaml --data '/srv/it'\''s here'"
+        );
+    }
 }

@@ -96,6 +96,7 @@ impl Config {
             let same = self.upstreams.iter().find(|other| other.name == upstream.name);
             changes.extend(same.and_then(|same| secret(same, upstream, &changes)));
         }
+        changes.extend(order(&self.upstreams, &now.upstreams));
         changes.sort_by(|one, other| one.key.cmp(&other.key));
         changes
     }
@@ -142,7 +143,22 @@ fn one_line(value: &Value) -> String {
     }
 }
 
-/// An entry of a list that is new or gone as a whole is one change.
+/// Another order of the upstreams that both have: the first is the default one.
+fn order(before: &[Upstream], now: &[Upstream]) -> Option<Change> {
+    let names = |list: &[Upstream]| -> Vec<String> {
+        list.iter().map(|upstream| upstream.name.clone()).collect()
+    };
+    let (before, now) = (names(before), names(now));
+    let of_both = before.iter().filter(|name| now.contains(name));
+    if of_both.eq(now.iter().filter(|name| before.contains(name))) {
+        return None;
+    }
+    let printed = |names: Vec<String>| Some(format!("[{}]", names.join(", ")));
+    Some(Change { key: "upstreams".to_owned(), before: printed(before), now: printed(now) })
+}
+
+/// An entry of a list that is new or gone as a whole is one change, and that the list was or is now
+/// empty is none beside it.
 fn as_wholes(changes: Vec<Change>, before: &Flat, after: &Flat) -> Vec<Change> {
     let entry_of = |key: &str| key.find(']').and_then(|end| key.get(..=end)).map(str::to_owned);
     let is_in = |flat: &Flat, entry: &str| {
@@ -151,6 +167,10 @@ fn as_wholes(changes: Vec<Change>, before: &Flat, after: &Flat) -> Vec<Change> {
     let mut wholes: BTreeMap<String, Change> = BTreeMap::new();
     let mut rest = Vec::new();
     for change in changes {
+        let entries = format!("{}[", change.key);
+        if is_in(before, &entries) || is_in(after, &entries) {
+            continue;
+        }
         match entry_of(&change.key) {
             Some(key) if is_in(before, &key) != is_in(after, &key) => {
                 let was_there = is_in(before, &key);
@@ -222,6 +242,24 @@ mod tests {
         );
         assert_eq!(keys(one, two), ["upstreams[ghcr.io]"]);
         assert_eq!(keys(two, one), ["upstreams[ghcr.io]"]);
+    }
+
+    #[test]
+    fn another_order_of_upstreams_is_a_change() {
+        let before = parsed("upstreams: [{ name: docker.io }, { name: ghcr.io }]");
+        let now = parsed("upstreams: [{ name: quay.io }, { name: ghcr.io }, { name: docker.io }]");
+        let changes = before.changes(&now);
+        let keys: Vec<_> = changes.iter().map(|change| change.key.as_str()).collect();
+        assert_eq!(keys, ["upstreams", "upstreams[quay.io]"]);
+        assert_eq!(changes[0].before.as_deref(), Some("[docker.io, ghcr.io]"));
+        assert_eq!(changes[0].now.as_deref(), Some("[quay.io, ghcr.io, docker.io]"));
+    }
+
+    #[test]
+    fn the_first_entry_of_a_list_is_one_change() {
+        let warm = "warm: [{ every: 1h, images: [alpine] }]";
+        assert_eq!(keys("", warm), ["warm[0]"]);
+        assert_eq!(keys(warm, ""), ["warm[0]"]);
     }
 
     #[test]

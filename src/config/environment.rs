@@ -27,7 +27,7 @@ pub(super) const PREFIX: &str = "ROADSTEAD_";
 const FILE: &str = "_FILE";
 
 /// Variables that begin alike and are no keys; each with whose it is.
-const OTHERS: [(&str, &str); 17] = [
+const OTHERS: [(&str, &str); 19] = [
     ("ROADSTEAD_HANDOVER", "a server, for its successor"),
     ("ROADSTEAD_ADMIN_USER", "the command line, to log in"),
     ("ROADSTEAD_ADMIN_PASSWORD", "the command line, to log in"),
@@ -40,6 +40,8 @@ const OTHERS: [(&str, &str); 17] = [
     ("ROADSTEAD_PAGES", "the tests"),
     ("ROADSTEAD_SEED", "the tests"),
     ("ROADSTEAD_MEMORY_MIB", "the tests"),
+    ("ROADSTEAD_EXAMPLES", "the tests"),
+    ("ROADSTEAD_REQUIRE", "the tests"),
     ("ROADSTEAD_CYCLES", "the tests"),
     ("ROADSTEAD_INJECTIONS", "the tests"),
     ("ROADSTEAD_POWER_CUTS", "the tests"),
@@ -219,8 +221,12 @@ fn list(names: &mut Vec<String>, before: &str, form: &Schema) {
         list(names, &format!("{name}_"), form);
         names.push(name);
     }
-    if let Some(item) = form.get("items").filter(|item| item.get("properties").is_some()) {
-        list(names, &format!("{before}N_"), item);
+    match form.get("items") {
+        Some(item) if item.get("properties").is_some() => {
+            list(names, &format!("{before}N_"), item);
+        }
+        Some(_) => names.push(format!("{before}N")),
+        None => {}
     }
 }
 
@@ -346,6 +352,7 @@ fn put(tree: &mut Value, path: &[Step], value: Value) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::path::PathBuf;
 
     use super::super::{Config, Sources};
     use super::*;
@@ -368,6 +375,7 @@ mod tests {
     fn no_two_keys_have_one_name() {
         let names = names();
         assert!(names.len() > 90, "{}", names.len());
+        assert!(names.iter().any(|name| name == "ACCESS_ALLOW_N"), "{names:?}");
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         for name in &names {
             let found = place(&filled(name, &[7, 7, 7]), schema());
@@ -476,6 +484,43 @@ mod tests {
         assert!(refused(&[("ROADSTEAD_XYZ", "1")]).contains("is not a known variable; remove it"));
         for (name, _) in OTHERS {
             set("", &[(name, "value")]);
+        }
+    }
+
+    /// The files that set variables for tests.
+    fn scripts() -> Vec<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = vec![root.join("Makefile"), root.join(".ci/run")];
+        let mut folders = vec![root.join("tests")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.extension().and_then(|extension| extension.to_str()) {
+                    Some("sh" | "py") => found.push(path),
+                    _ if path.is_dir() => folders.push(path),
+                    _ => {}
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_tests_own_variables_are_known() {
+        let is_known = |name: &str| {
+            let rest = name.strip_prefix(PREFIX).unwrap();
+            let plain = rest.strip_suffix(FILE).unwrap_or(rest);
+            !is_key(name, "value") || place(rest, schema()).or(place(plain, schema())).is_some()
+        };
+        // Nothing here sets it yet.
+        assert!(is_known("ROADSTEAD_REQUIRE"));
+        for script in scripts() {
+            let text = std::fs::read_to_string(&script).unwrap();
+            for (at, _) in text.match_indices(PREFIX) {
+                let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+                let name = text[at..].split(|c| !is_name(c)).next().unwrap();
+                assert!(is_known(name), "{name} of {} is not known", script.display());
+            }
         }
     }
 

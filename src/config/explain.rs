@@ -58,6 +58,10 @@ impl Printer<'_> {
                     let _ = writeln!(self.out, "{margin}{printed}:");
                     self.items(items, &inner, indent + 2);
                 }
+                Value::Sequence(items) => {
+                    let text = format!("{margin}{printed}: {}", one_line(value));
+                    self.list(&text, &inner, items.len());
+                }
                 value => self.line(&format!("{margin}{printed}: {}", one_line(value)), &inner),
             }
         }
@@ -75,7 +79,25 @@ impl Printer<'_> {
     }
 
     fn line(&mut self, text: &str, key: &str) {
-        let source = self.source(key);
+        self.sourced(text, &self.source(key));
+    }
+
+    /// A list on one line: its entries may be of several sources.
+    fn list(&mut self, text: &str, key: &str, count: usize) {
+        let mut sources: Vec<String> = Vec::new();
+        for index in 0..count {
+            let entry = format!("{key}[{index}]");
+            let is_known = self.origins.source(&entry).is_some();
+            let source = self.source(if is_known { &entry } else { key });
+            if !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+        let source = if sources.is_empty() { self.source(key) } else { sources.join(", ") };
+        self.sourced(text, &source);
+    }
+
+    fn sourced(&mut self, text: &str, source: &str) {
         let width = text.chars().count();
         let gap = if width < LONGEST { COLUMN.saturating_sub(width).max(2) } else { 2 };
         let (dim, plain) = if self.is_colourful { (DIM, PLAIN) } else { ("", "") };
@@ -170,6 +192,18 @@ mod tests {
         assert_eq!(line_of("directory: /flag"), "--data");
         assert_eq!(line_of("scrub_rate: 4MiB"), "default");
         assert_eq!(line_of("- address: 0.0.0.0:5000"), "default");
+    }
+
+    #[test]
+    fn a_list_on_one_line_names_the_sources_of_its_entries() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "trusted_proxies: [10.0.0.1, 10.0.0.2]\n").unwrap();
+        let variables = [("ROADSTEAD_TRUSTED_PROXIES_1".into(), "10.0.0.3".into())];
+        let sources = Sources::new(Some(file.path().to_owned()), Overrides::default());
+        let printed = sources.with_variables(variables).explain(false).unwrap();
+        let line = printed.lines().find(|line| line.starts_with("trusted_proxies")).unwrap();
+        let sources = format!("# {}:1, ROADSTEAD_TRUSTED_PROXIES_1", file.path().display());
+        assert!(line.ends_with(&sources), "{line}");
     }
 
     #[test]

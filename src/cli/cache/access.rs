@@ -4,6 +4,7 @@ use std::{io, path::Path, sync::Arc};
 
 use super::remote::Remote;
 use crate::{
+    cli::Source,
     config::Config,
     inventory::{
         BlobPage, Error, ImagePage, Inventory, MOST_PER_PAGE, PinPage, PinReport, PurgeReport,
@@ -51,8 +52,12 @@ impl From<Error> for Trouble {
 // === impl Access ===
 
 impl Access {
-    /// Opens the store, or finds the server that has it open.
-    pub(super) fn open(config: &Config) -> Result<Self, Trouble> {
+    /// Opens the store that `source` leads to, or finds the server that has it open; asks the server
+    /// that is named, where no store is.
+    pub(super) fn open(config: &Config, source: &Source) -> Result<Self, Trouble> {
+        if source.names_only_a_server() {
+            return Ok(Self::There(Remote::new(&config.admin)?));
+        }
         let directory = &config.store.directory;
         // Opening would create it, and an empty store answers every question wrongly.
         if !directory.is_dir() {
@@ -201,5 +206,21 @@ impl Access {
             Self::Here(inventory, _) => Ok(inventory.cancel_verify()),
             Self::There(remote) => remote.post("verify/cancel", &serde_json::json!({})),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_named_alone_is_asked_whatever_its_directory() {
+        let config = Config::parse("store: { directory: /nowhere/at/all }", "test").unwrap();
+        let admin = Some("127.0.0.1:7".to_owned());
+        let mut source =
+            Source { config: None, listen: None, admin, upstreams: vec![], data: None };
+        assert!(matches!(Access::open(&config, &source), Ok(Access::There(_))));
+        source.data = Some("/nowhere/at/all".into());
+        assert!(matches!(Access::open(&config, &source), Err(Trouble::Failed(_))));
     }
 }

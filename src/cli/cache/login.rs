@@ -1,8 +1,9 @@
 //! How the command line shows who it is, and knows that it speaks to the right server.
 //!
 //! The password and the client's certificate come from files that the environment names, since
-//! arguments can be seen by everybody on the machine. The server is known by the certificate in its
-//! own configuration, or by the system's authorities.
+//! arguments can be seen by everybody on the machine. The server is known by an authority: one of the
+//! system's, or one whose certificate stands in admin.tls.certificate behind the server's own. A
+//! self-signed one is its own authority, as long as it does not say that it is one (`CA:TRUE`).
 
 use std::{env, fs, net::SocketAddr, path::Path, sync::Arc};
 
@@ -79,7 +80,8 @@ pub(in crate::cli) fn authorization() -> Result<Option<String>, Trouble> {
     Ok(Some(format!("Basic {}", STANDARD.encode(pair))))
 }
 
-/// How TLS is spoken with a server that is configured so.
+/// How TLS is spoken with a server that is configured so: all that its file holds is believed, beside
+/// the system's authorities.
 pub(in crate::cli) fn tls(tls: &Tls) -> Result<TlsConfig, Trouble> {
     let system = rustls_native_certs::load_native_certs().unwrap_or_default();
     let mut roots: Vec<Certificate<'static>> =

@@ -16,22 +16,23 @@ use crate::config::Config;
 /// How long any check may take; what asks upstream has less for each question.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Looks at everything that `config` names. The findings are sorted by group.
-pub(super) fn run(config: Config) -> std::io::Result<Vec<Finding>> {
+/// Looks at everything that `config` names; `again` is the command that does it once more. The
+/// findings are sorted by group.
+pub(super) fn run(config: Config, again: String) -> std::io::Result<Vec<Finding>> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut findings = runtime.block_on(all(Arc::new(config)));
+    let mut findings = runtime.block_on(all(Arc::new(config), again));
     // What hangs in the system is not waited for.
     runtime.shutdown_background();
     findings.sort_by_key(|finding| finding.group);
     Ok(findings)
 }
 
-async fn all(config: Arc<Config>) -> Vec<Finding> {
+async fn all(config: Arc<Config>, again: String) -> Vec<Finding> {
     let mut checks: Vec<(Group, String, JoinHandle<Vec<Finding>>)> = Vec::new();
     let mut begin = |group, about: &str, task| checks.push((group, about.to_owned(), task));
 
     let its = Arc::clone(&config);
-    begin(Group::Server, "server", blocking(move || server(&its)));
+    begin(Group::Server, "server", blocking(move || server(&its, again)));
     let its = Arc::clone(&config);
     begin(Group::Files, "limits", blocking(move || vec![files::check(&its)]));
     let its = Arc::clone(&config);
@@ -57,7 +58,7 @@ async fn all(config: Arc<Config>) -> Vec<Finding> {
 }
 
 /// What depends on whether a server runs: its state, its listeners, and how its disk is counted.
-fn server(config: &Arc<Config>) -> Vec<Finding> {
+fn server(config: &Arc<Config>, again: String) -> Vec<Finding> {
     let admin = Admin::configured(&config.admin);
     let running = admin.map_err(|problem| state::unasked(config, &problem));
     let running = running.and_then(|admin| state::ask(config, &admin));
@@ -65,7 +66,7 @@ fn server(config: &Arc<Config>) -> Vec<Finding> {
     let used = running.as_ref().ok().filter(|running| running.is_ours).and_then(|it| it.used);
     // A disk that hangs does not keep listeners from being told of.
     let its = Arc::clone(config);
-    let directory = std::thread::spawn(move || directory::check(&its.store, used));
+    let directory = std::thread::spawn(move || directory::check(&its.store, used, &again));
     let mut findings = match running {
         Ok(running) => running.findings,
         Err(finding) => vec![finding],

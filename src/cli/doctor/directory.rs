@@ -38,8 +38,9 @@ const SPEED: Check = Check(Group::Directory, "speed");
 const SYNC: Check = Check(Group::Directory, "fsync");
 const KIND: Check = Check(Group::Directory, "filesystem");
 
-/// Everything about it; `used` is what the running server says that its store takes.
-pub(super) fn check(store: &Store, used: Option<u64>) -> Vec<Finding> {
+/// Everything about it; `used` is what the running server says that its store takes, `again` the
+/// command that checks the same once more.
+pub(super) fn check(store: &Store, used: Option<u64>, again: &str) -> Vec<Finding> {
     let directory = &store.directory;
     let shown = directory.display();
     let (place, mut findings) = match fs::metadata(directory) {
@@ -63,7 +64,7 @@ pub(super) fn check(store: &Store, used: Option<u64>) -> Vec<Finding> {
             return vec![EXISTS.fault(shown, format!("can't be looked at: {error}"), remedy)];
         }
     };
-    let writable = writable(&place);
+    let writable = writable(&place, again);
     let may_write = writable.level == Level::Ok;
     findings.push(writable);
     findings.extend(kind(&place));
@@ -89,7 +90,7 @@ fn nearest(directory: &Path) -> PathBuf {
     found.unwrap_or(Path::new("/")).to_owned()
 }
 
-fn writable(place: &Path) -> Finding {
+fn writable(place: &Path, again: &str) -> Finding {
     let shown = place.display();
     let Err(error) = tempfile::tempfile_in(place) else {
         return WRITABLE.ok(shown, "can be written");
@@ -97,10 +98,7 @@ fn writable(place: &Path) -> Finding {
     let owner = fs::metadata(place).map(|metadata| metadata.uid()).unwrap_or_default();
     let own = rustix::process::geteuid().as_raw();
     if error.kind() == io::ErrorKind::PermissionDenied && owner != own {
-        let found = format!("is user {owner}'s, and this runs as {own}, so it was not written to");
-        let remedy = "run this as the user that Roadstead runs as, to measure it";
-        let command = format!("sudo -u '#{owner}' roadstead doctor");
-        return WRITABLE.note(shown, found, remedy).run(command);
+        return others(place, owner, own, again);
     }
     let remedy = match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {
@@ -110,6 +108,14 @@ fn writable(place: &Path) -> Finding {
         _ => "give it to the user that Roadstead runs as",
     };
     WRITABLE.fault(shown, format!("can't be written: {error}"), remedy)
+}
+
+/// It is `owner`'s, who is to look at the same store.
+fn others(place: &Path, owner: u32, own: u32, again: &str) -> Finding {
+    let found = format!("is user {owner}'s, and this runs as {own}, so it was not written to");
+    let remedy = "run this as the user that Roadstead runs as, to measure it";
+    let command = format!("sudo -u '#{owner}' {again}");
+    WRITABLE.note(place.display(), found, remedy).run(command)
 }
 
 fn kind(place: &Path) -> Option<Finding> {
@@ -224,6 +230,8 @@ mod tests {
     use super::super::finding::worst;
     use super::*;
 
+    const AGAIN: &str = "roadstead doctor --config /etc/r.yaml";
+
     fn store(directory: &Path, disk: u64) -> Store {
         Store { directory: directory.to_owned(), disk, ..Store::default() }
     }
@@ -236,7 +244,7 @@ mod tests {
     fn a_directory_that_is_not_there_is_measured_where_it_will_be_and_not_made() {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("a/b");
-        let findings = check(&store(&directory, 1 << 20), None);
+        let findings = check(&store(&directory, 1 << 20), None, AGAIN);
         assert_eq!(of(&findings, "exists").level, Level::Note);
         assert_eq!(of(&findings, "writable").level, Level::Ok);
         assert_eq!(of(&findings, "space").level, Level::Ok);
@@ -247,16 +255,22 @@ mod tests {
     #[test]
     fn a_limit_that_the_disk_can_not_hold_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let findings = check(&store(folder.path(), u64::MAX / 2), Some(5));
+        let findings = check(&store(folder.path(), u64::MAX / 2), Some(5), AGAIN);
         let space = of(&findings, "space");
         assert_eq!(space.level, Level::Warning);
         assert!(space.remedy.as_ref().unwrap().contains("set store.disk"), "{space:?}");
     }
 
     #[test]
+    fn its_owner_is_told_to_look_at_the_same_store() {
+        let commands = others(Path::new("/srv"), 7, 8, AGAIN).commands;
+        assert_eq!(commands, ["sudo -u '#7' roadstead doctor --config /etc/r.yaml"]);
+    }
+
+    #[test]
     fn a_file_is_no_directory() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let findings = check(&store(file.path(), 1), None);
+        let findings = check(&store(file.path(), 1), None, AGAIN);
         assert_eq!(worst(&findings), Level::Fault);
         assert_eq!(findings.len(), 1);
     }

@@ -19,10 +19,11 @@ const SLOW: Duration = Duration::from_secs(1);
 /// A host, and whether it is our resolver that it is looked up by.
 type Hosts = BTreeMap<String, bool>;
 
-/// Every host: those of upstreams, their mirrors and token services, and of proxies.
+/// Every host: those of upstreams, their mirrors and token services, and of proxies. Of an upstream
+/// that is configured offline there are none: it is not asked, and may have no name here.
 pub(super) fn hosts(config: &Config) -> Hosts {
     let mut hosts = Hosts::new();
-    for upstream in &config.upstreams {
+    for upstream in config.upstreams.iter().filter(|upstream| !upstream.offline) {
         let mirrors = upstream.mirrors.iter().map(|mirror| &mirror.registry);
         for registry in std::iter::once(upstream).chain(mirrors) {
             add(&mut hosts, registry);
@@ -100,12 +101,14 @@ mod tests {
     #[test]
     fn names_are_those_that_are_connected_to() {
         let config = "upstreams: [{ name: docker.io }, { name: near, url: 'http://127.0.0.1:1' }, \
-                      { name: r.corp, url: 'https://r.corp', proxy: 'http://p.corp:3128' }]";
+                      { name: r.corp, url: 'https://r.corp', proxy: 'http://p.corp:3128' }, \
+                      { name: off.corp, url: 'https://off.corp', offline: true }]";
         let hosts = hosts(&Config::parse(config, "test").unwrap());
         assert!(hosts.contains_key("registry-1.docker.io"), "{hosts:?}");
         assert!(hosts.contains_key("auth.docker.io"), "{hosts:?}");
         assert_eq!((hosts.get("r.corp"), hosts.get("p.corp")), (Some(&false), Some(&true)));
         assert!(!hosts.contains_key("127.0.0.1"));
+        assert!(!hosts.contains_key("off.corp"), "{hosts:?}");
     }
 
     #[test]

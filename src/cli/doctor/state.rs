@@ -75,12 +75,32 @@ fn absent(config: &Config, admin: &Admin, problem: &str) -> Finding {
         let remedy = "give this the login (a user of admin.htpasswd), and ask again";
         return RUNS.warning(admin.base(), problem, remedy);
     }
+    // It may well be ours: it is who we are, or what we believe, that keeps it from telling.
+    if let Some(remedy) = missing_certificate(problem) {
+        return RUNS.warning(admin.base(), problem, remedy);
+    }
     RUNS.fault(
         admin.base(),
         format!("something listens there that is not this Roadstead's admin listener: {problem}"),
         "end what listens there, or give Roadstead another admin.address",
     )
     .run(format!("ss -ltnp 'sport = :{}'", config.admin.address.port()))
+}
+
+/// What to do where a certificate is missing: the server's among those that are believed, or ours.
+fn missing_certificate(problem: &str) -> Option<&'static str> {
+    // As rustls says it of the server's; what a server finds wrong with ours comes as an alert.
+    if problem.contains("invalid peer certificate") {
+        return Some(
+            "put the authority's certificate behind the server's own in admin.tls.certificate; a \
+             self-signed one must not be an authority's (openssl req -x509 … -addext \
+             basicConstraints=critical,CA:FALSE)",
+        );
+    }
+    (problem.contains("answers 403") || problem.contains("CertificateRequired")).then_some(
+        "show a certificate: ROADSTEAD_ADMIN_CLIENT_CERTIFICATE and ROADSTEAD_ADMIN_CLIENT_KEY, or \
+         add the name to admin.hosts",
+    )
 }
 
 fn ready(admin: &Admin) -> Finding {
@@ -162,4 +182,40 @@ fn breakers_and_accounts(metrics: &Metrics) -> Vec<Finding> {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn a_server_that_wants_or_shows_another_certificate_may_be_ours() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::parse("", "test").unwrap();
+        config.admin.address = listener.local_addr().unwrap();
+        let admin = Admin::at("https://127.0.0.1:1").unwrap();
+        for (problem, level, remedy) in [
+            (
+                "rustls: invalid peer certificate: UnknownIssuer",
+                Level::Warning,
+                "in admin.tls.certificate",
+            ),
+            (
+                "io: invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
+                Level::Warning,
+                "basicConstraints=critical,CA:FALSE",
+            ),
+            (
+                "it answers 403 to /api/v1/",
+                Level::Warning,
+                "ROADSTEAD_ADMIN_CLIENT_CERTIFICATE and ROADSTEAD_ADMIN_CLIENT_KEY",
+            ),
+            ("it answers 404 to /api/v1/", Level::Fault, "another admin.address"),
+        ] {
+            let finding = absent(&config, &admin, problem);
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(finding.remedy.as_ref().unwrap().contains(remedy), "{finding:?}");
+        }
+    }
 }
