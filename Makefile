@@ -42,6 +42,9 @@ DEBIAN_FRONTEND=noninteractive \
   apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
 endef
 
+# $(call skipped,WHY): says so, and fails where everything is required (ROADSTEAD_REQUIRE).
+skipped = echo "$(1)"; [ -z "$${ROADSTEAD_REQUIRE:-}" ] || exit 1
+
 .PHONY: help setup rust run test test-tools torture torture-tools loom check lint-shell api dashboard dashboard-tools bench \
   bench-tools clients terminators terminator-tools lab metrics metrics-tools man
 
@@ -92,7 +95,7 @@ api: setup ## hold the admin API to its own description (schemathesis, from PyPI
 	  dir=$$(dirname "$$(dirname "$(SCHEMATHESIS)")"); rm -rf "$$dir"; mkdir -p "$(TOOLS)"; \
 	  echo "installing schemathesis $(SCHEMATHESIS_VERSION)"; \
 	  { python3 -m venv "$$dir" >/dev/null 2>&1 && "$$dir/bin/pip" install -q schemathesis==$(SCHEMATHESIS_VERSION); } \
-	    || { rm -rf "$$dir"; echo "schemathesis could not be installed: it is skipped"; }; }
+	    || { rm -rf "$$dir"; $(call skipped,schemathesis could not be installed: it is skipped); }; }
 	CARGO_TARGET_DIR="$(TARGET)" SCHEMATHESIS="$(SCHEMATHESIS)" tests/admin/schemathesis.sh
 
 dashboard: setup dashboard-tools ## look at the dashboard in headless Chromium; pictures go to target/dashboard
@@ -101,7 +104,7 @@ dashboard: setup dashboard-tools ## look at the dashboard in headless Chromium; 
 	@if [ -x "$(PLAYWRIGHT)" ] && command -v "$${CHROMIUM:-chromium}" >/dev/null; then set -x; \
 	  PYTHONDONTWRITEBYTECODE=1 CHROMIUM="$$(command -v "$${CHROMIUM:-chromium}")" \
 	    "$(PLAYWRIGHT)" tests/dashboard/run.py "$(TARGET)/debug/roadstead" "$(TARGET)/debug/hub" "$(TARGET)/dashboard"; \
-	else echo "Chromium or Playwright could not be installed: the dashboard goes unseen"; fi
+	else $(call skipped,Chromium or Playwright could not be installed: the dashboard goes unseen); fi
 
 # Inter is what a page has for letters where the machine has nothing of its own.
 dashboard-tools:
@@ -112,7 +115,7 @@ dashboard-tools:
 	  echo "installing Playwright $(PLAYWRIGHT_VERSION)"; \
 	  { python3 -m venv "$$dir" >/dev/null 2>&1 && "$$dir/bin/pip" install -q --only-binary :all: \
 	    playwright==$(PLAYWRIGHT_VERSION) axe-playwright-python==$(AXE_VERSION); } \
-	    || { rm -rf "$$dir"; echo "Playwright could not be installed: the dashboard goes unseen"; }; }
+	    || { rm -rf "$$dir"; $(call skipped,Playwright could not be installed: the dashboard goes unseen); }; }
 
 bench: setup bench-tools ## the hit path alone (criterion, counted instructions), then side by side with other caches
 	cargo bench --bench hit_path
@@ -154,7 +157,7 @@ metrics-tools:
 	  trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
 	  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; \
 	fi; \
-	($(call optional,promtool prometheus curl curl python3 python3-minimal))
+	($(call optional,promtool prometheus curl curl python3 python3))
 
 man: setup ## write the man pages, and what shells need to complete commands, below target/share
 	cargo build --release --bin roadstead

@@ -31,8 +31,8 @@ Examples:
   roadstead serve --access-log combined > access.log
       for GoAccess and its like; the log itself stays on standard error
 
-Flags win over the file. RUST_LOG sets what is logged: RUST_LOG=debug, or access=off for no
-lines about requests.
+Flags win over the file. RUST_LOG sets what is logged: RUST_LOG=debug, or
+RUST_LOG=warn,roadstead=info,access=off for no lines about requests.
 
 Signals: SIGTERM stops accepting, lets requests end (shutdown.drain) and exits; SIGQUIT hands
 over to a new process without a failed request; SIGINT stops at once.";

@@ -29,7 +29,8 @@ use crate::{
 };
 
 /// What the keys need that a running process can't change.
-const REMEDY: &str = "restart, or send SIGQUIT to hand over to a new process";
+const REMEDY: &str = "restart it (systemctl restart roadstead), or, where neither systemd nor a container \
+                      watches the process, send SIGQUIT";
 
 /// What can be changed while it is in use.
 pub(super) struct Parts {

@@ -12,6 +12,7 @@ examples=${ROADSTEAD_EXAMPLES:-40}
 
 if ! [ -x "$schemathesis" ]; then
   echo "schemathesis is not installed: the API goes unchecked"
+  [ -z "${ROADSTEAD_REQUIRE:-}" ] || exit 1
   exit 0
 fi
 
