@@ -122,6 +122,8 @@ impl Collector {
             .root_certs(RootCerts::new_with_certs(&roots))
             .build();
         let agent = Agent::config_builder()
+            // ureq would take one from the environment, and tell it whatever is in `headers_file`.
+            .proxy(None)
             .timeout_global(Some(PATIENCE))
             // What is for the collector goes to no other host.
             .max_redirects(0)
