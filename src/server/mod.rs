@@ -35,7 +35,7 @@ use self::{
     handover::{Handover, Heir},
     listening::{Listeners, Listening},
     reload::{Parts, Reloader},
-    stop::Stop,
+    stop::{Ending, Stop},
     telemetry::Spans,
     warming::Warming,
     watch::{Looking, Watch},
@@ -48,7 +48,7 @@ use crate::{
     inventory::Inventory,
     manifest::Manifests,
     metrics,
-    proxy::{Bounds, Connections, Door, Drain, Entrance, Live, Proxy, Rules, flush_access_lines},
+    proxy::{Bounds, Connections, Door, Drain, Entrance, Live, Proxy, Rules},
     status::{Monitor, Sources},
     store::{self, Store},
     upstream::{Roster, Upstream},
@@ -224,14 +224,10 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     server.add_service(background_service("certificates", certificates));
     server.add_service(background_service("warming", Warming(warmer)));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
-    let stop = Stop { ready, drain, store: Arc::clone(&store), handover, reloader };
+    let ending = Ending { store, spans };
+    let stop = Stop { ready, drain, ending: ending.clone(), handover, reloader };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
-    store.close();
-    if let Some(spans) = spans {
-        spans.stop();
-    }
-    tracing::info!("stopped");
-    flush_access_lines();
+    ending.run();
     Ok(())
 }
 

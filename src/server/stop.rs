@@ -21,6 +21,7 @@ use tokio::signal::unix::{self, SignalKind};
 use super::{
     handover::{Failed, Handover},
     reload::Reloader,
+    telemetry::Spans,
 };
 use crate::{
     proxy::{Drain, flush_access_lines},
@@ -35,9 +36,16 @@ pub(super) struct Stop {
     /// What `/readyz` says.
     pub(super) ready: Arc<AtomicBool>,
     pub(super) drain: Arc<Drain>,
-    pub(super) store: Arc<Store>,
+    pub(super) ending: Ending,
     pub(super) handover: Handover,
     pub(super) reloader: Arc<Reloader>,
+}
+
+/// What is written before the process ends.
+#[derive(Clone)]
+pub(super) struct Ending {
+    pub(super) store: Arc<Store>,
+    pub(super) spans: Spans,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,17 +103,17 @@ impl Stop {
     /// Clients are told to go; the process ends with the last request.
     fn drain(&self, signals: Signals) -> ShutdownSignal {
         self.end_when_idle();
-        tokio::spawn(end_at_once_on_interrupt(signals, Arc::clone(&self.store)));
+        tokio::spawn(end_at_once_on_interrupt(signals, self.ending.clone()));
         ShutdownSignal::GracefulTerminate
     }
 
     fn end_when_idle(&self) {
-        let (drain, store) = (Arc::clone(&self.drain), Arc::clone(&self.store));
+        let (drain, ending) = (Arc::clone(&self.drain), self.ending.clone());
         let watch = move || {
             while !drain.is_over() {
                 std::thread::sleep(STEP);
             }
-            end(&store);
+            ending.exit();
         };
         if let Err(error) = std::thread::Builder::new().name("drain".to_owned()).spawn(watch) {
             tracing::warn!(%error, "stopping takes the whole of shutdown.drain");
@@ -157,7 +165,7 @@ impl ShutdownSignalWatch for Stop {
 }
 
 /// While requests end.
-async fn end_at_once_on_interrupt(mut signals: Signals, store: Arc<Store>) {
+async fn end_at_once_on_interrupt(mut signals: Signals, ending: Ending) {
     loop {
         match signals.next().await {
             Signal::Interrupt => break,
@@ -166,16 +174,26 @@ async fn end_at_once_on_interrupt(mut signals: Signals, store: Arc<Store>) {
             }
         }
     }
-    let ended = tokio::task::spawn_blocking(move || end(&store)).await;
+    let ended = tokio::task::spawn_blocking(move || ending.exit()).await;
     tracing::error!(?ended, "the process could not be ended");
 }
 
-/// Ends the process with what is pending written. Blocks.
-fn end(store: &Store) -> ! {
-    store.close();
-    tracing::info!("stopped");
-    flush_access_lines();
-    std::process::exit(0)
+// === impl Ending ===
+
+impl Ending {
+    /// Writes what is pending. Blocks.
+    pub(super) fn run(&self) {
+        self.store.close();
+        self.spans.stop();
+        tracing::info!("stopped");
+        flush_access_lines();
+    }
+
+    /// Ends the process so. Blocks.
+    fn exit(&self) -> ! {
+        self.run();
+        std::process::exit(0)
+    }
 }
 
 // === impl Signals ===

@@ -263,6 +263,18 @@ async fn the_environment_sends_no_span_through_a_proxy() {
     assert_eq!(proxy.met.load(Ordering::Acquire), 0, "{:?}", proxy.heads());
 }
 
+#[tokio::test]
+async fn the_last_spans_are_delivered_by_a_process_that_ends() {
+    let (hub, collector) = (Hub::start().await, Collector::start().await);
+    hub.push(&ImageSpec::new(NAME).tag("latest").single());
+    let setup = Setup::of(&hub).key("telemetry", collector.telemetry(100));
+    let mut roadstead = setup.start().await;
+    let reply = accepting(get(roadstead.at(), manifest_path(NAME, "latest"))).send().await;
+    assert_eq!(reply.status, 200);
+    assert!(roadstead.terminate().await.success());
+    assert!(collector.spans().iter().any(is_server), "{:#?}", collector.spans());
+}
+
 /// Roadstead with spans for `at`; pulls go on, and it ends when it is told to.
 async fn undisturbed(at: SocketAddr) -> (Roadstead, String) {
     let hub = Hub::start().await;
