@@ -223,7 +223,6 @@ impl Warmer {
         let Some(mut to_run) = to_run else { return };
         let mut jobs = JoinSet::new();
         loop {
-            // What kept the time of the plan before ends with its set.
             let mut timetable = JoinSet::new();
             for schedule in &self.plan().schedules {
                 let (warmer, schedule) = (Arc::clone(self), Arc::clone(schedule));
@@ -239,6 +238,8 @@ impl Warmer {
                     () = self.replanned.notified() => break,
                 }
             }
+            // What kept the time of the plan before ends first, so that no run begins twice.
+            timetable.shutdown().await;
         }
     }
 

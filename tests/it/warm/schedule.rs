@@ -87,6 +87,25 @@ async fn a_time_of_day_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_time_that_was_settled_outlives_a_reload_of_something_else() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new("library/app").tag("1").single());
+    let warm = json!([{ "at": "03:00", "images": ["app:1"] }]);
+    let mut roadstead = Setup::of(&hub).key("warm", warm).variable("TZ", "UTC").start().await;
+    let is_settled = |found: &Value| found["schedules"][0]["next_at"].as_u64().is_some();
+    let before = overview(&roadstead, "a time", is_settled).await;
+    // Its lateness is by chance: drawn anew, it would be the same once in a while.
+    for disk in ["2GiB", "3GiB", "4GiB"] {
+        roadstead.rewrite(|setup| setup.key("store.disk", disk));
+        assert_eq!(roadstead.reload().await.status, 200);
+        // The timetable is kept by another thread, which may take a moment to see it.
+        sleep(std::time::Duration::from_millis(200)).await;
+        let after = overview(&roadstead, "a time", is_settled).await;
+        assert_eq!(after["schedules"], before["schedules"]);
+    }
+}
+
+#[tokio::test]
 async fn an_image_of_no_upstream_is_refused_at_the_start() {
     let hub = Hub::start().await;
     let warm = json!([{ "every": "1h", "images": ["ghcr.io/a/b"] }]);
