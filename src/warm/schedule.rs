@@ -33,7 +33,8 @@ const LEAST: Duration = Duration::from_millis(100);
 pub(super) struct Schedule {
     key: String,
     config: Warm,
-    state: Mutex<State>,
+    /// Shared with the same entry of the plan before and after.
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl Schedule {
     /// The schedule `warm[index]`; the error says which image of it can't be.
     pub(super) fn new(index: usize, config: Warm, names: &Names) -> Result<Self, String> {
         let key = format!("warm[{index}]");
-        let schedule = Self { key, config, state: Mutex::default() };
+        let schedule = Self { key, config, state: Arc::default() };
         if !schedule.config.images.is_empty() {
             let request = schedule.request(schedule.config.images.clone());
             let order = Order::new(request, names);
@@ -86,9 +87,14 @@ impl Schedule {
         }
     }
 
-    /// Whether it is the same entry as another.
+    /// Whether it is the same entry as another, wherever they stand.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        (&self.key, &self.config) == (&other.key, &other.config)
+        self.config == other.config
+    }
+
+    /// Goes on where `before` is, which is the same entry.
+    pub(super) fn succeeding(self, before: &Self) -> Self {
+        Self { state: Arc::clone(&before.state), ..self }
     }
 
     /// Runs again and again. Where it is begun anew, it goes on where it was.
@@ -165,6 +171,12 @@ impl Schedule {
             parallel: Some(self.config.parallel),
             ..WarmRequest::default()
         }
+    }
+
+    /// Whether both are one, before and after.
+    #[cfg(test)]
+    pub(super) fn goes_on_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -258,11 +258,15 @@ impl Warmer {
 impl Plan {
     fn new(config: &Config, before: Option<&Self>) -> Result<Self, String> {
         let names = Names::new(&config.upstreams);
-        let known = before.map(|plan| plan.schedules.as_slice()).unwrap_or_default();
+        // Each goes on as one: of two that are alike, the first is the first one's.
+        let mut known: Vec<_> = before.iter().flat_map(|plan| &plan.schedules).collect();
         let schedule = |(index, warm): (usize, &config::Warm)| {
             let schedule = Schedule::new(index, warm.clone(), &names)?;
-            let same = known.iter().find(|known| known.is_like(&schedule));
-            Ok::<_, String>(same.map_or_else(|| Arc::new(schedule), Arc::clone))
+            let same = known.iter().position(|known| known.is_like(&schedule));
+            Ok::<_, String>(Arc::new(match same.map(|place| known.remove(place)) {
+                Some(before) => schedule.succeeding(before),
+                None => schedule,
+            }))
         };
         let schedules = config.warm.iter().enumerate().map(schedule).collect::<Result<_, _>>()?;
         Ok(Self { names, schedules })
@@ -351,9 +355,26 @@ mod tests {
     fn a_schedule_that_stays_goes_on_and_a_wrong_one_changes_nothing() {
         let before = plan("a", None).unwrap();
         let after = plan("a, c", Some(&before)).unwrap();
-        assert!(!Arc::ptr_eq(&before.schedules[0], &after.schedules[0]));
-        assert!(Arc::ptr_eq(&before.schedules[1], &after.schedules[1]));
+        assert!(!before.schedules[0].goes_on_as(&after.schedules[0]));
+        assert!(before.schedules[1].goes_on_as(&after.schedules[1]));
         let error = plan("quay.io/a/b", Some(&before)).unwrap_err();
         assert!(error.starts_with("warm[0].images: quay.io/a/b: "), "{error}");
+    }
+
+    #[test]
+    fn a_schedule_goes_on_wherever_it_stands_now() {
+        let plan = |warm: &str, before: Option<&Plan>| {
+            let config = Config::parse(&format!("warm: [{warm}]"), "test").unwrap();
+            Plan::new(&config, before).unwrap()
+        };
+        let [a, b, new] = ["a", "b", "c"].map(|it| format!("{{ every: 1h, images: [{it}] }}"));
+        let before = plan(&[&*a, &*a, &*b].join(","), None);
+        let after = plan(&[&*new, &*b, &*a, &*a].join(","), Some(&before));
+        let places = after
+            .schedules
+            .iter()
+            .map(|schedule| before.schedules.iter().position(|before| before.goes_on_as(schedule)));
+        assert_eq!(places.collect::<Vec<_>>(), [None, Some(2), Some(0), Some(1)]);
+        assert_eq!(after.schedules[2].report().key, "warm[2]");
     }
 }

@@ -74,6 +74,29 @@ async fn a_schedule_never_runs_beside_itself() {
 }
 
 #[tokio::test]
+async fn a_schedule_that_stands_elsewhere_now_does_not_run_beside_itself() {
+    let hub = Hub::start().await;
+    let image =
+        hub.push(&ImageSpec::new("library/app").tag("1").single().layers(1).layer_size(2 << 20));
+    let gate = hub.gate(Target::blob(&image.layers[0].digest), MIB);
+    let app = json!({ "every": "1s", "images": ["app:1"] });
+    let mut roadstead = Setup::of(&hub).key("warm", json!([app])).start().await;
+    gate.waiting().await;
+    let other = json!({ "at": "03:00", "images": ["other:1"] });
+    roadstead.rewrite(|setup| setup.key("warm", json!([other, app])));
+    assert_eq!(roadstead.reload().await.status, 200);
+    // Long enough for another one.
+    sleep(std::time::Duration::from_millis(1500)).await;
+    let found = api(&roadstead, "GET", "warm", Value::Null, 200).await;
+    let jobs = found["jobs"].as_array().unwrap();
+    assert_eq!(jobs.len(), 1, "{found:#}");
+    let schedule = &found["schedules"][1];
+    assert_eq!((&schedule["key"], &schedule["last_job"]), (&json!("warm[1]"), &jobs[0]["id"]));
+    gate.open();
+    overview(&roadstead, "the next run", |found| ended(found) >= 2).await;
+}
+
+#[tokio::test]
 async fn a_time_of_day_is_waited_for() {
     let hub = Hub::start().await;
     hub.push(&ImageSpec::new("library/app").tag("1").single());
