@@ -26,6 +26,7 @@ use crate::{
     config::{self, Config},
     inventory::Names,
     manifest::Manifests,
+    permits::resize,
     upstream::{Roster, Upstream},
 };
 
@@ -57,6 +58,8 @@ pub struct Warmer {
 pub struct Plan {
     names: Names,
     schedules: Vec<Arc<Schedule>>,
+    /// For layers on their way.
+    places: usize,
 }
 
 /// Too much is asked at once.
@@ -87,10 +90,11 @@ impl Warmer {
         blobs: Arc<Blobs>,
     ) -> Result<Self, String> {
         let (begun, to_run) = mpsc::unbounded_channel();
-        let places = Semaphore::new(PLACES.min(config.fill.max_active.div_ceil(2)));
+        let plan = Plan::new(config, None)?;
+        let places = Arc::new(Semaphore::new(plan.places));
         Ok(Self {
             means: Arc::new(Means { manifests, blobs, upstreams, places }),
-            plan: Mutex::new(Arc::new(Plan::new(config, None)?)),
+            plan: Mutex::new(Arc::new(plan)),
             replanned: Notify::new(),
             jobs: Mutex::default(),
             begun,
@@ -103,9 +107,15 @@ impl Warmer {
         Plan::new(config, Some(&self.plan()))
     }
 
-    /// Follows another plan. Jobs that run go on, and a schedule that is in both keeps its time.
+    /// Follows another plan. Jobs that run go on, and a schedule that is in both keeps its time;
+    /// layers on their way that are more than there are places for now end first. Within a runtime.
     pub fn follow(&self, plan: Plan) {
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
+        let now = plan.places;
+        let before = {
+            let mut place = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *place, Arc::new(plan))
+        };
+        resize(&self.means.places, before.places, now);
         self.replanned.notify_one();
     }
 
@@ -269,7 +279,8 @@ impl Plan {
             }))
         };
         let schedules = config.warm.iter().enumerate().map(schedule).collect::<Result<_, _>>()?;
-        Ok(Self { names, schedules })
+        let places = PLACES.min(config.fill.max_active.div_ceil(2));
+        Ok(Self { names, schedules, places })
     }
 }
 

@@ -6,7 +6,8 @@ use hub::{Hub, ImageSpec, Target};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{MIB, PATIENCE, api, bytes, manifest_gets};
+use super::{MIB, PATIENCE, api, begin, bytes, job, manifest_gets, until};
+use crate::pull::pull;
 use crate::roadstead::{Roadstead, Setup};
 
 async fn overview(roadstead: &Roadstead, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
@@ -126,6 +127,29 @@ async fn a_time_that_was_settled_outlives_a_reload_of_something_else() {
         let after = overview(&roadstead, "a time", is_settled).await;
         assert_eq!(after["schedules"], before["schedules"]);
     }
+}
+
+#[tokio::test]
+async fn a_lower_limit_of_fills_leaves_places_for_clients() {
+    let hub = Hub::start().await;
+    let spec = ImageSpec::new("library/app").tag("1").single().layers(6).layer_size(2 << 20);
+    let image = hub.push(&spec);
+    let gates: Vec<_> =
+        image.layers.iter().map(|layer| hub.gate(Target::blob(&layer.digest), MIB)).collect();
+    hub.push(&ImageSpec::new("library/other").tag("1").single().layers(1).seed(9));
+    let mut roadstead = Roadstead::start(&hub).await;
+    roadstead.rewrite(|setup| setup.key("fill.max_active", 4));
+    assert_eq!(roadstead.reload().await.status, 200);
+    let id = begin(&roadstead, json!({ "images": ["app:1"], "parallel": 8 })).await;
+    let on_their_way = |job: &Value| {
+        let layers = job["images"][0]["layers"].as_array();
+        layers.into_iter().flatten().filter(|layer| layer["state"] == "fetching").count()
+    };
+    until(&roadstead, &id, |job| on_their_way(job) >= 2).await;
+    pull(roadstead.at(), "library/other", "1").await;
+    assert_eq!(on_their_way(&job(&roadstead, &id).await), 2);
+    gates.iter().for_each(|gate| gate.open());
+    until(&roadstead, &id, |job| job["state"] == "done").await;
 }
 
 #[tokio::test]
