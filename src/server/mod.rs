@@ -16,7 +16,7 @@ mod watch;
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -141,6 +141,8 @@ impl Builder {
 }
 
 fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
+    // First of all: who is told to read its configuration again must not end of it.
+    let hangups = stop::hangups();
     metrics::register_all();
     let heir = Heir::from_environment()?;
     checks::roots(&config)?;
@@ -225,7 +227,8 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     server.add_service(background_service("warming", Warming(warmer)));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
     let ending = Ending { store, spans };
-    let stop = Stop { ready, drain, ending: ending.clone(), handover, reloader };
+    let (hangups, rest) = (Mutex::new(hangups.ok()), ending.clone());
+    let stop = Stop { hangups, ready, drain, ending: rest, handover, reloader };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     ending.run();
     Ok(())

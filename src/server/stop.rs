@@ -8,7 +8,7 @@ use std::{
     io,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,7 +16,10 @@ use std::{
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{self, SignalKind};
+use tokio::{
+    runtime,
+    signal::unix::{self, SignalKind},
+};
 
 use super::{
     handover::{Failed, Handover},
@@ -33,6 +36,8 @@ const STEP: Duration = Duration::from_millis(50);
 
 /// What ends the server.
 pub(super) struct Stop {
+    /// What [`hangups`] had, until the signals are listened to.
+    pub(super) hangups: Mutex<Option<unix::Signal>>,
     /// What `/readyz` says.
     pub(super) ready: Arc<AtomicBool>,
     pub(super) drain: Arc<Drain>,
@@ -124,7 +129,8 @@ impl Stop {
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
-        let Ok(mut signals) = Signals::take() else {
+        let hangups = self.hangups.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Ok(mut signals) = Signals::take(hangups) else {
             // Without handlers the system's own reaction to signals remains.
             return std::future::pending().await;
         };
@@ -164,6 +170,15 @@ impl ShutdownSignalWatch for Stop {
     }
 }
 
+/// From here on SIGHUP does not end the process. One that comes before the server listens to
+/// signals is remembered for it.
+pub(super) fn hangups() -> io::Result<unix::Signal> {
+    // The handler is the process's, and stays; tokio only wants to see a runtime.
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    let _within = runtime.enter();
+    unix::signal(SignalKind::hangup())
+}
+
 /// While requests end.
 async fn end_at_once_on_interrupt(mut signals: Signals, ending: Ending) {
     loop {
@@ -199,12 +214,13 @@ impl Ending {
 // === impl Signals ===
 
 impl Signals {
-    fn take() -> io::Result<Self> {
+    /// `hangups` are those since the start, where they could be had.
+    fn take(hangups: Option<unix::Signal>) -> io::Result<Self> {
         Ok(Self {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
             quit: unix::signal(SignalKind::quit())?,
-            hangup: unix::signal(SignalKind::hangup())?,
+            hangup: hangups.map_or_else(|| unix::signal(SignalKind::hangup()), Ok)?,
         })
     }
 

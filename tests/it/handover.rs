@@ -320,6 +320,22 @@ async fn a_stop_during_a_hand_over_ends_both_processes() {
 }
 
 #[tokio::test]
+async fn a_process_that_begins_remembers_that_it_is_to_read_its_configuration_again() {
+    let hub = Hub::start().await;
+    let mut dynasty = Dynasty::found(Setup::of(&hub)).await;
+    // As soon as it waits for the store, long before it serves.
+    dynasty.replace_by_script(&format!(
+        "(until test -e $ROADSTEAD_HANDOVER/waiting; do kill -0 $$ || exit; done; kill -HUP $$) &\n\
+         exec {BINARY} \"$@\""
+    ));
+    dynasty.succeed().await;
+    dynasty.logs("the configuration was reloaded", 1).await;
+    assert!(dynasty.roadstead.ended().await.success());
+    assert_eq!(dynasty.logged("the configuration was reloaded"), 1);
+    dynasty.terminate().await;
+}
+
+#[tokio::test]
 async fn the_new_process_writes_the_store_and_hands_over_in_turn() {
     let hub = Hub::start().await;
     hub.push(&ImageSpec::new(NAME).tag("latest"));
