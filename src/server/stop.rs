@@ -16,6 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use rustix::process::{self, Pid, kill_process};
 use tokio::{
     runtime,
     signal::unix::{self, SignalKind},
@@ -53,6 +54,14 @@ pub(super) struct Ending {
     pub(super) spans: Spans,
 }
 
+/// What came while it was handed over, to be done after it.
+#[derive(Debug, Default)]
+struct Meanwhile {
+    stop: Option<Signal>,
+    /// The new process may have read the configuration before.
+    is_to_reload: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signal {
     /// SIGINT
@@ -76,23 +85,24 @@ struct Signals {
 // === impl Stop ===
 
 impl Stop {
-    /// Hands over; answers what came of it, and a signal to stop that came meanwhile.
-    async fn hand_over(&self, signals: &mut Signals) -> (Result<u32, Failed>, Option<Signal>) {
+    /// Hands over; answers what came of it, and what came meanwhile.
+    async fn hand_over(&self, signals: &mut Signals) -> (Result<u32, Failed>, Meanwhile) {
         let given_up = AtomicBool::new(false);
-        let mut stop = None;
+        let mut meanwhile = Meanwhile::default();
         let mut handover = pin!(self.handover.run(&given_up));
         loop {
             tokio::select! {
                 biased;
-                outcome = &mut handover => return (outcome, stop),
+                outcome = &mut handover => return (outcome, meanwhile),
                 signal = signals.next() => match signal {
                     Signal::Quit => tracing::info!("a hand-over is under way already"),
                     Signal::Hangup => {
-                        tracing::info!("a hand-over is under way; the new process has read the configuration");
+                        tracing::info!("a hand-over is under way; the configuration is read again after it");
+                        meanwhile.is_to_reload = true;
                     }
                     Signal::Terminate | Signal::Interrupt => {
                         given_up.store(true, Ordering::Release);
-                        stop = Some(signal);
+                        meanwhile.stop = Some(signal);
                     }
                 },
             }
@@ -150,18 +160,24 @@ impl ShutdownSignalWatch for Stop {
                 }
                 Signal::Hangup => self.reload(),
                 Signal::Quit => {
-                    let (outcome, stop) = self.hand_over(&mut signals).await;
-                    pending = stop;
+                    let (outcome, meanwhile) = self.hand_over(&mut signals).await;
+                    pending = meanwhile.stop;
                     match outcome {
                         // `/readyz` stays as it is: its address accepts clients.
                         Ok(pid) => {
                             self.drain.hand_over();
+                            if meanwhile.is_to_reload {
+                                pass_on_hangup(pid);
+                            }
                             let requests = self.drain.requests();
                             tracing::info!(pid, requests, "handed over; requests may end");
                             return self.drain(signals);
                         }
                         Err(error) => {
                             tracing::error!(%error, "not handed over; this process goes on");
+                            if meanwhile.is_to_reload {
+                                self.reload();
+                            }
                         }
                     }
                 }
@@ -177,6 +193,15 @@ pub(super) fn hangups() -> io::Result<unix::Signal> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     let _within = runtime.enter();
     unix::signal(SignalKind::hangup())
+}
+
+/// The new process is to read its configuration again.
+fn pass_on_hangup(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let sent = pid.map(|pid| kill_process(pid, process::Signal::HUP));
+    if let Some(Err(error)) = sent {
+        tracing::error!(%error, remedy = "send it SIGHUP", "the new process can't be told to reload");
+    }
 }
 
 /// While requests end.
