@@ -44,6 +44,7 @@
 //! [`filter::RequestFilter`] shows how one looks.
 
 pub mod collapse;
+mod permits;
 pub mod protocol;
 mod sync;
 

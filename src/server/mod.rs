@@ -17,7 +17,7 @@ mod watch;
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -36,7 +36,7 @@ use self::{
     handover::{Handover, Heir},
     listening::{Listeners, Listening},
     reload::{Parts, Reloader},
-    stop::Stop,
+    stop::{Ending, Stop},
     telemetry::Spans,
     warming::Warming,
     watch::{Looking, Watch},
@@ -49,7 +49,7 @@ use crate::{
     inventory::Inventory,
     manifest::Manifests,
     metrics,
-    proxy::{Bounds, Connections, Door, Drain, Entrance, Live, Proxy, Rules, flush_access_lines},
+    proxy::{Bounds, Connections, Door, Drain, Entrance, Live, Proxy, Rules},
     status::{Monitor, Sources},
     store::{self, Store},
     upstream::{Roster, Upstream},
@@ -142,6 +142,8 @@ impl Builder {
 }
 
 fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
+    // First of all: who is told to read its configuration again must not end of it.
+    let hangups = stop::hangups();
     metrics::register_all();
     let heir = Heir::from_environment()?;
     checks::roots(&config)?;
@@ -226,14 +228,11 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     server.add_service(background_service("certificates", certificates));
     server.add_service(background_service("warming", Warming(warmer)));
     let handover = Handover::prepare(listeners, Arc::clone(&store), blobs);
-    let stop = Stop { ready, drain, store: Arc::clone(&store), handover, reloader };
+    let ending = Ending { store, spans };
+    let (hangups, rest) = (Mutex::new(hangups.ok()), ending.clone());
+    let stop = Stop { hangups, ready, drain, ending: rest, handover, reloader };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
-    store.close();
-    if let Some(spans) = spans {
-        spans.stop();
-    }
-    tracing::info!("stopped");
-    flush_access_lines();
+    ending.run();
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -49,9 +49,9 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// The largest answer of a collector that is read.
 const ANSWER_BYTES: u64 = 64 << 10;
 
-/// What delivers spans, until it is stopped.
-#[derive(Debug)]
-pub(super) struct Spans(SdkTracerProvider);
+/// What delivers spans, if anything does, until it is stopped.
+#[derive(Debug, Clone)]
+pub(super) struct Spans(Arc<Mutex<Option<SdkTracerProvider>>>);
 
 /// The way to the collector.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ struct Collector {
 
 impl Spans {
     /// From now on requests have spans, if `config` names a collector. It need not be there.
-    pub(super) fn start(config: &config::Telemetry) -> Result<Option<Self>, StartError> {
-        let Some(otlp) = &config.otlp else { return Ok(None) };
+    pub(super) fn start(config: &config::Telemetry) -> Result<Self, StartError> {
+        let Some(otlp) = &config.otlp else { return Ok(Self(Arc::default())) };
         let endpoint = otlp.traces().to_string();
         let problem = |error: &dyn std::fmt::Display| {
             StartError::Config(format!("telemetry.otlp.endpoint: {endpoint}: {error}; correct it"))
@@ -99,12 +99,15 @@ impl Spans {
             .build();
         trace::install(provider.tracer("roadstead"));
         tracing::info!(endpoint, sample_percent = otlp.sample_percent, "spans are sent");
-        Ok(Some(Self(provider)))
+        Ok(Self(Arc::new(Mutex::new(Some(provider)))))
     }
 
-    /// Delivers the last ones, if the collector takes them soon.
-    pub(super) fn stop(self) {
-        if let Err(error) = self.0.shutdown_with_timeout(LAST_PATIENCE) {
+    /// Delivers the last ones, if the collector takes them soon. Blocks.
+    pub(super) fn stop(&self) {
+        // Held meanwhile: who else would end the process waits for them too.
+        let mut provider = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(provider) = provider.take() else { return };
+        if let Err(error) = provider.shutdown_with_timeout(LAST_PATIENCE) {
             tracing::debug!(%error, "the last spans could not be delivered");
         }
     }
@@ -122,6 +125,8 @@ impl Collector {
             .root_certs(RootCerts::new_with_certs(&roots))
             .build();
         let agent = Agent::config_builder()
+            // ureq would take one from the environment, and tell it whatever is in `headers_file`.
+            .proxy(None)
             .timeout_global(Some(PATIENCE))
             // What is for the collector goes to no other host.
             .max_redirects(0)

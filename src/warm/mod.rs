@@ -46,7 +46,7 @@ struct Means {
     blobs: Arc<Blobs>,
     upstreams: Arc<Roster>,
     /// Places for layers on their way, of all jobs together.
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 // === impl Means ===

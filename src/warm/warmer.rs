@@ -26,6 +26,7 @@ use crate::{
     config::{self, Config},
     inventory::Names,
     manifest::Manifests,
+    permits::resize,
     upstream::{Roster, Upstream},
 };
 
@@ -57,6 +58,8 @@ pub struct Warmer {
 pub struct Plan {
     names: Names,
     schedules: Vec<Arc<Schedule>>,
+    /// For layers on their way.
+    places: usize,
 }
 
 /// Too much is asked at once.
@@ -87,10 +90,11 @@ impl Warmer {
         blobs: Arc<Blobs>,
     ) -> Result<Self, String> {
         let (begun, to_run) = mpsc::unbounded_channel();
-        let places = Semaphore::new(PLACES.min(config.fill.max_active.div_ceil(2)));
+        let plan = Plan::new(config, None)?;
+        let places = Arc::new(Semaphore::new(plan.places));
         Ok(Self {
             means: Arc::new(Means { manifests, blobs, upstreams, places }),
-            plan: Mutex::new(Arc::new(Plan::new(config, None)?)),
+            plan: Mutex::new(Arc::new(plan)),
             replanned: Notify::new(),
             jobs: Mutex::default(),
             begun,
@@ -103,9 +107,15 @@ impl Warmer {
         Plan::new(config, Some(&self.plan()))
     }
 
-    /// Follows another plan. Jobs that run go on, and a schedule that is in both keeps its time.
+    /// Follows another plan. Jobs that run go on, and a schedule that is in both keeps its time;
+    /// layers on their way that are more than there are places for now end first. Within a runtime.
     pub fn follow(&self, plan: Plan) {
-        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
+        let now = plan.places;
+        let before = {
+            let mut place = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *place, Arc::new(plan))
+        };
+        resize(&self.means.places, before.places, now);
         self.replanned.notify_one();
     }
 
@@ -223,7 +233,6 @@ impl Warmer {
         let Some(mut to_run) = to_run else { return };
         let mut jobs = JoinSet::new();
         loop {
-            // What kept the time of the plan before ends with its set.
             let mut timetable = JoinSet::new();
             for schedule in &self.plan().schedules {
                 let (warmer, schedule) = (Arc::clone(self), Arc::clone(schedule));
@@ -239,6 +248,8 @@ impl Warmer {
                     () = self.replanned.notified() => break,
                 }
             }
+            // What kept the time of the plan before ends first, so that no run begins twice.
+            timetable.shutdown().await;
         }
     }
 
@@ -257,14 +268,19 @@ impl Warmer {
 impl Plan {
     fn new(config: &Config, before: Option<&Self>) -> Result<Self, String> {
         let names = Names::new(&config.upstreams);
-        let known = before.map(|plan| plan.schedules.as_slice()).unwrap_or_default();
+        // Each goes on as one: of two that are alike, the first is the first one's.
+        let mut known: Vec<_> = before.iter().flat_map(|plan| &plan.schedules).collect();
         let schedule = |(index, warm): (usize, &config::Warm)| {
             let schedule = Schedule::new(index, warm.clone(), &names)?;
-            let same = known.iter().find(|known| known.is_like(&schedule));
-            Ok::<_, String>(same.map_or_else(|| Arc::new(schedule), Arc::clone))
+            let same = known.iter().position(|known| known.is_like(&schedule));
+            Ok::<_, String>(Arc::new(match same.map(|place| known.remove(place)) {
+                Some(before) => schedule.succeeding(before),
+                None => schedule,
+            }))
         };
         let schedules = config.warm.iter().enumerate().map(schedule).collect::<Result<_, _>>()?;
-        Ok(Self { names, schedules })
+        let places = PLACES.min(config.fill.max_active.div_ceil(2));
+        Ok(Self { names, schedules, places })
     }
 }
 
@@ -350,9 +366,26 @@ mod tests {
     fn a_schedule_that_stays_goes_on_and_a_wrong_one_changes_nothing() {
         let before = plan("a", None).unwrap();
         let after = plan("a, c", Some(&before)).unwrap();
-        assert!(!Arc::ptr_eq(&before.schedules[0], &after.schedules[0]));
-        assert!(Arc::ptr_eq(&before.schedules[1], &after.schedules[1]));
+        assert!(!before.schedules[0].goes_on_as(&after.schedules[0]));
+        assert!(before.schedules[1].goes_on_as(&after.schedules[1]));
         let error = plan("quay.io/a/b", Some(&before)).unwrap_err();
         assert!(error.starts_with("warm[0].images: quay.io/a/b: "), "{error}");
+    }
+
+    #[test]
+    fn a_schedule_goes_on_wherever_it_stands_now() {
+        let plan = |warm: &str, before: Option<&Plan>| {
+            let config = Config::parse(&format!("warm: [{warm}]"), "test").unwrap();
+            Plan::new(&config, before).unwrap()
+        };
+        let [a, b, new] = ["a", "b", "c"].map(|it| format!("{{ every: 1h, images: [{it}] }}"));
+        let before = plan(&[&*a, &*a, &*b].join(","), None);
+        let after = plan(&[&*new, &*b, &*a, &*a].join(","), Some(&before));
+        let places = after
+            .schedules
+            .iter()
+            .map(|schedule| before.schedules.iter().position(|before| before.goes_on_as(schedule)));
+        assert_eq!(places.collect::<Vec<_>>(), [None, Some(2), Some(0), Some(1)]);
+        assert_eq!(after.schedules[2].report().key, "warm[2]");
     }
 }

@@ -320,6 +320,50 @@ async fn a_stop_during_a_hand_over_ends_both_processes() {
 }
 
 #[tokio::test]
+async fn a_process_that_begins_remembers_that_it_is_to_read_its_configuration_again() {
+    let hub = Hub::start().await;
+    let mut dynasty = Dynasty::found(Setup::of(&hub)).await;
+    // As soon as it waits for the store, long before it serves.
+    dynasty.replace_by_script(&format!(
+        "(until test -e $ROADSTEAD_HANDOVER/waiting; do kill -0 $$ || exit; done; kill -HUP $$) &\n\
+         exec {BINARY} \"$@\""
+    ));
+    dynasty.succeed().await;
+    dynasty.logs("the configuration was reloaded", 1).await;
+    assert!(dynasty.roadstead.ended().await.success());
+    assert_eq!(dynasty.logged("the configuration was reloaded"), 1);
+    dynasty.terminate().await;
+}
+
+#[tokio::test]
+async fn a_reload_that_is_asked_for_during_a_hand_over_comes_after_it() {
+    let hub = Hub::start().await;
+    let mut dynasty = Dynasty::found(Setup::of(&hub)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let script = |then: &str| {
+        let wait = format!("until test -e {}; do sleep 0.02; done", go.display());
+        format!("echo the script is $$; {wait}; {then}")
+    };
+    // The old process reloads if it goes on, and the new one if it serves.
+    for (times, then) in [(1, "exit 3"), (2, &*format!("exec {BINARY} \"$@\""))] {
+        dynasty.replace_by_script(&script(then));
+        dynasty.quit();
+        dynasty.logs("the script is ", times).await;
+        signal(dynasty.pid(), "HUP");
+        dynasty.logs("the configuration is read again after it", times).await;
+        assert_eq!(dynasty.logged("the configuration was reloaded"), times - 1);
+        fs::write(&go, "").unwrap();
+        dynasty.logs("the configuration was reloaded", times).await;
+        fs::remove_file(&go).unwrap();
+    }
+    assert_eq!(dynasty.logged("not handed over; this process goes on"), 1);
+    assert!(dynasty.roadstead.ended().await.success());
+    dynasty.successors.extend(dynasty.pids().last());
+    dynasty.terminate().await;
+}
+
+#[tokio::test]
 async fn the_new_process_writes_the_store_and_hands_over_in_turn() {
     let hub = Hub::start().await;
     hub.push(&ImageSpec::new(NAME).tag("latest"));

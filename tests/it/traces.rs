@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,15 +37,19 @@ type Post = (String, Vec<u8>);
 struct Collector {
     at: SocketAddr,
     got: Arc<Mutex<Vec<Post>>>,
+    /// Connections that were made to it.
+    met: Arc<AtomicUsize>,
 }
 
 impl Collector {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let this = Self { at: listener.local_addr().unwrap(), got: Arc::default() };
+        let this =
+            Self { at: listener.local_addr().unwrap(), got: Arc::default(), met: Arc::default() };
         let collector = this.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                collector.met.fetch_add(1, Ordering::AcqRel);
                 tokio::spawn(collector.clone().serve(stream));
             }
         });
@@ -238,6 +243,36 @@ async fn who_is_not_trusted_does_not_say_what_is_traced() {
     }
     let server = spans.iter().find(|span| is_server(span)).unwrap();
     assert!(server.parent_span_id.is_empty(), "{server:#?}");
+}
+
+#[tokio::test]
+async fn the_environment_sends_no_span_through_a_proxy() {
+    let (hub, collector, proxy) =
+        (Hub::start().await, Collector::start().await, Collector::start().await);
+    hub.push(&ImageSpec::new(NAME).tag("latest").single());
+    let mut setup = Setup::of(&hub).key("telemetry", collector.telemetry(100));
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        setup = setup.variable(name, format!("http://{}", proxy.at));
+    }
+    // Nothing that the environment excepts by itself.
+    setup = setup.variable("no_proxy", "").variable("NO_PROXY", "");
+    let roadstead = setup.with("proxy", "none").start().await;
+    let reply = accepting(get(roadstead.at(), manifest_path(NAME, "latest"))).send().await;
+    assert_eq!(reply.status, 200);
+    collector.until(|spans| spans.iter().any(is_server)).await;
+    assert_eq!(proxy.met.load(Ordering::Acquire), 0, "{:?}", proxy.heads());
+}
+
+#[tokio::test]
+async fn the_last_spans_are_delivered_by_a_process_that_ends() {
+    let (hub, collector) = (Hub::start().await, Collector::start().await);
+    hub.push(&ImageSpec::new(NAME).tag("latest").single());
+    let setup = Setup::of(&hub).key("telemetry", collector.telemetry(100));
+    let mut roadstead = setup.start().await;
+    let reply = accepting(get(roadstead.at(), manifest_path(NAME, "latest"))).send().await;
+    assert_eq!(reply.status, 200);
+    assert!(roadstead.terminate().await.success());
+    assert!(collector.spans().iter().any(is_server), "{:#?}", collector.spans());
 }
 
 /// Roadstead with spans for `at`; pulls go on, and it ends when it is told to.

@@ -6,7 +6,8 @@ use hub::{Hub, ImageSpec, Target};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{MIB, PATIENCE, api, bytes, manifest_gets};
+use super::{MIB, PATIENCE, api, begin, bytes, job, manifest_gets, until};
+use crate::pull::pull;
 use crate::roadstead::{Roadstead, Setup};
 
 async fn overview(roadstead: &Roadstead, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
@@ -74,6 +75,29 @@ async fn a_schedule_never_runs_beside_itself() {
 }
 
 #[tokio::test]
+async fn a_schedule_that_stands_elsewhere_now_does_not_run_beside_itself() {
+    let hub = Hub::start().await;
+    let image =
+        hub.push(&ImageSpec::new("library/app").tag("1").single().layers(1).layer_size(2 << 20));
+    let gate = hub.gate(Target::blob(&image.layers[0].digest), MIB);
+    let app = json!({ "every": "1s", "images": ["app:1"] });
+    let mut roadstead = Setup::of(&hub).key("warm", json!([app])).start().await;
+    gate.waiting().await;
+    let other = json!({ "at": "03:00", "images": ["other:1"] });
+    roadstead.rewrite(|setup| setup.key("warm", json!([other, app])));
+    assert_eq!(roadstead.reload().await.status, 200);
+    // Long enough for another one.
+    sleep(std::time::Duration::from_millis(1500)).await;
+    let found = api(&roadstead, "GET", "warm", Value::Null, 200).await;
+    let jobs = found["jobs"].as_array().unwrap();
+    assert_eq!(jobs.len(), 1, "{found:#}");
+    let schedule = &found["schedules"][1];
+    assert_eq!((&schedule["key"], &schedule["last_job"]), (&json!("warm[1]"), &jobs[0]["id"]));
+    gate.open();
+    overview(&roadstead, "the next run", |found| ended(found) >= 2).await;
+}
+
+#[tokio::test]
 async fn a_time_of_day_is_waited_for() {
     let hub = Hub::start().await;
     hub.push(&ImageSpec::new("library/app").tag("1").single());
@@ -84,6 +108,48 @@ async fn a_time_of_day_is_waited_for() {
     let next = found.await["schedules"][0]["next_at"].as_u64().unwrap();
     // 03:00, and at most five minutes late.
     assert!((3 * 3600..=3 * 3600 + 301).contains(&(next % 86_400)), "{next}");
+}
+
+#[tokio::test]
+async fn a_time_that_was_settled_outlives_a_reload_of_something_else() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new("library/app").tag("1").single());
+    let warm = json!([{ "at": "03:00", "images": ["app:1"] }]);
+    let mut roadstead = Setup::of(&hub).key("warm", warm).variable("TZ", "UTC").start().await;
+    let is_settled = |found: &Value| found["schedules"][0]["next_at"].as_u64().is_some();
+    let before = overview(&roadstead, "a time", is_settled).await;
+    // Its lateness is by chance: drawn anew, it would be the same once in a while.
+    for disk in ["2GiB", "3GiB", "4GiB"] {
+        roadstead.rewrite(|setup| setup.key("store.disk", disk));
+        assert_eq!(roadstead.reload().await.status, 200);
+        // The timetable is kept by another thread, which may take a moment to see it.
+        sleep(std::time::Duration::from_millis(200)).await;
+        let after = overview(&roadstead, "a time", is_settled).await;
+        assert_eq!(after["schedules"], before["schedules"]);
+    }
+}
+
+#[tokio::test]
+async fn a_lower_limit_of_fills_leaves_places_for_clients() {
+    let hub = Hub::start().await;
+    let spec = ImageSpec::new("library/app").tag("1").single().layers(6).layer_size(2 << 20);
+    let image = hub.push(&spec);
+    let gates: Vec<_> =
+        image.layers.iter().map(|layer| hub.gate(Target::blob(&layer.digest), MIB)).collect();
+    hub.push(&ImageSpec::new("library/other").tag("1").single().layers(1).seed(9));
+    let mut roadstead = Roadstead::start(&hub).await;
+    roadstead.rewrite(|setup| setup.key("fill.max_active", 4));
+    assert_eq!(roadstead.reload().await.status, 200);
+    let id = begin(&roadstead, json!({ "images": ["app:1"], "parallel": 8 })).await;
+    let on_their_way = |job: &Value| {
+        let layers = job["images"][0]["layers"].as_array();
+        layers.into_iter().flatten().filter(|layer| layer["state"] == "fetching").count()
+    };
+    until(&roadstead, &id, |job| on_their_way(job) >= 2).await;
+    pull(roadstead.at(), "library/other", "1").await;
+    assert_eq!(on_their_way(&job(&roadstead, &id).await), 2);
+    gates.iter().for_each(|gate| gate.open());
+    until(&roadstead, &id, |job| job["state"] == "done").await;
 }
 
 #[tokio::test]
