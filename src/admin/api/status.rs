@@ -37,6 +37,7 @@ struct Past {
 struct Known {
     /// The largest `id` that is known; 0 for all.
     #[serde(default)]
+    #[param(format = "uint64")]
     after: u64,
 }
 
