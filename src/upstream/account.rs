@@ -46,6 +46,8 @@ struct State {
     spent: u64,
     /// The log has said that it is refused.
     is_told: bool,
+    /// It is one of those in force, and the metrics are to show it.
+    is_shown: bool,
 }
 
 /// Why an account is not used for a while.
@@ -84,16 +86,34 @@ impl Account {
             Some(place) => format!("{place}/{label}"),
             None => label.to_owned(),
         };
-        let account = Self {
+        Arc::new(Self {
             upstream: Arc::clone(upstream),
             label,
             credential,
             tokens: Tokens::new(Arc::clone(scheme)),
             state: Mutex::default(),
             settled: Arc::clone(settled),
-        };
-        account.show_usable(true);
-        Arc::new(account)
+        })
+    }
+
+    /// It is in force: the metrics show how it is, and follow it.
+    pub(super) fn show(&self) {
+        let mut state = self.lock();
+        state.is_shown = true;
+        self.show_budget(&state);
+        self.show_usable(&state);
+    }
+
+    /// It is in force no more: whatever requests that end on it still learn, the metrics have
+    /// nothing of it.
+    pub(super) fn hide(&self) {
+        let mut state = self.lock();
+        state.is_shown = false;
+        let labels = [&*self.upstream, &*self.label];
+        // What is taken down may never have been up.
+        let _ = metrics::RATELIMIT_REMAINING.remove_label_values(&labels);
+        let _ = metrics::RATELIMIT_LIMIT.remove_label_values(&labels);
+        let _ = metrics::ACCOUNT_USABLE.remove_label_values(&labels);
     }
 
     pub(super) fn label(&self) -> &str {
@@ -210,8 +230,9 @@ impl Account {
         let why = problem.to_string();
         let since = Instant::now();
         let until = since + ASIDE_FOR;
-        self.lock().aside = Some(Aside { since, until, why, version: None });
-        self.show_usable(false);
+        let mut state = self.lock();
+        state.aside = Some(Aside { since, until, why, version: None });
+        self.show_usable(&state);
     }
 
     /// Not to be used for a while: the registry refuses its login.
@@ -225,8 +246,8 @@ impl Account {
         let until = since + ASIDE_FOR;
         state.aside = Some(Aside { since, until, why: why.to_owned(), version });
         let is_told = std::mem::replace(&mut state.is_told, true);
+        self.show_usable(&state);
         drop(state);
-        self.show_usable(false);
         if !is_told {
             tracing::warn!(
                 upstream = %self.upstream, account = %self.label, why, remedy = "see that its password or token is right and not expired",
@@ -245,8 +266,8 @@ impl Account {
         }
         state.aside = None;
         let was_told = std::mem::replace(&mut state.is_told, false);
+        self.show_usable(&state);
         drop(state);
-        self.show_usable(true);
         if was_told {
             tracing::info!(upstream = %self.upstream, account = %self.label, "an account is accepted again");
         }
@@ -264,8 +285,9 @@ impl Account {
         if login.map(|login| login.version) == aside.version {
             return false;
         }
-        self.lock().aside = None;
-        self.show_usable(true);
+        let mut state = self.lock();
+        state.aside = None;
+        self.show_usable(&state);
         true
     }
 
@@ -299,6 +321,9 @@ impl Account {
     }
 
     fn show_budget(&self, state: &State) {
+        if !state.is_shown {
+            return;
+        }
         let labels = [&*self.upstream, &*self.label];
         let Some((said, _)) = state.purse.said() else { return };
         if let Some(remaining) = said.remaining.and_then(|n| i64::try_from(n).ok()) {
@@ -309,9 +334,12 @@ impl Account {
         }
     }
 
-    fn show_usable(&self, is_usable: bool) {
-        let labels = [&*self.upstream, &*self.label];
-        metrics::ACCOUNT_USABLE.with_label_values(&labels).set(i64::from(is_usable));
+    fn show_usable(&self, state: &State) {
+        if state.is_shown {
+            let labels = [&*self.upstream, &*self.label];
+            let is_usable = state.aside.is_none();
+            metrics::ACCOUNT_USABLE.with_label_values(&labels).set(i64::from(is_usable));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

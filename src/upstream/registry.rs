@@ -29,7 +29,6 @@ use super::{
 };
 use crate::{
     config::{self, Order},
-    metrics,
     protocol::{
         Algorithm, Digest, ErrorCode, Reference, Repository, Route,
         media_type::{NotAManifest, inspect},
@@ -108,7 +107,6 @@ impl Upstream {
     pub fn new(config: config::Upstream, max_manifest: u64) -> Result<Self, String> {
         let (offline, ledger) =
             (Arc::new(AtomicBool::new(config.offline)), Arc::<Ledger>::default());
-        metrics::OFFLINE.with_label_values(&[&config.name]).set(i64::from(config.offline));
         let registries = Registries::new(&config, &offline, &ledger, None)?;
         Ok(Self {
             config,
@@ -190,10 +188,9 @@ impl Upstream {
         self.offline.load(Ordering::Relaxed)
     }
 
-    /// Stops asking it, or begins again.
-    pub fn set_offline(&self, offline: bool) {
+    /// Stops asking it, or begins again; the roster tells the metrics.
+    pub(super) fn set_offline(&self, offline: bool) {
         if self.offline.swap(offline, Ordering::Relaxed) != offline {
-            metrics::OFFLINE.with_label_values(&[self.name()]).set(i64::from(offline));
             tracing::warn!(upstream = %self.name(), offline, "switched by the operator");
         }
     }

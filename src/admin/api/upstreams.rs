@@ -64,7 +64,9 @@ async fn upstreams(State(server): State<Server>) -> Json<Upstreams> {
 /// Stops asking an upstream, or all of them, until the next start.
 async fn offline(State(server): State<Server>, Sent(switch): Sent<Offline>) -> Answer<Upstreams> {
     let Some(name) = &switch.upstream else {
-        server.upstreams.all().iter().for_each(|upstream| upstream.set_offline(switch.offline));
+        for upstream in server.upstreams.all().iter() {
+            server.upstreams.set_offline(upstream, switch.offline);
+        }
         return Ok(report(&server));
     };
     let Some(upstream) = server.upstreams.named(name) else {
@@ -73,7 +75,7 @@ async fn offline(State(server): State<Server>, Sent(switch): Sent<Offline>) -> A
         let message = format!("there is no upstream {name}; there are {}", names.join(", "));
         return Err(Refused::not_found(message));
     };
-    upstream.set_offline(switch.offline);
+    server.upstreams.set_offline(&upstream, switch.offline);
     Ok(report(&server))
 }
 
