@@ -7,11 +7,14 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hub::{Hub, ImageSpec};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use crate::client::{Connection, Reply, get, request};
 use crate::pull::{get_manifest, pull};
 use crate::roadstead::{BINARY, Roadstead, Setup, eventually};
-use crate::secure::{Signer, Speaker};
+use crate::secure::{self, Signer, Speaker};
 
 const NAME: &str = "library/alpine";
 
@@ -163,6 +166,30 @@ async fn the_state_is_streamed_until_the_server_stops() {
 }
 
 // === what keeps others out ===
+
+#[tokio::test]
+async fn connections_that_ask_nothing_leave_probes_a_place() {
+    let hub = Hub::start().await;
+    let roadstead = Roadstead::start(&hub).await;
+    let at = roadstead.admin();
+    let mut idle = Vec::new();
+    for _ in 0..256 {
+        idle.push(TcpStream::connect(at).await.unwrap());
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut probe = socket.connect(at).await.unwrap();
+    let said = secure::get(&mut probe, "127.0.0.1", "/readyz").await.unwrap();
+    assert_eq!(said.status, 200, "{}", said.head);
+    // Those that have a place lose it soon.
+    for mut connection in idle {
+        let read = timeout(PATIENCE, connection.read(&mut [0; 1])).await.expect("it is closed");
+        assert!(!matches!(read, Ok(1..)), "it was not asked");
+    }
+    assert_eq!(get(at, "/readyz").send().await.status, 200);
+    let told = roadstead.whole_log().await;
+    assert_eq!(told.matches("a connection to the admin listener was closed").count(), 1, "{told}");
+}
 
 #[tokio::test]
 async fn answers_say_what_a_browser_may_do_with_them() {
