@@ -234,8 +234,13 @@ async fn a_name_that_somebody_points_here_sees_nothing() {
 
 /// `roadstead cache du` on the running server, with these variables.
 fn du(roadstead: &Roadstead, variables: &[(&str, String)]) -> Output {
+    cache(roadstead, &["du", "--json"], variables)
+}
+
+/// The same for any part of `roadstead cache`.
+fn cache(roadstead: &Roadstead, arguments: &[&str], variables: &[(&str, String)]) -> Output {
     let mut command = Command::new(BINARY);
-    command.args(["cache", "du", "--json", "--config"]).arg(roadstead.config());
+    command.arg("cache").args(arguments).arg("--config").arg(roadstead.config());
     command.envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap()
 }
 
@@ -297,7 +302,9 @@ async fn certificates_are_asked_for_but_by_probes() {
     let (own_certificate, own_key) = ann.write(folder.path(), "ann");
     let tls = json!({ "certificate": certificate, "key": key, "client_ca": ca });
     let hub = Hub::start().await;
+    hub.push(&image(1).tag("3").single());
     let roadstead = Setup::of(&hub).key("admin.tls", tls).start().await;
+    pull(roadstead.at(), NAME, "3").await;
     let anybody = Speaker::trusting(&[&ours.pem()]);
     let known = anybody.clone().showing(&ann);
     for (speaker, path, status) in [
@@ -320,7 +327,14 @@ async fn certificates_are_asked_for_but_by_probes() {
     ];
     let output = du(&roadstead, &shown);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(du(&roadstead, &[]).status.code(), Some(1));
+    for what in ["pin", "unpin", "purge"] {
+        let is_done = || cache(&roadstead, &[what, "alpine:3"], &shown).status.success();
+        eventually(what, PATIENCE, is_done).await;
+    }
+    let output = du(&roadstead, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("certificate") && !said.contains("--admin"), "{said}");
 }
 
 // === the description ===
