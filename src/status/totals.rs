@@ -17,7 +17,8 @@ pub(super) fn totals(upstreams: &[Arc<Upstream>]) -> Counts {
     let is_error = |metric: &Metric| label(metric, "status").is_some_and(is_failure);
     let all = |_: &Metric| true;
     let [answered, hits, misses, errors] = sums(requests, [&all, &is_hit, &is_miss, &is_error]);
-    let [bytes, bytes_from_cache] = sums(bytes, [&all, &is_hit]);
+    let is_neither = |metric: &Metric| !is_hit(metric) && !is_miss(metric);
+    let [bytes, bytes_from_cache, bytes_uncacheable] = sums(bytes, [&all, &is_hit, &is_neither]);
     let [upstream_bytes] = sums(&metrics::UPSTREAM_BYTES, [&all]);
     let [stale] = sums(&metrics::STALE_ANSWERS, [&all]);
     let [fills] = sums(&metrics::FILLS, [&all]);
@@ -28,6 +29,7 @@ pub(super) fn totals(upstreams: &[Arc<Upstream>]) -> Counts {
         misses,
         bytes,
         bytes_from_cache,
+        bytes_uncacheable,
         upstream_bytes,
         spent: ledgers().map(|tally| tally.spent).sum(),
         saved: ledgers().map(|tally| tally.saved).sum(),
@@ -88,6 +90,8 @@ mod tests {
         let counts = totals(&[]).since(&before);
         assert_eq!((counts.requests, counts.hits, counts.misses, counts.errors), (4, 2, 1, 1));
         assert_eq!((counts.bytes, counts.bytes_from_cache), (40, 20));
+        // What was refused could be no hit.
+        assert_eq!(counts.byte_hit_ratio(), Some(20.0 / 30.0));
         assert!(is_failure("429") && !is_failure("404"));
     }
 }
