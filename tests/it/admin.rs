@@ -337,6 +337,19 @@ async fn certificates_are_asked_for_but_by_probes() {
     assert!(said.contains("certificate") && !said.contains("--admin"), "{said}");
 }
 
+// === what can't be read ===
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_as_anything_else_is() {
+    let hub = Hub::start().await;
+    let roadstead = Roadstead::start(&hub).await;
+    for method in ["GET", "DELETE"] {
+        let request = request(roadstead.admin(), method, "/api/v1/warm/%ff");
+        let reply = request.header("X-Roadstead", "1").send().await;
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("bad_request")));
+    }
+}
+
 // === the description ===
 
 #[tokio::test]
