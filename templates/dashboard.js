@@ -57,7 +57,8 @@
 
   // --- live ----------------------------------------------------------------------------------------------------------
 
-  const CHARTS_EACH_MS = 10_000;
+  // Charts, and lists, for which the store is read.
+  const SELDOM_MS = 10_000;
   let drawn = Date.now();
 
   const pulse = (state, word) => {
@@ -67,11 +68,16 @@
     it.querySelector(".word").textContent = word;
   };
 
-  const tick = () => {
+  // With an event where the server has just sent one.
+  const tick = (event) => {
     if (loading || document.hidden || document.querySelector("dialog[open]")) return;
-    const charts = Date.now() - drawn >= CHARTS_EACH_MS;
-    if (charts) drawn = Date.now();
-    load(here(charts ? "" : "figures")).then(() => pulse("live", "Live"), () => pulse("lost", "Lost"));
+    const all = Date.now() - drawn >= SELDOM_MS;
+    if (!all && location.pathname !== "/") {
+      if (event) pulse("live", "Live");
+      return;
+    }
+    if (all) drawn = Date.now();
+    load(here(all ? "" : "figures")).then(() => pulse("live", "Live"), () => pulse("lost", "Lost"));
   };
 
   // One while the page is seen: a browser has few connections for all of its pages.
