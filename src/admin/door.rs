@@ -18,7 +18,12 @@ use pingora::{
 };
 use tokio::time::timeout;
 
-use super::{Admin, access::Access, router, serve::Http};
+use super::{
+    Admin,
+    access::{Access, Operators},
+    router,
+    serve::Http,
+};
 use crate::{config, tls};
 
 /// Connections at a time.
@@ -63,15 +68,17 @@ struct Place<'a> {
 // === impl Service ===
 
 impl Service {
-    /// Answers questions about `admin`, to those whom `config` lets in, behind `tls` if there is any.
-    /// The error names the key of the configuration.
+    /// Answers questions about `admin`, to those whom `config` lets in, `operators` among them, behind
+    /// `tls` if there is any.
     pub fn new(
         admin: Admin,
         config: &config::Admin,
+        operators: Arc<Operators>,
         tls: Option<Arc<tls::Server>>,
-    ) -> Result<Self, String> {
-        let http = Http::new(router::router(Arc::new(admin)), Access::new(config)?);
-        Ok(Self { http: Arc::new(http), tls, places: Places::default() })
+    ) -> Self {
+        let router = router::router(Arc::new(admin));
+        let http = Arc::new(Http::new(router, Access::new(config, operators)));
+        Self { http, tls, places: Places::default() }
     }
 
     async fn open(&self, stream: Stream) -> Option<Stream> {

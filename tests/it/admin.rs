@@ -290,6 +290,30 @@ async fn users_log_in_where_there_are_any_and_so_does_the_command_line() {
 }
 
 #[tokio::test]
+async fn a_user_who_is_removed_is_out_after_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("operators");
+    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash("secret", 4).unwrap());
+    fs::write(&path, line("ann")).unwrap();
+    let hub = Hub::start().await;
+    let users = path.display().to_string();
+    let roadstead = Setup::of(&hub).key("admin.htpasswd", users).start().await;
+    let ask = async |method: &str, path: &str, user: &str| {
+        let value = format!("Basic {}", STANDARD.encode(format!("{user}:secret")));
+        let request = request(roadstead.admin(), method, path).header("X-Roadstead", "1");
+        request.header("Authorization", value).header("Content-Length", "0").send().await.status
+    };
+    let usage = "/api/v1/usage";
+    assert_eq!((ask("GET", usage, "ann").await, ask("GET", usage, "ben").await), (200, 401));
+    fs::write(&path, line("ben")).unwrap();
+    assert_eq!(ask("POST", "/api/v1/reload", "ann").await, 200);
+    assert_eq!((ask("GET", usage, "ann").await, ask("GET", usage, "ben").await), (401, 200));
+    fs::write(&path, "nobody").unwrap();
+    assert_eq!(ask("POST", "/api/v1/reload", "ben").await, 422, "the file is none of users");
+    assert_eq!(ask("GET", usage, "ben").await, 200, "those before stay");
+}
+
+#[tokio::test]
 async fn certificates_are_asked_for_but_by_probes() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (Signer::new("ours"), Signer::new("theirs"));
