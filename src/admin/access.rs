@@ -4,10 +4,11 @@
 //! request must carry a password, each connection a certificate. Probes are answered to all. What
 //! `guard` asks comes on top of it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use http::{StatusCode, header, request::Parts};
+use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
 use super::{guard, reply::Refused};
@@ -15,6 +16,12 @@ use crate::{config, filter::Htpasswd};
 
 /// Passwords that are compared at a time; each costs tens of milliseconds of a processor.
 const MOST_COMPARED: usize = 2;
+
+/// How often the log tells of a client's wrong passwords.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Clients that are remembered for that.
+const MOST_TOLD_OF: u64 = 10_000;
 
 /// For load balancers and kubelets, which have no password.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
@@ -33,6 +40,8 @@ pub(super) struct Access {
     wants_certificates: bool,
     hosts: Vec<String>,
     comparing: Semaphore,
+    /// Of whose wrong passwords the log has told lately.
+    told_of: Cache<Option<IpAddr>, ()>,
 }
 
 /// From where a request comes.
@@ -69,6 +78,7 @@ impl Access {
             wants_certificates: config.wants_certificates(),
             hosts: config.hosts.clone(),
             comparing: Semaphore::new(MOST_COMPARED),
+            told_of: Cache::builder().max_capacity(MOST_TOLD_OF).time_to_live(TOLD_EVERY).build(),
         }
     }
 
@@ -110,7 +120,7 @@ impl Access {
                 users.check(authorization).await
             }
         };
-        if checked.is_none() && authorization.is_some() {
+        if checked.is_none() && authorization.is_some() && self.is_to_tell(client) {
             let client = client.address.map(|address| address.to_string());
             tracing::warn!(client, "a wrong password for the admin listener");
         }
@@ -118,6 +128,11 @@ impl Access {
             let message = "a user of admin.htpasswd and the password are wanted; give them";
             Refused::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
         })
+    }
+
+    /// Whether the log has not told of this client for a while; from now on it has.
+    fn is_to_tell(&self, client: Client) -> bool {
+        self.told_of.entry(client.address).or_insert(()).is_fresh()
     }
 }
 
@@ -192,6 +207,14 @@ mod tests {
         }
         let change = head("POST", "/api/v1/purge", &[("host", "::1"), ("authorization", &right)]);
         assert_eq!(status(&access, &change, NOBODY).await, 403, "the guard stays");
+    }
+
+    #[test]
+    fn a_client_that_guesses_passwords_does_not_fill_the_log() {
+        let access = access(&config::Admin::default());
+        let from = |last: u8| Client { address: Some([10, 0, 0, last].into()), ..NOBODY };
+        let told = [1, 1, 2, 1, 2].map(|last| access.is_to_tell(from(last)));
+        assert_eq!(told, [true, false, true, false, false]);
     }
 
     #[tokio::test]

@@ -265,6 +265,9 @@ async fn users_log_in_where_there_are_any_and_so_does_the_command_line() {
         get(roadstead.admin(), "/api/v1/usage").header("Authorization", value).send().await.status
     };
     assert_eq!((ask("ann:secret").await, ask("ann:guess").await), (200, 401));
+    assert_eq!((ask("eve:guess").await, ask("eve:secret").await), (401, 401));
+    let told = roadstead.whole_log().await.matches("a wrong password for the admin").count();
+    assert_eq!(told, 1, "a client's are told of once a minute");
 
     fs::write(path("right"), "secret\n").unwrap();
     fs::write(path("wrong"), "guess").unwrap();
