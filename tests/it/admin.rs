@@ -149,6 +149,8 @@ async fn more_is_logged_at_once_but_not_what_could_show_credentials() {
 async fn the_state_is_streamed_until_the_server_stops() {
     let hub = Hub::start().await;
     let mut roadstead = Roadstead::start(&hub).await;
+    let bare = request(roadstead.admin(), "HEAD", "/api/v1/stream").send().await;
+    assert_eq!((bare.status, bare.header("allow")), (405, Some("GET")));
     let mut stream = get(roadstead.admin(), "/api/v1/stream").open().await;
     assert_eq!(stream.status, 200);
     assert_eq!(stream.header("content-type"), Some("text/event-stream"));
