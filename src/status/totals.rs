@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use prometheus::{IntCounterVec, core::Collector, proto::Metric};
 
-use crate::{history::Counts, metrics, upstream::Upstream};
+use crate::{
+    history::Counts,
+    metrics,
+    upstream::{Tally, Upstream},
+};
 
 /// What the cache did where it answered from what it keeps.
 const HITS: [&str; 3] = ["hit", "validated", "stale"];
 
-/// All since the start.
-pub(super) fn totals(upstreams: &[Arc<Upstream>]) -> Counts {
+/// All since the start, with these pulls.
+pub(super) fn totals(pulls: Tally) -> Counts {
     let (requests, bytes) = (&*metrics::REQUESTS, &*metrics::RESPONSE_BYTES);
     let is_hit = |metric: &Metric| label(metric, "cache").is_some_and(|it| HITS.contains(&it));
     let is_miss = |metric: &Metric| label(metric, "cache") == Some("miss");
@@ -22,7 +26,6 @@ pub(super) fn totals(upstreams: &[Arc<Upstream>]) -> Counts {
     let [upstream_bytes] = sums(&metrics::UPSTREAM_BYTES, [&all]);
     let [stale] = sums(&metrics::STALE_ANSWERS, [&all]);
     let [fills] = sums(&metrics::FILLS, [&all]);
-    let ledgers = || upstreams.iter().map(|upstream| upstream.ledger().total());
     Counts {
         requests: answered,
         hits,
@@ -31,8 +34,8 @@ pub(super) fn totals(upstreams: &[Arc<Upstream>]) -> Counts {
         bytes_from_cache,
         bytes_uncacheable,
         upstream_bytes,
-        spent: ledgers().map(|tally| tally.spent).sum(),
-        saved: ledgers().map(|tally| tally.saved).sum(),
+        spent: pulls.spent,
+        saved: pulls.saved,
         errors,
         stale,
         fills,
@@ -80,14 +83,14 @@ mod tests {
 
     #[test]
     fn totals_are_what_the_metrics_say() {
-        let before = totals(&[]);
+        let before = totals(Tally::default());
         let answered = [("hit", "200"), ("validated", "200"), ("miss", "200"), ("none", "503")];
         for (cache, status) in answered {
             let labels = ["docker.io", "manifest", "GET", status, cache];
             metrics::REQUESTS.with_label_values(&labels).inc();
             metrics::RESPONSE_BYTES.with_label_values(&["docker.io", "manifest", cache]).inc_by(10);
         }
-        let counts = totals(&[]).since(&before);
+        let counts = totals(Tally::default()).since(&before);
         assert_eq!((counts.requests, counts.hits, counts.misses, counts.errors), (4, 2, 1, 1));
         assert_eq!((counts.bytes, counts.bytes_from_cache), (40, 20));
         // What was refused could be no hit.
