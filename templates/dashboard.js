@@ -57,7 +57,8 @@
 
   // --- live ----------------------------------------------------------------------------------------------------------
 
-  const CHARTS_EACH_MS = 10_000;
+  // Charts, and lists, for which the store is read.
+  const SELDOM_MS = 10_000;
   let drawn = Date.now();
 
   const pulse = (state, word) => {
@@ -67,11 +68,16 @@
     it.querySelector(".word").textContent = word;
   };
 
-  const tick = () => {
+  // With an event where the server has just sent one.
+  const tick = (event) => {
     if (loading || document.hidden || document.querySelector("dialog[open]")) return;
-    const charts = Date.now() - drawn >= CHARTS_EACH_MS;
-    if (charts) drawn = Date.now();
-    load(here(charts ? "" : "figures")).then(() => pulse("live", "Live"), () => pulse("lost", "Lost"));
+    const all = Date.now() - drawn >= SELDOM_MS;
+    if (!all && location.pathname !== "/") {
+      if (event) pulse("live", "Live");
+      return;
+    }
+    if (all) drawn = Date.now();
+    load(here(all ? "" : "figures")).then(() => pulse("live", "Live"), () => pulse("lost", "Lost"));
   };
 
   // One while the page is seen: a browser has few connections for all of its pages.
@@ -93,16 +99,17 @@
 
   // --- actions -------------------------------------------------------------------------------------------------------
 
-  const ask = async (path, body) => {
-    const answer = await fetch(`/api/v1/${path}`, {
-      method: "POST",
-      headers: { "X-Roadstead": "1", "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    });
+  const call = async (path, options) => {
+    const answer = await fetch(`/api/v1/${path}`, { cache: "no-store", ...options });
     const said = await answer.json().catch(() => ({}));
     if (!answer.ok) throw new Error(said.error?.message ?? `the server answered ${answer.status}`);
     return said;
   };
+  const ask = (path, body) => call(path, {
+    method: "POST",
+    headers: { "X-Roadstead": "1", "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
 
   let hide;
   const toast = (text, bad) => {
@@ -121,7 +128,6 @@
     return `${at ? bytes.toPrecision(3) : bytes} ${units[at]}`;
   };
   const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
-  const first = (report) => report.problems?.[0]?.problem;
 
   const confirmed = (title, lines, yes) => new Promise((resolve) => {
     const dialog = document.getElementById("confirm");
@@ -137,49 +143,79 @@
     dialog.showModal();
   });
 
-  const refused = (report) => { if (first(report)) throw new Error(first(report)); };
+  const problem = ({ reference, problem }) => `${reference}: ${problem}`;
+
+  // Where nothing was done, the problem is all there is to say.
+  const refused = (report, done = 0) => { if (!done && report.problems.length) throw new Error(problem(report.problems[0])); };
+
+  // Where something was, the problems stand beside it.
+  const told = (text, { problems }) => {
+    if (!problems.length) return { text };
+    const others = problems.length > 1 ? ` (and ${many(problems.length - 1, "other")})` : "";
+    return { text: `${text}. Left out: ${problem(problems[0])}${others}`, bad: true };
+  };
 
   const purge = async ({ reference, all }) => {
     const request = { references: [reference], all_tags: all !== undefined };
     const plan = await ask("purge", { ...request, dry_run: true });
-    refused(plan);
+    refused(plan, plan.tags.length + plan.objects.length);
     const lines = [`${many(plan.tags.length, "tag")} and ${many(plan.objects.length, "object")} go: ${size(plan.bytes)}.`];
     if (plan.kept.objects) lines.push(`${many(plan.kept.objects, "object")} (${size(plan.kept.bytes)}) stay, for other tags or pins need them.`);
+    if (plan.problems.length) lines.push(told(`${many(plan.problems.length, "thing")} can't go`, plan).text);
     lines.push("The next pull fetches it again, which may cost a pull of your budget.");
     if (!(await confirmed(`Purge ${reference}?`, lines, "Purge"))) return;
     const done = await ask("purge", { ...request, dry_run: false });
-    refused(done);
-    return `Purged ${many(done.tags.length, "tag")}, ${size(done.bytes)}`;
+    refused(done, done.tags.length + done.objects.length);
+    return told(`Purged ${many(done.tags.length, "tag")}, ${size(done.bytes)}`, done);
+  };
+
+  // A request asks for 500 tags at most, and has 64 KiB; a tag has 128 characters.
+  const batch = (reference) => Math.max(1, Math.min(500, Math.floor(60_000 / (reference.length + 132))));
+
+  // The tags of a repository, batch by batch.
+  const batches = async function* (repository) {
+    let after = "";
+    while (after !== undefined) {
+      const page = await call(`tags?${new URLSearchParams({ repository, after, limit: batch(repository) })}`);
+      yield page.tags.map(({ tag }) => `${repository}:${tag}`);
+      after = page.next ?? undefined;
+    }
   };
 
   const refresh = async ({ reference, all }) => {
-    const report = await ask("refresh", { references: [all === undefined ? reference : `${reference}:*`] });
-    refused(report);
+    const report = { tags: [], problems: [] };
+    for await (const references of all === undefined ? [[reference]] : batches(reference)) {
+      if (!references.length) continue;
+      const { tags, problems } = await ask("refresh", { references });
+      report.tags.push(...tags);
+      report.problems.push(...problems);
+    }
+    refused(report, report.tags.length);
     const moved = report.tags.filter((tag) => tag.found === "moved").length;
-    return moved ? `${many(moved, "tag")} moved` : `${many(report.tags.length, "tag")} checked: unchanged`;
+    return told(moved ? `${many(moved, "tag")} moved` : `${many(report.tags.length, "tag")} checked: unchanged`, report);
   };
 
   const offline = async ({ upstream }) => {
     const lines = ["What is cached is served from here, marked as stale; anything else fails until you go online again."];
     if (!(await confirmed(`Stop asking ${upstream}?`, lines, "Go offline"))) return;
     await ask("offline", { offline: true, upstream });
-    return `${upstream} is not asked any more`;
+    return { text: `${upstream} is not asked any more` };
   };
 
   const actions = {
     purge,
     refresh,
     offline,
-    online: async ({ upstream }) => { await ask("offline", { offline: false, upstream }); return `${upstream} is asked again`; },
-    pin: async ({ reference }) => { refused(await ask("pin", { references: [reference] })); return `Pinned ${reference}`; },
-    unpin: async ({ reference }) => { refused(await ask("unpin", { references: [reference] })); return `Unpinned ${reference}`; },
+    online: async ({ upstream }) => { await ask("offline", { offline: false, upstream }); return { text: `${upstream} is asked again` }; },
+    pin: async ({ reference }) => { refused(await ask("pin", { references: [reference] })); return { text: `Pinned ${reference}` }; },
+    unpin: async ({ reference }) => { refused(await ask("unpin", { references: [reference] })); return { text: `Unpinned ${reference}` }; },
   };
 
   const act = async (button) => {
     button.disabled = true;
     try {
       const said = await actions[button.dataset.action](button.dataset);
-      if (said) toast(said);
+      if (said) toast(said.text, said.bad);
     } catch (error) {
       toast(error.message, true);
     } finally {

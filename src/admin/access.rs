@@ -4,9 +4,11 @@
 //! request must carry a password, each connection a certificate. Probes are answered to all. What
 //! `guard` asks comes on top of it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use http::{StatusCode, header, request::Parts};
+use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
 use super::{guard, reply::Refused};
@@ -15,19 +17,31 @@ use crate::{config, filter::Htpasswd};
 /// Passwords that are compared at a time; each costs tens of milliseconds of a processor.
 const MOST_COMPARED: usize = 2;
 
+/// How often the log tells of a client's wrong passwords.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Clients that are remembered for that.
+const MOST_TOLD_OF: u64 = 10_000;
+
 /// For load balancers and kubelets, which have no password.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Prometheus knows it by any name, and asks it for nothing that a page could change.
 const METRICS: &str = "/metrics";
 
+/// The users of `admin.htpasswd`, if there are any; a reload reads them anew.
+#[derive(Debug)]
+pub struct Operators(ArcSwapOption<Htpasswd>);
+
 /// What is asked of a request before it is answered.
 #[derive(Debug)]
 pub(super) struct Access {
-    users: Option<Htpasswd>,
+    operators: Arc<Operators>,
     wants_certificates: bool,
     hosts: Vec<String>,
     comparing: Semaphore,
+    /// Of whose wrong passwords the log has told lately.
+    told_of: Cache<Option<IpAddr>, ()>,
 }
 
 /// From where a request comes.
@@ -38,19 +52,34 @@ pub(super) struct Client {
     pub(super) has_certificate: bool,
 }
 
+// === impl Operators ===
+
+impl Operators {
+    /// As the file is now; the error names it.
+    pub fn load(config: &config::Admin) -> Result<Self, String> {
+        let users = config.htpasswd.as_deref();
+        let users = users.map(|path| Htpasswd::load(path, "admin.htpasswd")).transpose()?;
+        Ok(Self(ArcSwapOption::from_pointee(users)))
+    }
+
+    /// From now on it is these. What is remembered of passwords is forgotten.
+    pub fn replace(&self, others: Self) {
+        self.0.store(others.0.into_inner());
+    }
+}
+
 // === impl Access ===
 
 impl Access {
-    /// Reads the users, if there is a file of them; the error names it.
-    pub(super) fn new(config: &config::Admin) -> Result<Self, String> {
-        let users = config.htpasswd.as_deref();
-        let users = users.map(|path| Htpasswd::load(path, "admin.htpasswd")).transpose()?;
-        Ok(Self {
-            users,
+    /// What `config` asks, with its users.
+    pub(super) fn new(config: &config::Admin, operators: Arc<Operators>) -> Self {
+        Self {
+            operators,
             wants_certificates: config.wants_certificates(),
             hosts: config.hosts.clone(),
             comparing: Semaphore::new(MOST_COMPARED),
-        })
+            told_of: Cache::builder().max_capacity(MOST_TOLD_OF).time_to_live(TOLD_EVERY).build(),
+        }
     }
 
     /// Refuses what may not be answered.
@@ -80,7 +109,7 @@ impl Access {
 
     /// The user, where there are any.
     async fn user(&self, head: &Parts, client: Client) -> Result<Option<String>, Refused> {
-        let Some(users) = &self.users else { return Ok(None) };
+        let Some(users) = self.operators.0.load_full() else { return Ok(None) };
         let authorization = head.headers.get(header::AUTHORIZATION);
         let checked = match (authorization, users.remembered(authorization).await) {
             (_, Some(user)) => user,
@@ -91,7 +120,7 @@ impl Access {
                 users.check(authorization).await
             }
         };
-        if checked.is_none() && authorization.is_some() {
+        if checked.is_none() && authorization.is_some() && self.is_to_tell(client) {
             let client = client.address.map(|address| address.to_string());
             tracing::warn!(client, "a wrong password for the admin listener");
         }
@@ -99,6 +128,11 @@ impl Access {
             let message = "a user of admin.htpasswd and the password are wanted; give them";
             Refused::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
         })
+    }
+
+    /// Whether the log has not told of this client for a while; from now on it has.
+    fn is_to_tell(&self, client: Client) -> bool {
+        self.told_of.entry(client.address).or_insert(()).is_fresh()
     }
 }
 
@@ -121,6 +155,10 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    fn access(config: &config::Admin) -> Access {
+        Access::new(config, Arc::new(Operators::load(config).unwrap()))
+    }
+
     async fn status(access: &Access, head: &Parts, client: Client) -> u16 {
         access.check(head, client).await.map_or_else(|refused| refused.status.as_u16(), |()| 200)
     }
@@ -129,7 +167,7 @@ mod tests {
     async fn on_loopback_names_that_lead_here_are_refused_and_nobody_is_asked() {
         let config =
             config::Admin { hosts: vec!["cache.corp".to_owned()], ..config::Admin::default() };
-        let access = Access::new(&config).unwrap();
+        let access = access(&config);
         for (path, host, expected) in [
             ("/api/v1/usage", "127.0.0.1:5001", 200),
             ("/api/v1/usage", "Cache.corp:5001", 200),
@@ -150,7 +188,7 @@ mod tests {
         let path = folder.path().join("operators");
         fs::write(&path, format!("ann:{}\n", bcrypt::hash("secret", 4).unwrap())).unwrap();
         let config = config::Admin { htpasswd: Some(path), ..config::Admin::default() };
-        let access = Access::new(&config).unwrap();
+        let access = access(&config);
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
         let (right, wrong) = (basic("ann:secret"), basic("ann:guess"));
         for (path, authorization, expected) in [
@@ -171,6 +209,14 @@ mod tests {
         assert_eq!(status(&access, &change, NOBODY).await, 403, "the guard stays");
     }
 
+    #[test]
+    fn a_client_that_guesses_passwords_does_not_fill_the_log() {
+        let access = access(&config::Admin::default());
+        let from = |last: u8| Client { address: Some([10, 0, 0, last].into()), ..NOBODY };
+        let told = [1, 1, 2, 1, 2].map(|last| access.is_to_tell(from(last)));
+        assert_eq!(told, [true, false, true, false, false]);
+    }
+
     #[tokio::test]
     async fn a_certificate_is_wanted_where_authorities_are_named() {
         let config = config::Admin {
@@ -181,7 +227,7 @@ mod tests {
             }),
             ..config::Admin::default()
         };
-        let access = Access::new(&config).unwrap();
+        let access = access(&config);
         let shown = Client { has_certificate: true, ..NOBODY };
         let usage = head("GET", "/api/v1/usage", &[("host", "cache.corp")]);
         assert_eq!(status(&access, &usage, NOBODY).await, 403);

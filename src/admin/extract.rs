@@ -7,6 +7,10 @@ use serde::de::DeserializeOwned;
 
 use super::reply::Refused;
 
+/// What the path names, percent-decoded.
+#[derive(Debug)]
+pub(super) struct Path<T>(pub(super) T);
+
 /// The query's parameters; give `T` `deny_unknown_fields`.
 #[derive(Debug)]
 pub(super) struct Query<T>(pub(super) T);
@@ -20,6 +24,21 @@ pub(super) struct Sent<T>(pub(super) T);
 pub(super) struct MaybeSent<T>(pub(super) T);
 
 // === impl ===
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        let axum::extract::Path(read) = read.map_err(|error| {
+            Refused::bad_request(format!(
+                "{}; /api/v1/openapi.json lists the paths",
+                error.body_text()
+            ))
+        })?;
+        Ok(Self(read))
+    }
+}
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Refused;

@@ -26,6 +26,7 @@ mod viewers;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
+pub use access::Operators;
 pub use door::Service;
 pub use levels::{LogLevels, take_log_levels};
 pub use viewers::Viewers;

@@ -26,8 +26,12 @@ use super::{
     body, reply,
 };
 
-/// How long a connection may wait for its next request, and take to send its head.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a connection may take to send its first head: one that asks nothing keeps a place from
+/// those that do.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// How long it may wait for its next request, and take to send that head.
+const NEXT: Duration = Duration::from_secs(60);
 
 /// How long a client may take nothing of an answer.
 const WRITE: Duration = Duration::from_secs(30);
@@ -40,6 +44,9 @@ pub(super) struct Http {
 
 /// Its client is gone, or takes nothing.
 struct Gone;
+
+/// What a connection has from one request to the next.
+struct HasAsked;
 
 // === impl Http ===
 
@@ -79,15 +86,18 @@ impl HttpServerApp for Http {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        if !matches!(timeout(PATIENCE, session.read_request()).await, Ok(Ok(true))) {
+        let has_asked = session.take_connection_user_context().is_some();
+        let patience = if has_asked { NEXT } else { FIRST };
+        if !matches!(timeout(patience, session.read_request()).await, Ok(Ok(true))) {
             return None;
         }
         let stays = !*shutdown.borrow();
-        session.set_keepalive(stays.then_some(PATIENCE.as_secs()));
+        session.set_keepalive(stays.then_some(NEXT.as_secs()));
         session.set_write_timeout(Some(WRITE));
         let response = self.answer(&mut session).await;
         send(&mut session, response, &mut shutdown.clone()).await.ok()?;
-        let settings = HttpPersistentSettings::for_session(&session);
+        let mut settings = HttpPersistentSettings::for_session(&session);
+        settings.set_user_context(Box::new(HasAsked));
         let stream = session.finish().await.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }

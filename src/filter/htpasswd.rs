@@ -21,6 +21,9 @@ const PAIRS: u64 = 10_000;
 #[derive(Debug)]
 pub struct Htpasswd {
     hashes: Arc<HashMap<String, String>>,
+    /// With this a user is compared who is not there, so that nobody learns by the time it takes
+    /// who is: the costliest hash of the file, since others' costs are unlike.
+    stand_in: Arc<str>,
     checked: Cache<Digest, Option<String>>,
 }
 
@@ -47,8 +50,11 @@ impl Htpasswd {
         if hashes.is_empty() {
             return Err(problem("it names no user, so that nobody would be let in"));
         }
+        // `$2y$05$…`: the cost is two digits.
+        let stand_in = hashes.values().max_by_key(|hash| hash.get(4..6)).map(String::as_str);
+        let stand_in = stand_in.unwrap_or_default().into();
         let checked = Cache::builder().max_capacity(PAIRS).time_to_live(KEEP).build();
-        Ok(Self { hashes: Arc::new(hashes), checked })
+        Ok(Self { hashes: Arc::new(hashes), stand_in, checked })
     }
 
     /// What the last check of this header came to, if it was a moment ago: a user, or none.
@@ -62,11 +68,12 @@ impl Htpasswd {
         let value = authorization?;
         let key = Digest::of(Algorithm::Sha256, value.as_bytes());
         let (user, password) = parse(value)?;
-        let hashes = Arc::clone(&self.hashes);
+        let (hashes, stand_in) = (Arc::clone(&self.hashes), Arc::clone(&self.stand_in));
         let verify = async move {
             tokio::task::spawn_blocking(move || {
-                let hash = hashes.get(&user)?;
-                bcrypt::verify(password, hash).unwrap_or(false).then_some(user)
+                let hash = hashes.get(&user);
+                let is_it = bcrypt::verify(password, hash.map_or(&*stand_in, String::as_str));
+                (is_it.unwrap_or(false) && hash.is_some()).then_some(user)
             })
             .await
             .ok()
@@ -89,6 +96,8 @@ fn parse(value: &HeaderValue) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn header(user: &str, password: &str) -> HeaderValue {
@@ -107,6 +116,28 @@ mod tests {
         assert_eq!(users.check(Some(&header("bob", "secret"))).await, None);
         assert_eq!(users.check(Some(&HeaderValue::from_static("Bearer x"))).await, None);
         assert_eq!(users.check(None).await, None);
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_waits_as_long_and_is_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("htpasswd");
+        let (cheap, dear) = (bcrypt::hash("a", 4).unwrap(), bcrypt::hash("secret", 8).unwrap());
+        fs::write(&path, format!("ann:{dear}\nben:{cheap}\n")).unwrap();
+        let users = Htpasswd::load(&path, "access.htpasswd").unwrap();
+        // Ann's password, which the hash that stands in is of.
+        assert_eq!(users.check(Some(&header("eve", "secret"))).await, None);
+        let quickest = async |user: &str| {
+            let mut quickest = Duration::MAX;
+            for guess in ["1", "2", "3"] {
+                let began = Instant::now();
+                assert_eq!(users.check(Some(&header(user, guess))).await, None);
+                quickest = quickest.min(began.elapsed());
+            }
+            quickest
+        };
+        let (known, unknown) = (quickest("ann").await, quickest("bob").await);
+        assert!(unknown > known / 3, "{unknown:?} for {known:?}");
     }
 
     #[test]

@@ -55,9 +55,9 @@ impl History {
     pub fn open(path: Option<PathBuf>, now: SystemTime) -> Self {
         let mut rings = rings();
         let keeping = path.map(|path| Keeping::open(path, &mut rings));
-        let now = seconds(now);
-        rings.iter_mut().for_each(|ring| ring.forget_after(now));
-        Self { rings: Mutex::new(Rings { rings, last: now }), keeping: Mutex::new(keeping) }
+        // What lies after now stays: a clock that is behind at a start is put right soon after.
+        let rings = Rings { rings, last: seconds(now) };
+        Self { rings: Mutex::new(rings), keeping: Mutex::new(keeping) }
     }
 
     /// Adds what was counted for a while that ends now.
@@ -197,7 +197,26 @@ mod tests {
         assert_eq!(shown(&history, Span::Hour, 2_000_100), expected);
         history.save();
         assert_eq!(shown(&open(&path, 2_000_100), Span::Hour, 2_000_100), expected);
-        assert!(shown(&open(&path, 1_000_000), Span::Hour, 2_000_100).is_empty());
+    }
+
+    #[test]
+    fn a_start_with_the_clock_behind_costs_nothing_of_the_past() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.ring");
+        let (now, week) = (2_000_000, 7 * 24 * 3600);
+        let history = open(&path, now);
+        for (back, count) in [(1000, 1), (500, 2)] {
+            history.add(&requests(count), at(now - back));
+        }
+        history.save();
+        let before = shown(&history, Span::Hour, now);
+        assert_eq!(before, [(now - 1000, 1), (now - 500, 2)]);
+
+        let behind = open(&path, now - week);
+        behind.add(&requests(4), at(now - week));
+        behind.save();
+        assert_eq!(shown(&behind, Span::Hour, now - week), [(now - week, 4)]);
+        assert_eq!(shown(&open(&path, now), Span::Hour, now), before);
     }
 
     #[test]

@@ -17,8 +17,9 @@ const MAGIC: &[u8; 16] = b"roadstead-recent";
 /// The version of head and records.
 const VERSION: u32 = 1;
 
-/// Numbers of a record: when, how long, what is left, and eleven counts.
-const NUMBERS: usize = 14;
+/// Numbers of a record: when, how long, what is left, and twelve counts. The last one was added
+/// within the version: zero where it was not counted.
+const NUMBERS: usize = 15;
 
 /// How `left` is written where it is not known.
 const UNKNOWN: u64 = u64::MAX;
@@ -72,7 +73,7 @@ pub(super) fn offset(rings: &[Ring], ring: usize, place: usize) -> u64 {
 pub(super) fn record(slot: &Slot) -> Record {
     let Counts { requests, hits, misses, bytes, bytes_from_cache, upstream_bytes, .. } =
         slot.counts;
-    let Counts { spent, saved, errors, stale, fills, .. } = slot.counts;
+    let Counts { spent, saved, errors, stale, fills, bytes_uncacheable, .. } = slot.counts;
     let left = slot.left.unwrap_or(UNKNOWN);
     let numbers: [u64; NUMBERS] = [
         slot.begins_at,
@@ -89,6 +90,7 @@ pub(super) fn record(slot: &Slot) -> Record {
         errors,
         stale,
         fills,
+        bytes_uncacheable,
     ];
     sealed(numbers.iter().flat_map(|number| number.to_le_bytes()))
 }
@@ -114,6 +116,7 @@ fn slot(record: &Record) -> Option<Slot> {
             errors: next(),
             stale: next(),
             fills: next(),
+            bytes_uncacheable: next(),
         },
     };
     // Whatever is wrong with it, it would not be written so.
@@ -151,7 +154,8 @@ mod tests {
 
     fn filled() -> Vec<Ring> {
         let mut rings = rings();
-        let counts = Counts { requests: 1, fills: u64::MAX, ..Counts::default() };
+        let (fills, bytes_uncacheable) = (u64::MAX, 7);
+        let counts = Counts { requests: 1, fills, bytes_uncacheable, ..Counts::default() };
         for ring in &mut rings {
             for step in 0..3 {
                 let left = (step > 0).then_some(step);

@@ -79,10 +79,12 @@ impl Ring {
         }
     }
 
-    /// Forgets what lies after `now`: the clock was wrong then, or is now.
+    /// Forgets what lies after `now` and would be seen soon: the clock was wrong then. What lies
+    /// further ahead is overwritten before it is seen, and is right if the clock is wrong now.
     pub(super) fn forget_after(&mut self, now: u64) {
+        let soon = self.step_seconds.saturating_mul(self.slots.len() as u64);
         for (slot, changed) in self.slots.iter_mut().zip(&mut self.changed) {
-            if slot.begins_at > now {
+            if slot.begins_at > now && slot.begins_at - now <= soon {
                 (*slot, *changed) = (Slot::default(), true);
             }
         }
@@ -180,6 +182,8 @@ mod tests {
         assert_eq!(shown(&ring, 109), [None, None, Some(5)]);
         // Once it is there again, what was counted under the wrong clock is not found.
         assert_eq!(shown(&ring, 120), [Some(5), None, None]);
+        ring.forget_after(50);
+        assert_eq!(shown(&ring, 120), [Some(5), None, None], "it is not seen soon");
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Counts {
     pub bytes: u64,
     /// Those of them that were kept.
     pub bytes_from_cache: u64,
+    /// Those of them that are neither a hit's nor a miss': of pings, pushes and refusals.
+    pub bytes_uncacheable: u64,
     /// Body bytes received from upstream.
     pub upstream_bytes: u64,
     /// Requests that a registry's pull limit counted.
@@ -122,9 +124,15 @@ impl Counts {
         share(self.hits, self.hits.saturating_add(self.misses))
     }
 
-    /// Bytes that were kept among those that were sent; `None` where there are none.
+    /// The bytes of hits, and those of hits and misses.
+    pub fn bytes_of_hits(&self) -> (u64, u64) {
+        (self.bytes_from_cache, self.bytes.saturating_sub(self.bytes_uncacheable))
+    }
+
+    /// Bytes of hits among those of hits and misses; `None` where there are none.
     pub fn byte_hit_ratio(&self) -> Option<f64> {
-        share(self.bytes_from_cache, self.bytes)
+        let (hits, all) = self.bytes_of_hits();
+        share(hits, all)
     }
 
     fn with(&self, other: &Self, both: fn(u64, u64) -> u64) -> Self {
@@ -134,6 +142,7 @@ impl Counts {
             misses: both(self.misses, other.misses),
             bytes: both(self.bytes, other.bytes),
             bytes_from_cache: both(self.bytes_from_cache, other.bytes_from_cache),
+            bytes_uncacheable: both(self.bytes_uncacheable, other.bytes_uncacheable),
             upstream_bytes: both(self.upstream_bytes, other.upstream_bytes),
             spent: both(self.spent, other.spent),
             saved: both(self.saved, other.saved),

@@ -42,7 +42,7 @@ use self::{
     watch::{Looking, Watch},
 };
 use crate::{
-    admin::{self, Admin, Viewers},
+    admin::{self, Admin, Operators, Viewers},
     blob::Blobs,
     config::{self, Config, ConfigError, Listen, Reload},
     filter::{Chain, RequestFilter},
@@ -171,6 +171,8 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     let rules = Rules { chain, downstream: config.downstream.clone() };
     let live = Arc::new(Live::from_pointee(rules));
     let drain = Arc::new(Drain::new(config.shutdown.drain));
+    let operators = Operators::load(&config.admin).map_err(StartError::Config)?;
+    let operators = Arc::new(operators);
     let parts = Parts {
         roster: Arc::clone(&roster),
         live: Arc::clone(&live),
@@ -181,6 +183,7 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
         manifests: Arc::clone(&manifests),
         inventory: Arc::clone(&inventory),
         warmer: Arc::clone(&warmer),
+        operators: Arc::clone(&operators),
     };
     let reloader = Arc::new(Reloader::new(config.clone(), source, parts, bounds));
 
@@ -214,7 +217,7 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
         reload: Reload::new(move || reload.reload()),
     };
     let certificates = Certificates { admin: admin_tls.clone(), doors: certificates };
-    let admin = admin::Service::new(admin, &config.admin, admin_tls).map_err(StartError::Config)?;
+    let admin = admin::Service::new(admin, &config.admin, operators, admin_tls);
     let admin = admin_service(&config, admin);
     // The operator's is one more.
     let services = clients.len() + 1;

@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 
 use super::{Source, StartError, checks, doors::Doors, standing, unsettled, unusable};
 use crate::{
+    admin::Operators,
     blob::Blobs,
     config::{self, Config, Listen, Pending, Problem, Reloaded},
     inventory::Inventory,
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub(super) manifests: Arc<Manifests>,
     pub(super) inventory: Arc<Inventory>,
     pub(super) warmer: Arc<Warmer>,
+    pub(super) operators: Arc<Operators>,
 }
 
 /// Reads the configuration again, and has it hold.
@@ -69,6 +71,8 @@ struct Prepared {
     doors: Doors,
     bounds: Arc<Bounds>,
     warm: warm::Plan,
+    /// `None` where their file is another, which waits for the next start.
+    operators: Option<Operators>,
 }
 
 // === impl Reloader ===
@@ -112,7 +116,8 @@ impl Reloader {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = source().map_err(config::ConfigError::into_problems)?;
         let next = merged(&state.config, &wanted);
-        let prepared = self.prepare(&state, &next).map_err(|error| vec![problem(error)])?;
+        let prepared =
+            self.prepare(&state, &next, &wanted).map_err(|error| vec![problem(error)])?;
         state.bounds = Arc::clone(&prepared.bounds);
         self.put_in_force(&next, prepared);
         let before = std::mem::replace(&mut state.config, next);
@@ -123,7 +128,12 @@ impl Reloader {
         })
     }
 
-    fn prepare(&self, state: &State, next: &Config) -> Result<Prepared, StartError> {
+    fn prepare(
+        &self,
+        state: &State,
+        next: &Config,
+        wanted: &Config,
+    ) -> Result<Prepared, StartError> {
         checks::roots(next)?;
         let limit = next.downstream.max_connections;
         let bounds = match limit == state.config.downstream.max_connections {
@@ -136,10 +146,13 @@ impl Reloader {
         let chain = before.chain.successor(next, upstreams.clone()).map_err(StartError::Config)?;
         let rules = Rules { chain, downstream: next.downstream.clone() };
         let warm = self.parts.warmer.prepare(next).map_err(StartError::Config)?;
+        let is_their_file = next.admin.htpasswd == wanted.admin.htpasswd;
+        let operators = is_their_file.then(|| Operators::load(&next.admin)).transpose();
+        let operators = operators.map_err(StartError::Config)?;
         // Last: nothing after it fails.
         let less = standing::settle(&next.upstreams, &self.parts.store);
         let less = less.map_err(|error| unsettled(&error))?;
-        Ok(Prepared { less, upstreams, rules, doors, bounds, warm })
+        Ok(Prepared { less, upstreams, rules, doors, bounds, warm, operators })
     }
 
     /// What an upstream has that is not changed, it keeps.
@@ -158,7 +171,7 @@ impl Reloader {
     }
 
     fn put_in_force(&self, next: &Config, prepared: Prepared) {
-        let Prepared { less, upstreams, rules, doors, bounds: _, warm } = prepared;
+        let Prepared { less, upstreams, rules, doors, bounds: _, warm, operators } = prepared;
         let parts = &self.parts;
         less.iter().filter_map(|name| parts.roster.named(name)).for_each(|it| it.supersede());
         parts.store.reconfigure(&next.store);
@@ -172,6 +185,9 @@ impl Reloader {
         }
         parts.roster.replace(upstreams);
         parts.warmer.follow(warm);
+        if let Some(operators) = operators {
+            parts.operators.replace(operators);
+        }
         parts.certificates.store(Arc::new(doors.certificates));
         for (place, door) in parts.doors.iter().zip(doors.doors) {
             place.store(Arc::new(door));

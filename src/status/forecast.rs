@@ -1,8 +1,9 @@
 //! How long an account's pulls last: arithmetic on what was spent and what is left.
 //!
 //! The present rate is what was spent lately, the last half hour counting most:
-//! a pull counts for 1/e half an hour after it was spent. What others spend of
-//! the same account is not foreseen, though it shows in what is left.
+//! a pull counts for 1/e half an hour after it was spent. What was before the
+//! start counts as quiet, so that one pull after it is no alarm. What others spend
+//! of the same account is not foreseen, though it shows in what is left.
 
 use super::Forecast;
 
@@ -20,9 +21,7 @@ const LEAST_PER_SECOND: f64 = 1.0 / (30.0 * 24.0 * 3600.0);
 pub(super) struct Spending {
     /// Pulls, each by how much it counts.
     pulls: f64,
-    /// Seconds, each by how much it counts.
-    weight: f64,
-    /// Seconds in all.
+    /// Seconds that were seen, in all.
     seconds: f64,
 }
 
@@ -44,12 +43,12 @@ impl Spending {
     pub(super) fn add(&mut self, pulls: u64, seconds: f64) {
         let kept = (-seconds / MEMORY_SECONDS).exp();
         self.pulls = self.pulls * kept + pulls as f64;
-        self.weight = self.weight * kept + MEMORY_SECONDS * (1.0 - kept);
         self.seconds += seconds;
     }
 
     fn per_second(&self) -> Option<f64> {
-        (self.seconds >= LEAST_SECONDS && self.weight > 0.0).then(|| self.pulls / self.weight)
+        // All seconds there were, each by how much it counts, are as many as these.
+        (self.seconds >= LEAST_SECONDS).then(|| self.pulls / MEMORY_SECONDS)
     }
 
     /// What comes of it where so much is `left` at `now`, in seconds since 1970.
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn it_runs_out_where_the_rate_empties_it_before_the_window_ends() {
-        let forecast = |left| steady(1, 360).forecast(&left, NOW);
+        let forecast = |left| steady(1, 1800).forecast(&left, NOW);
         let per_hour = forecast(left(100, Some(6 * HOUR))).spent_per_hour.unwrap();
         assert!((359.0..362.0).contains(&per_hour), "{per_hour}");
         let at = forecast(left(100, Some(6 * HOUR))).runs_out_at.unwrap();
@@ -120,6 +119,11 @@ mod tests {
     #[test]
     fn the_first_minute_says_nothing_and_the_last_half_hour_most() {
         assert_eq!(steady(9, 5).forecast(&left(9, None), NOW), Forecast::default());
+        let mut started = Spending::default();
+        started.add(0, 100.0);
+        started.add(1, 10.0);
+        let one = started.forecast(&left(99, Some(6 * HOUR)), NOW);
+        assert_eq!(one.runs_out_at, None, "one pull after a start is no alarm");
         let mut spending = steady(10, 360);
         (0..180).for_each(|_| spending.add(0, 10.0));
         let quiet = spending.forecast(&left(1, None), NOW).spent_per_hour.unwrap();

@@ -285,7 +285,7 @@ impl Monitor {
 
 impl Look {
     fn now(at: Instant, sources: &Sources) -> Self {
-        Self { at, totals: totals::totals(&sources.upstreams.all()), cpu: process::cpu_time() }
+        Self { at, totals: totals::totals(sources.upstreams.pulls()), cpu: process::cpu_time() }
     }
 
     fn seconds_since(&self, before: &Self) -> Option<f64> {

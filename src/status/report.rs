@@ -66,7 +66,7 @@ pub struct Traffic {
     pub connections: u64,
 }
 
-/// Shares of what was answered from what is kept: of hits and misses, or of body bytes. `null` where
+/// Shares of what was answered from what is kept: of hits and misses, or of their bytes. `null` where
 /// there were none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub struct HitRatio {

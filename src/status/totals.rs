@@ -4,33 +4,38 @@ use std::sync::Arc;
 
 use prometheus::{IntCounterVec, core::Collector, proto::Metric};
 
-use crate::{history::Counts, metrics, upstream::Upstream};
+use crate::{
+    history::Counts,
+    metrics,
+    upstream::{Tally, Upstream},
+};
 
 /// What the cache did where it answered from what it keeps.
 const HITS: [&str; 3] = ["hit", "validated", "stale"];
 
-/// All since the start.
-pub(super) fn totals(upstreams: &[Arc<Upstream>]) -> Counts {
+/// All since the start, with these pulls.
+pub(super) fn totals(pulls: Tally) -> Counts {
     let (requests, bytes) = (&*metrics::REQUESTS, &*metrics::RESPONSE_BYTES);
     let is_hit = |metric: &Metric| label(metric, "cache").is_some_and(|it| HITS.contains(&it));
     let is_miss = |metric: &Metric| label(metric, "cache") == Some("miss");
     let is_error = |metric: &Metric| label(metric, "status").is_some_and(is_failure);
     let all = |_: &Metric| true;
     let [answered, hits, misses, errors] = sums(requests, [&all, &is_hit, &is_miss, &is_error]);
-    let [bytes, bytes_from_cache] = sums(bytes, [&all, &is_hit]);
+    let is_neither = |metric: &Metric| !is_hit(metric) && !is_miss(metric);
+    let [bytes, bytes_from_cache, bytes_uncacheable] = sums(bytes, [&all, &is_hit, &is_neither]);
     let [upstream_bytes] = sums(&metrics::UPSTREAM_BYTES, [&all]);
     let [stale] = sums(&metrics::STALE_ANSWERS, [&all]);
     let [fills] = sums(&metrics::FILLS, [&all]);
-    let ledgers = || upstreams.iter().map(|upstream| upstream.ledger().total());
     Counts {
         requests: answered,
         hits,
         misses,
         bytes,
         bytes_from_cache,
+        bytes_uncacheable,
         upstream_bytes,
-        spent: ledgers().map(|tally| tally.spent).sum(),
-        saved: ledgers().map(|tally| tally.saved).sum(),
+        spent: pulls.spent,
+        saved: pulls.saved,
         errors,
         stale,
         fills,
@@ -78,16 +83,18 @@ mod tests {
 
     #[test]
     fn totals_are_what_the_metrics_say() {
-        let before = totals(&[]);
+        let before = totals(Tally::default());
         let answered = [("hit", "200"), ("validated", "200"), ("miss", "200"), ("none", "503")];
         for (cache, status) in answered {
             let labels = ["docker.io", "manifest", "GET", status, cache];
             metrics::REQUESTS.with_label_values(&labels).inc();
             metrics::RESPONSE_BYTES.with_label_values(&["docker.io", "manifest", cache]).inc_by(10);
         }
-        let counts = totals(&[]).since(&before);
+        let counts = totals(Tally::default()).since(&before);
         assert_eq!((counts.requests, counts.hits, counts.misses, counts.errors), (4, 2, 1, 1));
         assert_eq!((counts.bytes, counts.bytes_from_cache), (40, 20));
+        // What was refused could be no hit.
+        assert_eq!(counts.byte_hit_ratio(), Some(20.0 / 30.0));
         assert!(is_failure("429") && !is_failure("404"));
     }
 }

@@ -42,6 +42,18 @@ pub struct Entry {
     pub tally: Tally,
 }
 
+// === impl Tally ===
+
+impl Tally {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            spent: self.spent.saturating_add(other.spent),
+            saved: self.saved.saturating_add(other.saved),
+        }
+    }
+}
+
 // === impl Ledger ===
 
 impl Ledger {

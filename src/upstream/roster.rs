@@ -1,15 +1,22 @@
 //! The upstreams in force, which a reload replaces.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::watch;
 
-use super::{Upstream, account::Account};
+use super::{Tally, Upstream, account::Account};
 use crate::metrics;
 
 /// All upstreams, the default one first.
 #[derive(Debug)]
-pub struct Roster(watch::Sender<Arc<[Arc<Upstream>]>>);
+pub struct Roster {
+    now: watch::Sender<Arc<[Arc<Upstream>]>>,
+    /// The pulls of those that a reload took away, since the start. Locked while it does.
+    gone: Mutex<Tally>,
+}
 
 // === impl Roster ===
 
@@ -17,22 +24,30 @@ impl Roster {
     /// These, to begin with.
     pub fn new(upstreams: Vec<Arc<Upstream>>) -> Self {
         show(&upstreams);
-        Self(watch::Sender::new(upstreams.into()))
+        Self { now: watch::Sender::new(upstreams.into()), gone: Mutex::default() }
     }
 
     /// Those in force now.
     pub fn all(&self) -> Arc<[Arc<Upstream>]> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.now.borrow())
     }
 
     /// The one of this name.
     pub fn named(&self, name: &str) -> Option<Arc<Upstream>> {
-        self.0.borrow().iter().find(|upstream| **upstream.name() == *name).cloned()
+        self.now.borrow().iter().find(|upstream| **upstream.name() == *name).cloned()
+    }
+
+    /// The pulls of all of them since the start, whether they are still there or not: it only grows.
+    pub fn pulls(&self) -> Tally {
+        let gone = self.gone();
+        self.all().iter().fold(*gone, |sum, upstream| sum.plus(upstream.ledger().total()))
     }
 
     /// From now on it is these. What is gone is shown no more.
     pub fn replace(&self, upstreams: Vec<Arc<Upstream>>) {
-        let before = self.0.send_replace(upstreams.into());
+        // Nobody sums up while an upstream is neither here nor gone.
+        let mut pulls = self.gone();
+        let before = self.now.send_replace(upstreams.into());
         let now = self.all();
         let here: HashSet<_> = accounts(&now).map(Arc::as_ptr).collect();
         for account in accounts(&before).filter(|account| !here.contains(&Arc::as_ptr(account))) {
@@ -40,6 +55,7 @@ impl Roster {
         }
         for upstream in before.iter() {
             if !now.iter().any(|other| other.name() == upstream.name()) {
+                *pulls = pulls.plus(upstream.ledger().total());
                 let _ = metrics::OFFLINE.remove_label_values(&[upstream.name()]);
             }
         }
@@ -51,13 +67,17 @@ impl Roster {
     pub fn set_offline(&self, upstream: &Upstream, offline: bool) {
         upstream.set_offline(offline);
         // Borrowed meanwhile: one that is replaced is shown before that, or not at all.
-        let now = self.0.borrow();
+        let now = self.now.borrow();
         now.iter().filter(|it| it.name() == upstream.name()).for_each(|it| show_offline(it));
     }
 
     /// Follows them from now on.
     pub fn follow(&self) -> watch::Receiver<Arc<[Arc<Upstream>]>> {
-        self.0.subscribe()
+        self.now.subscribe()
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Tally> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,5 +174,32 @@ mod tests {
         roster.replace(vec![next]);
         hears(&account(&before), 8);
         assert_eq!(shown(name), [Some(1.0), Some(1.0), Some(9.0)]);
+    }
+
+    fn upstreams(names: &str) -> Vec<Arc<Upstream>> {
+        let config = Config::parse(&format!("upstreams: [{names}]"), "test").unwrap();
+        let upstreams = config.upstreams.into_iter();
+        upstreams.map(|config| Arc::new(Upstream::new(config, 1 << 22).unwrap())).collect()
+    }
+
+    #[test]
+    fn what_a_removed_upstream_spent_stays_spent() {
+        let repository = crate::protocol::Repository::parse("org/app").unwrap();
+        let both = upstreams("{ name: docker.io }, { name: ghcr.io, url: 'https://ghcr.io' }");
+        let first = vec![Arc::clone(&both[0])];
+        let roster = Roster::new(both);
+        for upstream in roster.all().iter() {
+            upstream.ledger().spend(&repository, None);
+        }
+        assert_eq!(roster.pulls(), Tally { spent: 2, saved: 0 });
+        roster.replace(first.clone());
+        assert_eq!(roster.pulls().spent, 2);
+        roster.replace(
+            first
+                .into_iter()
+                .chain(upstreams("{ name: ghcr.io, url: 'https://ghcr.io' }"))
+                .collect(),
+        );
+        assert_eq!(roster.pulls().spent, 2, "it begins anew, and counts on");
     }
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hub::{Hub, ImageSpec};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use crate::client::{Connection, Reply, get, request};
 use crate::pull::{get_manifest, pull};
 use crate::roadstead::{BINARY, Roadstead, Setup, eventually};
-use crate::secure::{Signer, Speaker};
+use crate::secure::{self, Signer, Speaker};
 
 const NAME: &str = "library/alpine";
 
@@ -146,6 +149,8 @@ async fn more_is_logged_at_once_but_not_what_could_show_credentials() {
 async fn the_state_is_streamed_until_the_server_stops() {
     let hub = Hub::start().await;
     let mut roadstead = Roadstead::start(&hub).await;
+    let bare = request(roadstead.admin(), "HEAD", "/api/v1/stream").send().await;
+    assert_eq!((bare.status, bare.header("allow")), (405, Some("GET")));
     let mut stream = get(roadstead.admin(), "/api/v1/stream").open().await;
     assert_eq!(stream.status, 200);
     assert_eq!(stream.header("content-type"), Some("text/event-stream"));
@@ -163,6 +168,30 @@ async fn the_state_is_streamed_until_the_server_stops() {
 }
 
 // === what keeps others out ===
+
+#[tokio::test]
+async fn connections_that_ask_nothing_leave_probes_a_place() {
+    let hub = Hub::start().await;
+    let roadstead = Roadstead::start(&hub).await;
+    let at = roadstead.admin();
+    let mut idle = Vec::new();
+    for _ in 0..256 {
+        idle.push(TcpStream::connect(at).await.unwrap());
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut probe = socket.connect(at).await.unwrap();
+    let said = secure::get(&mut probe, "127.0.0.1", "/readyz").await.unwrap();
+    assert_eq!(said.status, 200, "{}", said.head);
+    // Those that have a place lose it soon.
+    for mut connection in idle {
+        let read = timeout(PATIENCE, connection.read(&mut [0; 1])).await.expect("it is closed");
+        assert!(!matches!(read, Ok(1..)), "it was not asked");
+    }
+    assert_eq!(get(at, "/readyz").send().await.status, 200);
+    let told = roadstead.whole_log().await;
+    assert_eq!(told.matches("a connection to the admin listener was closed").count(), 1, "{told}");
+}
 
 #[tokio::test]
 async fn answers_say_what_a_browser_may_do_with_them() {
@@ -207,8 +236,13 @@ async fn a_name_that_somebody_points_here_sees_nothing() {
 
 /// `roadstead cache du` on the running server, with these variables.
 fn du(roadstead: &Roadstead, variables: &[(&str, String)]) -> Output {
+    cache(roadstead, &["du", "--json"], variables)
+}
+
+/// The same for any part of `roadstead cache`.
+fn cache(roadstead: &Roadstead, arguments: &[&str], variables: &[(&str, String)]) -> Output {
     let mut command = Command::new(BINARY);
-    command.args(["cache", "du", "--json", "--config"]).arg(roadstead.config());
+    command.arg("cache").args(arguments).arg("--config").arg(roadstead.config());
     command.envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap()
 }
 
@@ -233,6 +267,9 @@ async fn users_log_in_where_there_are_any_and_so_does_the_command_line() {
         get(roadstead.admin(), "/api/v1/usage").header("Authorization", value).send().await.status
     };
     assert_eq!((ask("ann:secret").await, ask("ann:guess").await), (200, 401));
+    assert_eq!((ask("eve:guess").await, ask("eve:secret").await), (401, 401));
+    let told = roadstead.whole_log().await.matches("a wrong password for the admin").count();
+    assert_eq!(told, 1, "a client's are told of once a minute");
 
     fs::write(path("right"), "secret\n").unwrap();
     fs::write(path("wrong"), "guess").unwrap();
@@ -258,6 +295,30 @@ async fn users_log_in_where_there_are_any_and_so_does_the_command_line() {
 }
 
 #[tokio::test]
+async fn a_user_who_is_removed_is_out_after_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("operators");
+    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash("secret", 4).unwrap());
+    fs::write(&path, line("ann")).unwrap();
+    let hub = Hub::start().await;
+    let users = path.display().to_string();
+    let roadstead = Setup::of(&hub).key("admin.htpasswd", users).start().await;
+    let ask = async |method: &str, path: &str, user: &str| {
+        let value = format!("Basic {}", STANDARD.encode(format!("{user}:secret")));
+        let request = request(roadstead.admin(), method, path).header("X-Roadstead", "1");
+        request.header("Authorization", value).header("Content-Length", "0").send().await.status
+    };
+    let usage = "/api/v1/usage";
+    assert_eq!((ask("GET", usage, "ann").await, ask("GET", usage, "ben").await), (200, 401));
+    fs::write(&path, line("ben")).unwrap();
+    assert_eq!(ask("POST", "/api/v1/reload", "ann").await, 200);
+    assert_eq!((ask("GET", usage, "ann").await, ask("GET", usage, "ben").await), (401, 200));
+    fs::write(&path, "nobody").unwrap();
+    assert_eq!(ask("POST", "/api/v1/reload", "ben").await, 422, "the file is none of users");
+    assert_eq!(ask("GET", usage, "ben").await, 200, "those before stay");
+}
+
+#[tokio::test]
 async fn certificates_are_asked_for_but_by_probes() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (Signer::new("ours"), Signer::new("theirs"));
@@ -270,7 +331,9 @@ async fn certificates_are_asked_for_but_by_probes() {
     let (own_certificate, own_key) = ann.write(folder.path(), "ann");
     let tls = json!({ "certificate": certificate, "key": key, "client_ca": ca });
     let hub = Hub::start().await;
+    hub.push(&image(1).tag("3").single());
     let roadstead = Setup::of(&hub).key("admin.tls", tls).start().await;
+    pull(roadstead.at(), NAME, "3").await;
     let anybody = Speaker::trusting(&[&ours.pem()]);
     let known = anybody.clone().showing(&ann);
     for (speaker, path, status) in [
@@ -293,7 +356,27 @@ async fn certificates_are_asked_for_but_by_probes() {
     ];
     let output = du(&roadstead, &shown);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(du(&roadstead, &[]).status.code(), Some(1));
+    for what in ["pin", "unpin", "purge"] {
+        let is_done = || cache(&roadstead, &[what, "alpine:3"], &shown).status.success();
+        eventually(what, PATIENCE, is_done).await;
+    }
+    let output = du(&roadstead, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("certificate") && !said.contains("--admin"), "{said}");
+}
+
+// === what can't be read ===
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_as_anything_else_is() {
+    let hub = Hub::start().await;
+    let roadstead = Roadstead::start(&hub).await;
+    for method in ["GET", "DELETE"] {
+        let request = request(roadstead.admin(), method, "/api/v1/warm/%ff");
+        let reply = request.header("X-Roadstead", "1").send().await;
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("bad_request")));
+    }
 }
 
 // === the description ===

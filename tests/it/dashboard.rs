@@ -59,7 +59,12 @@ async fn a_repository_has_a_page_with_its_tags() {
     let missed = page(&roadstead, "/repositories?match=nothing").await.text();
     assert!(missed.contains("No cached repository matches"), "{missed}");
 
-    for wrong in ["/repositories/nowhere.example/a", "/repositories/docker.io/UPPER", "/assets/a"] {
+    for wrong in ["nowhere.example/a", "docker.io/UPPER", "%ff"] {
+        let said = page(&roadstead, &format!("/repositories/{wrong}")).await;
+        assert_eq!(said.status, 404, "{wrong}");
+        assert!(said.text().contains("There is no such repository</h1>"), "{}", said.text());
+    }
+    for wrong in ["/assets/a", "/assets/%ff"] {
         assert_eq!(page(&roadstead, wrong).await.status, 404, "{wrong}");
     }
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use serde::Serialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -30,7 +30,14 @@ pub(super) fn router() -> OpenApiRouter<Server> {
         (status = SERVICE_UNAVAILABLE, description = "Too many watch already: `busy`", body = Failure),
         Failures))]
 /// The state each second, as server-sent events, until the client leaves.
-async fn stream(State(server): State<Server>) -> Result<Response, Refused> {
+async fn stream(State(server): State<Server>, method: Method) -> Result<Response, Refused> {
+    // What has no end has no head to be shown without it.
+    if method == Method::HEAD {
+        let message = "the stream is answered to GET alone; send that";
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let refused = Refused::new(status, "method_not_allowed", message);
+        return Ok(([(header::ALLOW, "GET")], refused).into_response());
+    }
     let maker = Arc::clone(&server);
     let begin = Box::new(move || drop(tokio::spawn(make(maker))));
     let seen = server.viewers.join(begin).map_err(|_| {

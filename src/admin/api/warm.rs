@@ -1,12 +1,12 @@
 //! Warming: images are fetched before clients ask for them.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::super::{
     Server,
-    extract::Sent,
+    extract::{Path, Sent},
     reply::{Answer, BodyFailures, Failure, Failures, Json, Refused},
 };
 use crate::warm::{self, JobReport, WarmOverview, WarmRequest};

@@ -17,12 +17,12 @@ mod past;
 mod sample;
 mod view;
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{borrow::Cow, fmt::Display, time::SystemTime};
 
 use askama::Template;
 use axum::{
     Router,
-    extract::{Path, RawQuery, State},
+    extract::{Path, RawQuery, State, rejection::PathRejection},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -116,23 +116,23 @@ async fn repositories(
 
 async fn repository(
     State(server): State<Server>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let after = parameter(&query, "after");
     page(move || {
+        let unknown = |why: &dyn Display| {
+            trouble(&server, StatusCode::NOT_FOUND, "There is no such repository", why)
+        };
+        let Path(name) = match name {
+            Ok(name) => name,
+            Err(rejection) => return unknown(&rejection.body_text()),
+        };
         let now = SystemTime::now();
         let judge = |key: &_, record: &_| freshness(&server, key, record, now);
         let found = match server.inventory.tags(&name, after.as_deref(), PER_PAGE, judge) {
             Ok(found) => found,
-            Err(error @ Error::BadReference(_)) => {
-                return trouble(
-                    &server,
-                    StatusCode::NOT_FOUND,
-                    "There is no such repository",
-                    &error,
-                );
-            }
+            Err(error @ Error::BadReference(_)) => return unknown(&error),
             Err(error) => return failed(&server, &error),
         };
         let status = server.monitor.status();
@@ -150,8 +150,8 @@ async fn repository(
     .await
 }
 
-async fn asset(Path(file): Path<String>) -> Response {
-    match Asset::at(&format!("/assets/{file}")) {
+async fn asset(file: Result<Path<String>, PathRejection>) -> Response {
+    match file.ok().and_then(|Path(file)| Asset::at(&format!("/assets/{file}"))) {
         Some(asset) => {
             let kind = (header::CONTENT_TYPE, asset.content_type);
             let for_ever = (header::CACHE_CONTROL, "public, max-age=31536000, immutable");
@@ -194,9 +194,9 @@ fn failed(server: &Admin, error: &Error) -> Response {
     trouble(server, StatusCode::INTERNAL_SERVER_ERROR, "The store can't be read", error)
 }
 
-fn trouble(server: &Admin, code: StatusCode, title: &'static str, error: &Error) -> Response {
+fn trouble(server: &Admin, code: StatusCode, title: &'static str, why: &dyn Display) -> Response {
     let frame = glue::frame(&server.monitor.status(), "");
-    html(code, &Trouble { frame, title, text: Shown::new(error.to_string()) })
+    html(code, &Trouble { frame, title, text: Shown::new(why.to_string()) })
 }
 
 /// A parameter that is there and not empty.

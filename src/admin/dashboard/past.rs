@@ -111,9 +111,7 @@ pub(super) fn charts(series: &Series, span: Span, now: u64) -> Vec<Chart> {
                 past.ratio("of requests", Hue::Cache, |counts| {
                     (counts.hits, counts.hits.saturating_add(counts.misses))
                 }),
-                past.ratio("of bytes", Hue::Fourth, |counts| {
-                    (counts.bytes_from_cache, counts.bytes)
-                }),
+                past.ratio("of bytes", Hue::Fourth, Counts::bytes_of_hits),
             ],
         ),
         past.chart(

@@ -5,7 +5,12 @@
 //! system's, or one whose certificate stands in admin.tls.certificate behind the server's own. A
 //! self-signed one is its own authority, as long as it does not say that it is one (`CA:TRUE`).
 
-use std::{env, fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    env, fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio_rustls::rustls::crypto::ring;
@@ -111,18 +116,34 @@ fn client_certificate() -> Result<Option<ClientCert>, Trouble> {
     Ok(Some(ClientCert::new_with_certs(&chain, key)))
 }
 
-/// A name for which the server's certificate is good; its address if it has none.
+/// A name or else an address for which the server's certificate is good, and the port; where it is
+/// asked if the certificate has none.
 pub(in crate::cli) fn name(tls: &Tls, address: SocketAddr) -> Result<String, Trouble> {
     let text = read(&tls.certificate, "admin.tls.certificate")?;
-    let named = parse_x509_pem(&text).ok().and_then(|(_, pem)| {
-        let certificate = pem.parse_x509().ok()?;
-        let names = certificate.subject_alternative_name().ok()??;
-        names.value.general_names.iter().find_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.replace('*', "roadstead")),
+    Ok(named(&text, address.port()).unwrap_or_else(|| address.to_string()))
+}
+
+fn named(pem: &[u8], port: u16) -> Option<String> {
+    let (_, pem) = parse_x509_pem(pem).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    let names = &certificate.subject_alternative_name().ok()??.value.general_names;
+    let host = names.iter().find_map(|name| match name {
+        GeneralName::DNSName(name) => Some(format!("{}:{port}", name.replace('*', "roadstead"))),
+        _ => None,
+    });
+    let address = || {
+        names.iter().find_map(|name| match name {
+            GeneralName::IPAddress(bytes) => Some(SocketAddr::new(ip(bytes)?, port).to_string()),
             _ => None,
         })
-    });
-    Ok(named.map_or_else(|| address.to_string(), |name| format!("{name}:{}", address.port())))
+    };
+    host.or_else(address)
+}
+
+/// As a certificate has it (RFC 5280 §4.2.1.6): 4 bytes or 16.
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
@@ -144,4 +165,25 @@ fn read(path: &Path, what: &str) -> Result<Vec<u8>, Trouble> {
         let path = path.display();
         Trouble::Usage(format!("{what}: {path} can't be read: {error}; correct the path"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_asked_for_by_a_name_that_it_has() {
+        for (names, expected) in [
+            (vec!["10.0.0.1", "cache.corp"], Some("cache.corp:5001")),
+            (vec!["*.corp"], Some("roadstead.corp:5001")),
+            (vec!["10.0.0.1", "::1"], Some("10.0.0.1:5001")),
+            (vec!["::1"], Some("[::1]:5001")),
+            (vec![], None),
+        ] {
+            let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+            let made = rcgen::generate_simple_self_signed(names.clone()).unwrap();
+            let pem = made.cert.pem();
+            assert_eq!(named(pem.as_bytes(), 5001).as_deref(), expected, "{names:?}");
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! The admin API of a running server, as a client.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use ureq::{Agent, unversioned::transport::DefaultConnector};
+use ureq::{
+    Agent, RequestBuilder, typestate::WithoutBody, unversioned::transport::DefaultConnector,
+};
 
 use super::{
     access::Trouble,
@@ -68,14 +70,16 @@ impl Remote {
 
     /// Which server this is, asked on behalf of the store in `directory`.
     pub(in crate::cli) fn server(&self, directory: &Path) -> Result<Server, Trouble> {
-        self.get("", &[]).map_err(|trouble| {
-            Trouble::Failed(format!(
-                "{}: another process uses this store, but no roadstead answers at {} ({trouble}); \
+        match self.getting("", &[]).call() {
+            // Whoever does answer says himself what is wrong.
+            Err(error) if is_refused(&error) => Err(Trouble::Failed(format!(
+                "{}: another process uses this store, but no roadstead answers at {} ({error}); \
                  name its admin address with --admin, or its configuration with --config",
                 directory.display(),
                 self.address
-            ))
-        })
+            ))),
+            answer => self.read(answer),
+        }
     }
 
     pub(in crate::cli) fn get<T: DeserializeOwned>(
@@ -83,16 +87,7 @@ impl Remote {
         path: &str,
         query: &[(&str, Option<&str>)],
     ) -> Result<T, Trouble> {
-        let mut request = self.agent.get(self.url(path));
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
-        }
-        for (name, value) in query {
-            if let Some(value) = value {
-                request = request.query(*name, *value);
-            }
-        }
-        self.read(request.call())
+        self.read(self.getting(path, query).call())
     }
 
     pub(in crate::cli) fn post<T: DeserializeOwned>(
@@ -101,19 +96,33 @@ impl Remote {
         body: &impl Serialize,
     ) -> Result<T, Trouble> {
         let body = serde_json::to_vec(body).map_err(|error| Trouble::Failed(error.to_string()))?;
-        let mut request = self.agent.post(self.url(path)).header("X-Roadstead", "1");
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
-        }
+        let request = self.addressed(self.agent.post(self.url(path))).header("X-Roadstead", "1");
         self.read(request.content_type("application/json").send(&body))
     }
 
     pub(in crate::cli) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Trouble> {
-        let mut request = self.agent.delete(self.url(path)).header("X-Roadstead", "1");
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
-        }
+        let request = self.addressed(self.agent.delete(self.url(path))).header("X-Roadstead", "1");
         self.read(request.call())
+    }
+
+    fn getting(&self, path: &str, query: &[(&str, Option<&str>)]) -> RequestBuilder<WithoutBody> {
+        let mut request = self.addressed(self.agent.get(self.url(path)));
+        for (name, value) in query {
+            if let Some(value) = value {
+                request = request.query(*name, *value);
+            }
+        }
+        request
+    }
+
+    /// Says to whom it goes, and from whom it comes.
+    fn addressed<Body>(&self, request: RequestBuilder<Body>) -> RequestBuilder<Body> {
+        // The certificate's name is for TLS: the server need not know itself by it (admin.hosts).
+        let request = request.header("Host", self.address.to_string());
+        match &self.authorization {
+            Some(authorization) => request.header("Authorization", authorization),
+            None => request,
+        }
     }
 
     fn url(&self, path: &str) -> String {
@@ -149,4 +158,9 @@ impl Remote {
     fn failed(&self, problem: &dyn std::fmt::Display) -> Trouble {
         Trouble::Failed(format!("{}: {problem}", self.address))
     }
+}
+
+/// Whether nobody listens there.
+fn is_refused(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Admin {
     base: String,
+    /// How it is addressed, where `base` has the name of its certificate instead.
+    host: Option<String>,
     http: Http,
     authorization: Option<String>,
 }
@@ -62,7 +64,7 @@ impl Admin {
     /// At `base`, a URL without a path. It is known by the system's authorities.
     pub(super) fn at(base: impl ToString) -> Result<Self, String> {
         let base = base.to_string().trim_end_matches('/').to_owned();
-        Self::over(base, Http::new(PATIENCE, Trust::System(None)))
+        Self::over(base, None, Http::new(PATIENCE, Trust::System(None)))
     }
 
     /// The one that is configured; who we are is in the environment.
@@ -74,12 +76,12 @@ impl Admin {
         let settings = settings(PATIENCE).tls_config(login::tls(tls).map_err(told)?).build();
         let there = login::There(address);
         let agent = Agent::with_parts(settings, DefaultConnector::default(), there);
-        Self::over(base, Http::over(agent))
+        Self::over(base, Some(address.to_string()), Http::over(agent))
     }
 
-    fn over(base: String, http: Http) -> Result<Self, String> {
+    fn over(base: String, host: Option<String>, http: Http) -> Result<Self, String> {
         let authorization = login::authorization().map_err(|trouble| trouble.to_string())?;
-        Ok(Self { base, http, authorization })
+        Ok(Self { base, host, http, authorization })
     }
 
     pub(super) fn base(&self) -> &str {
@@ -132,9 +134,9 @@ impl Admin {
     }
 
     fn get(&self, path: &str) -> Result<Reply, String> {
-        let authorization = self.authorization.as_deref();
-        let headers: Vec<_> =
-            authorization.map(|it| (header::AUTHORIZATION, it)).into_iter().collect();
+        let host = self.host.as_deref().map(|it| (header::HOST, it));
+        let authorization = self.authorization.as_deref().map(|it| (header::AUTHORIZATION, it));
+        let headers: Vec<_> = host.into_iter().chain(authorization).collect();
         self.http.get(&format!("{}{path}", self.base), &headers)
     }
 }
