@@ -174,10 +174,22 @@ def a_tag_is_pinned_refreshed_and_purged(look, stage):
     assert [tag["tag"] for tag in tags] == ["22"], tags
     still_the_same(page)
     stage.pull("library/node:lts-alpine")
-    expect(row).to_be_visible()
+    # Lists are loaded again every ten seconds.
+    expect(row).to_be_visible(timeout=PATIENCE * 1000)
 
     page.get_by_role("button", name="Refresh all tags").click()
     expect(page.locator("#toast")).to_contain_text("2 tags checked")
+    row.get_by_role("button", name="Pin").click()
+    expect(row.locator(".pin")).to_have_text("pinned")
+    page.get_by_role("button", name="Purge repository").click()
+    expect(page.get_by_role("dialog")).to_contain_text("node:lts-alpine: it is pinned")
+    page.get_by_role("dialog").get_by_role("button", name="Purge").click()
+    expect(page.locator("#toast")).to_contain_text("Purged 1 tag")
+    expect(page.locator("#toast")).to_contain_text("node:lts-alpine: it is pinned")
+    expect(page.locator("#tags tbody tr")).to_have_count(1)
+    row.get_by_role("button", name="Unpin").click()
+    expect(row.locator(".pin")).to_have_count(0)
+    stage.pull("library/node:22")
     stage.pull("library/redis:7")
     page.goto(stage.admin + "/repositories/docker.io/library/redis")
     page.get_by_role("button", name="Purge repository").click()
