@@ -20,6 +20,7 @@
 //! ```text
 //! warm::Warmer ─► order (images, platforms) ─► contents (manifests, by HEAD where they are known) ─► layers (fills)
 //! ```
+//!
 //! All of this is `proxy::Rules`, of which a reload puts others in force; a request keeps those that it began
 //! with. What outlives them (store, fills, connections to upstreams, budgets) is shared by both.
 //!
@@ -28,7 +29,7 @@
 //!
 //! | floor | who | may use |
 //! |---|---|---|
-//! | 0 | [`protocol`], [`collapse`] | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
+//! | 0 | [`protocol`], [`collapse`], `permits` | std, http, url, serde, sha2, tokio::sync, and `sync`, the locks that loom can stand in for |
 //! | 1 | [`config`], [`metrics`], [`events`], [`trace`], [`traffic`] | 0 |
 //! | 2 | [`store`], [`tls`], [`upstream`] | 0–1 |
 //! | 3 | [`manifest`], [`blob`], [`inventory`], [`history`] | 0–2 |

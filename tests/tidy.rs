@@ -10,7 +10,7 @@ use std::{
 /// The floors, from the ground up; modules on one floor don't see each other.
 const FLOORS: [&[&str]; 10] = [
     &["sync"],
-    &["protocol", "collapse"],
+    &["protocol", "collapse", "permits"],
     &["config", "metrics", "events", "trace", "traffic"],
     &["store", "tls", "upstream"],
     &["manifest", "blob", "inventory", "history"],

@@ -34,8 +34,8 @@ Examples:
   roadstead cache verify --repair       read everything again
 
 A running server is asked through its admin API (admin.address, or --admin); without one, the \
-store's directory is opened (store.directory, or --data). With --admin and neither --data nor \
---config, it is the server there that is asked.
+store's directory is opened (store.directory, or --data). With --admin alone, without --data and \
+without --config, it is the server that is asked.
 
 A server that asks for a password or a certificate is given those of ROADSTEAD_ADMIN_USER and \
 ROADSTEAD_ADMIN_PASSWORD_FILE, ROADSTEAD_ADMIN_CLIENT_CERTIFICATE and ROADSTEAD_ADMIN_CLIENT_KEY.

@@ -20,13 +20,13 @@ pub struct Standing {
 // === impl Standing ===
 
 impl Standing {
-    /// Whether all clients may still see what was found on the terms of `before`: it was found where
-    /// upstream still is, and with logins that are still everybody's, or nobody is served on the
-    /// strength of another's.
+    /// Whether all clients may still see what was found on the terms of `before`: without a login;
+    /// with logins that are still everybody's; or where each client is asked for there.
     pub fn covers(&self, before: &Self) -> bool {
         let has = |all: &[String], some: &[String]| some.iter().all(|one| all.contains(one));
-        has(&self.places, &before.places)
-            && (self.is_clients || (!before.is_clients && has(&self.logins, &before.logins)))
+        let is_open = !before.is_clients && before.logins.is_empty();
+        let is_ours = !before.is_clients && has(&self.logins, &before.logins);
+        is_open || is_ours || (self.is_clients && has(&self.places, &before.places))
     }
 }
 
@@ -102,12 +102,25 @@ mod tests {
     }
 
     #[test]
-    fn another_place_has_other_repositories() {
-        let here = standing("");
-        for keys in ["url: 'https://mirror.corp'", "prefix: hub"] {
-            assert!(!standing(keys).covers(&here) && !here.covers(&standing(keys)), "{keys}");
+    fn a_login_shows_nothing_of_another_place() {
+        for keys in [accounts(&["one"]), "credentials: { mode: client }".to_owned()] {
+            let here = standing(&keys);
+            for place in ["url: 'https://mirror.corp'", "prefix: hub"] {
+                let there = standing(&format!("{keys}, {place}"));
+                assert!(!there.covers(&here) && !here.covers(&there), "{keys}, {place}");
+            }
         }
-        let mirrored = standing("mirrors: [{ url: 'https://mirror.gcr.io' }]");
+    }
+
+    #[test]
+    fn what_needed_no_login_is_everybody_s() {
+        let here = standing("");
+        for keys in ["url: 'https://registry.invalid'", "prefix: hub", &accounts(&["one"])] {
+            assert!(standing(keys).covers(&here), "{keys}");
+        }
+        let mirror =
+            "url: 'https://mirror.corp', credentials: { accounts: [{ username: a, password: p }] }";
+        let mirrored = standing(&format!("mirrors: [{{ {mirror} }}]"));
         assert!(mirrored.covers(&here) && !here.covers(&mirrored));
     }
 

@@ -49,7 +49,8 @@ impl Inventory {
                 return Ok(ImagePage { images, next: last });
             }
             let (key, record) = row?;
-            if pattern.matches(&key) {
+            // What upstream has no longer is kept for its cooldown, and no image.
+            if pattern.matches(&key) && !record.is_gone() {
                 images.push(self.image(&key, &record, &pins)?);
             }
             last = Some(ImageName::of_tag(&key).to_string());
