@@ -157,7 +157,8 @@ async fn generate(directory: &std::path::Path, repositories: u64) {
     let objects = repositories * OBJECTS_EACH;
     for start in (0..objects).step_by(20_000) {
         let numbers = start..(start + 20_000).min(objects);
-        store.pretend(numbers.map(|number| (object(number), 1 << 20))).unwrap();
+        let objects = numbers.map(|number| (object(number), 1 << 20));
+        tokio::task::block_in_place(|| store.pretend(objects)).unwrap();
     }
     let mut writing = JoinSet::new();
     for number in 0..repositories {
@@ -183,7 +184,7 @@ async fn generate(directory: &std::path::Path, repositories: u64) {
         }
     }
     writing.join_all().await;
-    store.close();
+    tokio::task::block_in_place(|| store.close());
 }
 
 /// A repository: its links, and a tag.
