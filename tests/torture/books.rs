@@ -18,8 +18,9 @@ use crate::pool::{Object, Pool};
 use crate::pull::{Puller, blob_path};
 use crate::roadstead::Roadstead;
 
-/// A gauge may lag behind the disk that long.
-const LAG: Duration = Duration::from_secs(10);
+/// A gauge may lag behind the disk that long: a fill of which only ranges were read waits 30 s for its
+/// next reader, and holds room for what that may want, while no fill is active.
+const LAG: Duration = Duration::from_secs(45);
 
 /// How far a count of the bytes written to a partial file may be from its blocks on disk: some runs
 /// of bytes, each with a block of 4 KiB at either end that is in use only in part, and its map.
