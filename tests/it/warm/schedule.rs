@@ -22,9 +22,20 @@ async fn overview(roadstead: &Roadstead, what: &str, condition: impl Fn(&Value) 
     }
 }
 
-fn ended(overview: &Value) -> usize {
+/// The jobs of one entry of `warm`, the newest first.
+fn jobs_of<'a>(overview: &'a Value, key: &str) -> Vec<&'a Value> {
     let jobs = overview["jobs"].as_array().unwrap();
-    jobs.iter().filter(|job| job["state"] == "done").count()
+    jobs.iter().filter(|job| job["schedule"] == key).collect()
+}
+
+fn ended(overview: &Value, key: &str) -> usize {
+    jobs_of(overview, key).iter().filter(|job| job["state"] == "done").count()
+}
+
+/// A schedule of another image that runs every second: what it has done says how long it was.
+fn clock(hub: &Hub) -> Value {
+    hub.push(&ImageSpec::new("library/clock").tag("1").single().layers(1).seed(7));
+    json!({ "every": "1s", "images": ["clock:1"] })
 }
 
 #[tokio::test]
@@ -39,7 +50,7 @@ async fn a_schedule_runs_again_and_again_and_only_the_first_time_costs() {
         "every": "1s", "images": ["app:1"], "list": list, "platforms": ["linux/amd64"],
     }]);
     let roadstead = Setup::of(&hub).key("warm", warm).start().await;
-    let found = overview(&roadstead, "three runs", |found| ended(found) >= 3).await;
+    let found = overview(&roadstead, "three runs", |found| ended(found, "warm[0]") >= 3).await;
     assert_eq!(manifest_gets(&hub), 3);
     let first = found["jobs"].as_array().unwrap().last().unwrap();
     assert_eq!((&first["schedule"], &first["totals"]["spent"]), (&json!("warm[0]"), &json!(3)));
@@ -62,16 +73,14 @@ async fn a_schedule_never_runs_beside_itself() {
     let image =
         hub.push(&ImageSpec::new("library/app").tag("1").single().layers(1).layer_size(2 << 20));
     let gate = hub.gate(Target::blob(&image.layers[0].digest), MIB);
-    let warm = json!([{ "every": "1s", "images": ["app:1"] }]);
+    let warm = json!([{ "every": "1s", "images": ["app:1"] }, clock(&hub)]);
     let roadstead = Setup::of(&hub).key("warm", warm).start().await;
     gate.waiting().await;
-    // Long enough for two more.
-    sleep(std::time::Duration::from_millis(2500)).await;
-    let found = api(&roadstead, "GET", "warm", Value::Null, 200).await;
-    assert_eq!(found["jobs"].as_array().unwrap().len(), 1, "{found:#}");
+    let found = overview(&roadstead, "the clock", |found| ended(found, "warm[1]") >= 3).await;
+    assert_eq!(jobs_of(&found, "warm[0]").len(), 1, "{found:#}");
     assert_eq!(found["schedules"][0]["next_at"], Value::Null);
     gate.open();
-    overview(&roadstead, "the next run", |found| ended(found) >= 2).await;
+    overview(&roadstead, "the next run", |found| ended(found, "warm[0]") >= 2).await;
 }
 
 #[tokio::test]
@@ -84,17 +93,17 @@ async fn a_schedule_that_stands_elsewhere_now_does_not_run_beside_itself() {
     let mut roadstead = Setup::of(&hub).key("warm", json!([app])).start().await;
     gate.waiting().await;
     let other = json!({ "at": "03:00", "images": ["other:1"] });
-    roadstead.rewrite(|setup| setup.key("warm", json!([other, app])));
+    let clock = clock(&hub);
+    roadstead.rewrite(|setup| setup.key("warm", json!([other, app, clock])));
     assert_eq!(roadstead.reload().await.status, 200);
-    // Long enough for another one.
-    sleep(std::time::Duration::from_millis(1500)).await;
-    let found = api(&roadstead, "GET", "warm", Value::Null, 200).await;
-    let jobs = found["jobs"].as_array().unwrap();
-    assert_eq!(jobs.len(), 1, "{found:#}");
+    let found = overview(&roadstead, "the clock", |found| ended(found, "warm[2]") >= 3).await;
+    // It began under the key that it had then.
+    let jobs = jobs_of(&found, "warm[0]");
+    assert_eq!((jobs.len(), jobs_of(&found, "warm[1]").len()), (1, 0), "{found:#}");
     let schedule = &found["schedules"][1];
     assert_eq!((&schedule["key"], &schedule["last_job"]), (&json!("warm[1]"), &jobs[0]["id"]));
     gate.open();
-    overview(&roadstead, "the next run", |found| ended(found) >= 2).await;
+    overview(&roadstead, "the next run", |found| ended(found, "warm[1]") >= 1).await;
 }
 
 #[tokio::test]
@@ -114,18 +123,21 @@ async fn a_time_of_day_is_waited_for() {
 async fn a_time_that_was_settled_outlives_a_reload_of_something_else() {
     let hub = Hub::start().await;
     hub.push(&ImageSpec::new("library/app").tag("1").single());
-    let warm = json!([{ "at": "03:00", "images": ["app:1"] }]);
+    let nightly = json!({ "at": "03:00", "images": ["app:1"] });
+    let warm = json!([nightly]);
     let mut roadstead = Setup::of(&hub).key("warm", warm).variable("TZ", "UTC").start().await;
     let is_settled = |found: &Value| found["schedules"][0]["next_at"].as_u64().is_some();
     let before = overview(&roadstead, "a time", is_settled).await;
     // Its lateness is by chance: drawn anew, it would be the same once in a while.
-    for disk in ["2GiB", "3GiB", "4GiB"] {
-        roadstead.rewrite(|setup| setup.key("store.disk", disk));
+    for (disk, tag) in [("2GiB", "2"), ("3GiB", "3"), ("4GiB", "4")] {
+        hub.push(&ImageSpec::new("library/clock").tag(tag).single().seed(9));
+        let clock = json!({ "every": "1s", "images": [format!("clock:{tag}")] });
+        roadstead
+            .rewrite(|setup| setup.key("store.disk", disk).key("warm", json!([nightly, clock])));
         assert_eq!(roadstead.reload().await.status, 200);
-        // The timetable is kept by another thread, which may take a moment to see it.
-        sleep(std::time::Duration::from_millis(200)).await;
-        let after = overview(&roadstead, "a time", is_settled).await;
-        assert_eq!(after["schedules"], before["schedules"]);
+        let is_kept = |found: &Value| !found["schedules"][1]["last_job"].is_null();
+        let after = overview(&roadstead, "the new timetable", is_kept).await;
+        assert_eq!(after["schedules"][0], before["schedules"][0]);
     }
 }
 
@@ -177,7 +189,7 @@ async fn a_schedule_that_is_written_into_the_configuration_begins_with_a_reload(
     assert!(refused.text().contains("warm[0].images"), "{}", refused.text());
     roadstead.rewrite(|setup| setup.key("warm", json!([{ "every": "1s", "images": ["app:1"] }])));
     assert_eq!(roadstead.reload().await.status, 200);
-    let found = overview(&roadstead, "two runs", |found| ended(found) >= 2).await;
+    let found = overview(&roadstead, "two runs", |found| ended(found, "warm[0]") >= 2).await;
     assert_eq!(found["schedules"].as_array().unwrap().len(), 1);
     assert_eq!(manifest_gets(&hub), 1);
     roadstead.rewrite(|setup| setup.key("warm", json!([])));
