@@ -68,7 +68,10 @@ impl Staging {
                 Ok(staging)
             }
             Err(error) => {
-                store.partials.release(digest, left);
+                // It may have been removed by hand, or here, before that went wrong.
+                let found = measured(&store.layout, &digest).unwrap_or(left);
+                store.space.correct(left, found);
+                store.partials.release(digest, found);
                 Err(store.failed("open a staged file", error).into())
             }
         }
@@ -218,10 +221,8 @@ impl Staging {
         // The bytes first: a record of bytes that are not there is found out, but costs them.
         let synced = self.file.sync_data();
         let synced = synced.and_then(|()| self.journal.as_ref().map_or(Ok(()), Journal::sync));
-        match synced.and_then(|()| disk_bytes(&self.store.layout, &self.digest)) {
+        match synced.and_then(|()| measured(&self.store.layout, &self.digest)) {
             Ok(bytes) => bytes,
-            // Somebody removed it by hand, or all of the directory.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => {
                 let path = self.path.display();
                 tracing::warn!(%path, %error, "what a fill left behind can't be looked at");
@@ -262,6 +263,14 @@ pub(super) fn disk_bytes(layout: &Layout, digest: &Digest) -> io::Result<u64> {
     }
 }
 
+/// The same where somebody may have removed it by hand, or all of the directory.
+fn measured(layout: &Layout, digest: &Digest) -> io::Result<u64> {
+    match disk_bytes(layout, digest) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        found => found,
+    }
+}
+
 /// Takes the bytes of `range` from `file` into `hasher`.
 pub(super) fn hash_range(file: &File, range: ByteRange, hasher: &mut Hasher) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -287,4 +296,29 @@ fn read_range(
         at += want as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, protocol::Algorithm};
+
+    #[test]
+    fn what_is_gone_when_it_is_opened_is_not_counted_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse("", "test").unwrap();
+        config.store.directory = folder.path().to_owned();
+        let store = Arc::new(Store::open(&config.store).unwrap());
+        let digest = Digest::of(Algorithm::Sha256, b"x");
+        let staged = store.space.staged();
+        let mut staging = store.stage(digest).unwrap();
+        staging.prepare(Some(100), 50).unwrap();
+        staging.write_at(0, &[1; 50]).unwrap();
+        drop(staging);
+        assert_eq!((store.left_over(&digest), store.space.staged()), (50, staged + 50));
+        let partial = store.layout.partial(&digest);
+        fs::remove_dir_all(partial.parent().unwrap()).unwrap();
+        store.stage(digest).unwrap_err();
+        assert_eq!((store.left_over(&digest), store.space.staged()), (0, staged));
+    }
 }
