@@ -6,20 +6,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+#[path = "shared/server.rs"]
+mod server;
+
+use std::{fs, path::Path, time::Instant};
 
 use roadstead::{
     config,
     protocol::{Algorithm, Digest},
     store::Store,
 };
+use server::Server;
 
 const OBJECTS: u64 = 1_000_000;
 const QUICK_OBJECTS: u64 = 50_000;
@@ -33,8 +30,6 @@ const SIZE: u64 = 1 << 20;
 /// Starts, and evictions, of which the median and the worst are printed.
 const ROUNDS: usize = 5;
 const EVICTIONS: usize = 200;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
@@ -74,13 +69,11 @@ fn starts(directory: &Path, objects: u64) {
     let mut memory = Vec::new();
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        let mut server = Server::start(directory);
-        server.wait_until_ready();
+        let server = Server::start(directory);
         times.push(began.elapsed());
-        memory.push(server.anonymous_kib());
-        // As a crash would: the next start finds no clean end.
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
+        memory.push(anonymous_kib(&server));
+        // Killed, as by a crash: the next start finds no clean end.
+        drop(server);
     }
     times.sort();
     memory.sort_unstable();
@@ -117,60 +110,8 @@ fn evictions(config: &config::Store, objects: u64) {
     store.close();
 }
 
-struct Server {
-    child: Child,
-    admin: SocketAddr,
-}
-
-// === impl Server ===
-
-impl Server {
-    fn start(directory: &Path) -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (listen, admin) = (free(), free());
-        let child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(["serve", "--upstream", "http://127.0.0.1:9", "--data"])
-            .arg(directory)
-            .args(["--listen", &listen.to_string(), "--admin", &admin.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, admin }
-    }
-
-    fn wait_until_ready(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.is_ready() {
-            assert!(self.child.try_wait().unwrap().is_none(), "the server has ended");
-            assert!(Instant::now() < deadline, "the server is not ready");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        let ask = || {
-            let mut socket = TcpStream::connect(self.admin)?;
-            socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer)?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-    }
-
-    fn anonymous_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn anonymous_kib(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
+#[path = "../shared/server.rs"]
 mod server;
 
 use std::{
@@ -89,7 +90,8 @@ async fn main() {
 
 /// What to ask: the endpoints that describe themselves, and what is known to be large.
 fn paths(server: &Server) -> Vec<String> {
-    let document: Value = serde_json::from_slice(&server.get("/api/v1/openapi.json").1).unwrap();
+    let document: Value =
+        serde_json::from_slice(&server.try_get("/api/v1/openapi.json").unwrap().1).unwrap();
     let mut paths: Vec<String> = ASKED.iter().map(|path| (*path).to_owned()).collect();
     for (path, operations) in document.get("paths").and_then(Value::as_object).unwrap() {
         let Some(get) = operations.get("get") else { continue };
@@ -109,7 +111,7 @@ fn measure(server: &Server, path: &str) -> bool {
     let (mut status, mut bytes) = (0, 0);
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        let (said, body) = server.get(path);
+        let (said, body) = server.try_get(path).unwrap();
         times.push(began.elapsed());
         (status, bytes) = (said, bytes.max(body.len()));
     }
@@ -128,7 +130,8 @@ fn measure(server: &Server, path: &str) -> bool {
 fn counted(server: &Server) {
     let began = Instant::now();
     loop {
-        let usage: Value = serde_json::from_slice(&server.get("/api/v1/usage").1).unwrap();
+        let usage: Value =
+            serde_json::from_slice(&server.try_get("/api/v1/usage").unwrap().1).unwrap();
         if usage.get("as_of").is_some_and(Value::is_u64) {
             break;
         }

@@ -1,4 +1,4 @@
-//! The server whose admin listener is measured.
+//! A server before a store that is there already, with no upstream to ask.
 
 use std::{
     io::{Read, Write},
@@ -11,13 +11,14 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Server {
-    child: Child,
+    pub(super) child: Child,
     admin: SocketAddr,
 }
 
 // === impl Server ===
 
 impl Server {
+    /// Ready once this ends.
     pub(super) fn start(directory: &Path) -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (listen, admin) = (free(), free());
@@ -35,17 +36,13 @@ impl Server {
         while server.try_get("/readyz").is_none_or(|(status, _)| status != 200) {
             assert!(server.child.try_wait().unwrap().is_none(), "the server has ended");
             assert!(Instant::now() < deadline, "the server is not ready");
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
         server
     }
 
-    /// Status and body, on a connection of its own.
-    pub(super) fn get(&self, path: &str) -> (u16, Vec<u8>) {
-        self.try_get(path).unwrap()
-    }
-
-    fn try_get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
+    /// Status and body, on a connection of its own; `None` if it does not answer.
+    pub(super) fn try_get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
         let mut socket = TcpStream::connect(self.admin).ok()?;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
