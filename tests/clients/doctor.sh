@@ -158,17 +158,8 @@ start_containerd() {
 
 try_containerd() {
   installed containerd ctr || { skip containerd "not installed"; return; }
+  configure_containerd "$settings/etc/containerd"
   mkdir -p "$settings/etc/containerd/certs.d/docker.io"
-  cat >"$settings/etc/containerd/config.toml" <<TOML
-version = 2
-root = "$work/containerd/root"
-state = "$work/containerd/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
-[grpc]
-  address = "$CONTAINERD_ADDRESS"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "$work/containerd/opt"
-TOML
   printf 'server = "https://registry-1.docker.io"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$origin" \
     >"$settings/etc/containerd/certs.d/docker.io/hosts.toml"
   start_containerd || {

@@ -108,6 +108,23 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
+# --- clients under test ----------------------------------------------------------------------------------------------
+
+# configure_containerd FOLDER: all that it keeps is below $work, its socket is $work/containerd.sock.
+configure_containerd() {
+  mkdir -p "$1"
+  cat >"$1/config.toml" <<TOML
+version = 2
+root = "$work/containerd/root"
+state = "$work/containerd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
+[grpc]
+  address = "$work/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$work/containerd/opt"
+TOML
+}
+
 # --- the mirror under test -------------------------------------------------------------------------------------------
 
 # The Roadstead to test: ROADSTEAD_BIN, else what was built last as a release, else as a debug build.

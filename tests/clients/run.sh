@@ -319,17 +319,7 @@ ctr() { limited 60 ctr --address "$work/containerd.sock" "$@"; }
 
 prepare_containerd() {
   type -P containerd >/dev/null && type -P ctr >/dev/null || return
-  mkdir -p "$settings/etc/containerd"
-  cat >"$settings/etc/containerd/config.toml" <<TOML
-version = 2
-root = "$work/containerd/root"
-state = "$work/containerd/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.overlayfs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
-[grpc]
-  address = "$work/containerd.sock"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "$work/containerd/opt"
-TOML
+  configure_containerd "$settings/etc/containerd"
   settle containerd
   start containerd containerd --config "$settings/etc/containerd/config.toml"
   wait_for containerd 30 ctr version || engine_error containerd
