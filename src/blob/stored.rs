@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Ask, Blobs, Error, Source};
 use crate::{
     protocol::Digest,
-    store::{self, Link, LinkKey, SMALL_BYTES},
+    store::{self, Held, Link, SMALL_BYTES},
     upstream,
 };
 
@@ -13,12 +13,11 @@ use crate::{
 
 impl Blobs {
     /// The body of a small blob, if it and all that lets it be sent is in memory. Never blocks.
-    pub fn recent(&self, ask: &Ask, key: &LinkKey) -> Option<Bytes> {
+    pub fn recent(&self, ask: &Ask, held: &Held) -> Option<Bytes> {
         if !ask.upstream.is_authorised(&ask.caller, &ask.repository) {
             return None;
         }
-        self.store.linked_in_memory(key)?;
-        self.store.in_memory(&key.digest)
+        self.store.recall(held).map(|(_, body)| body)
     }
 
     /// Whether the blob is stored, whichever repository it is of. Asks nobody.

@@ -28,7 +28,7 @@ use crate::{
         cache_status::{CacheStatus, Forward},
         conditional::{etag, if_none_match},
     },
-    store::{LinkKey, SMALL_BYTES},
+    store::{Held, LinkKey, SMALL_BYTES},
     upstream::{self, Caller},
 };
 
@@ -306,16 +306,18 @@ fn subject(ask: &manifest::Ask, reference: &Reference, served: &Served) -> Optio
     else {
         return None;
     };
+    let held = |digest| Held::new(ask.link_key(digest));
     Some(match reference {
-        Reference::Tag(tag) => Subject::Tag(ask.clone(), ask.tag_key(tag), manifest.digest),
-        Reference::Digest(digest) => Subject::Manifest(ask.clone(), ask.link_key(*digest)),
+        Reference::Tag(tag) => Subject::Tag(ask.clone(), ask.tag_key(tag), held(manifest.digest)),
+        Reference::Digest(digest) => Subject::Manifest(ask.clone(), held(*digest)),
     })
 }
 
 /// The same for a blob that memory may hold.
 fn small_blob(ask: &blob::Ask, outcome: blob::Outcome, size: Option<u64>) -> Option<Subject> {
     let is_small = size.is_some_and(|size| size <= SMALL_BYTES);
-    (is_small && outcome == blob::Outcome::Hit).then(|| Subject::Blob(ask.clone(), ask.link_key()))
+    let is_hit = outcome == blob::Outcome::Hit;
+    (is_small && is_hit).then(|| Subject::Blob(ask.clone(), Held::new(ask.link_key())))
 }
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");

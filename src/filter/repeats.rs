@@ -22,8 +22,8 @@ use crate::{
     blob::{self, Blobs},
     manifest::{self, Manifests, Recent, Want},
     metrics::{self, Timing},
-    protocol::{Digest, Repository, cache_status::CacheStatus},
-    store::{LinkKey, TagKey},
+    protocol::{Repository, cache_status::CacheStatus},
+    store::{Held, TagKey},
     traffic::{Line, Traffic},
     upstream::Caller,
 };
@@ -90,14 +90,14 @@ pub struct Repeat {
 }
 
 /// What a request is about that can be answered out of memory.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Subject {
-    /// A tag, and the digest that was answered with.
-    Tag(manifest::Ask, TagKey, Digest),
+    /// A tag, and what was answered with.
+    Tag(manifest::Ask, TagKey, Held),
     /// A manifest by its digest.
-    Manifest(manifest::Ask, LinkKey),
+    Manifest(manifest::Ask, Held),
     /// A small blob.
-    Blob(blob::Ask, LinkKey),
+    Blob(blob::Ask, Held),
 }
 
 /// A request that is answered once more.
@@ -227,12 +227,11 @@ impl Repeats {
     /// names, and is looked for in the index each time.
     fn has(&self, subject: &Subject) -> bool {
         match subject {
-            Subject::Tag(ask, key, digest) => {
-                let recent = self.manifests.recent_tag(ask, key, SystemTime::now());
-                recent.is_some_and(|recent| recent.manifest.digest == *digest)
+            Subject::Tag(ask, key, held) => {
+                self.manifests.same_tag(ask, key, held, SystemTime::now()).is_some()
             }
-            Subject::Manifest(ask, key) => self.manifests.recent_digest(ask, key).is_some(),
-            Subject::Blob(ask, key) => self.blobs.recent(ask, key).is_some(),
+            Subject::Manifest(ask, held) => self.manifests.recent_digest(ask, held).is_some(),
+            Subject::Blob(ask, held) => self.blobs.recent(ask, held).is_some(),
         }
     }
 
@@ -245,20 +244,17 @@ impl Repeats {
         }
         let client = repeat.client.or(peer.address);
         match &repeat.subject {
-            Subject::Tag(ask, key, digest) => {
-                let recent = self.manifests.recent_tag(ask, key, now)?;
-                // Of another one the head would say something else.
-                if recent.manifest.digest != *digest {
-                    return None;
-                }
+            Subject::Tag(ask, key, held) => {
+                // Of another digest the head would say something else.
+                let recent = self.manifests.same_tag(ask, key, held, now)?;
                 self.manifest(&repeat, ask, recent, client, now)
             }
-            Subject::Manifest(ask, key) => {
-                let recent = self.manifests.recent_digest(ask, key)?;
+            Subject::Manifest(ask, held) => {
+                let recent = self.manifests.recent_digest(ask, held)?;
                 self.manifest(&repeat, ask, recent, client, now)
             }
-            Subject::Blob(ask, key) => {
-                let body = self.blobs.recent(ask, key)?;
+            Subject::Blob(ask, held) => {
+                let body = self.blobs.recent(ask, held)?;
                 let status = hit(None);
                 Some(Again { repeat, client, status, age: None, limits: None, left: None, body })
             }

@@ -9,7 +9,7 @@ use super::{
     Ask, Found, Health, Manifest, Manifests, Outcome, Plan, Served,
     revalidation::{choose, plan},
 };
-use crate::store::{LinkKey, TagKey};
+use crate::store::{Held, Link, TagKey, TagRecord};
 
 /// A hit.
 #[derive(Debug)]
@@ -26,7 +26,40 @@ pub struct Recent {
 
 impl Manifests {
     /// The manifest that `key` names at `now`, if the tag is fresh.
-    pub fn recent_tag(&self, ask: &Ask, key: &TagKey, now: SystemTime) -> Option<Recent> {
+    pub(super) fn recent_tag(&self, ask: &Ask, key: &TagKey, now: SystemTime) -> Option<Recent> {
+        let (record, left) = self.fresh(ask, key, now)?;
+        let manifest = self.recent(ask, &Held::new(ask.link_key(record.digest)))?;
+        Some(Recent { manifest, left, validated: Some(record.validated) })
+    }
+
+    /// The same for who asks over and over, while the tag names what is `held`.
+    pub fn same_tag(
+        &self,
+        ask: &Ask,
+        key: &TagKey,
+        held: &Held,
+        now: SystemTime,
+    ) -> Option<Recent> {
+        let (record, left) = self.fresh(ask, key, now)?;
+        if record.digest != held.key().digest {
+            return None;
+        }
+        let manifest = self.recent(ask, held)?;
+        Some(Recent { manifest, left, validated: Some(record.validated) })
+    }
+
+    /// The manifest of what is `held`.
+    pub fn recent_digest(&self, ask: &Ask, held: &Held) -> Option<Recent> {
+        Some(Recent { manifest: self.recent(ask, held)?, left: None, validated: None })
+    }
+
+    /// What a tag names, and for how long yet, if that may be said without asking upstream.
+    fn fresh(
+        &self,
+        ask: &Ask,
+        key: &TagKey,
+        now: SystemTime,
+    ) -> Option<(TagRecord, Option<Duration>)> {
         let record = self.tags.recent(key).filter(|record| !record.is_gone())?;
         let policy = &ask.upstream.config().tags;
         let tag = key.tag.as_str();
@@ -36,22 +69,15 @@ impl Manifests {
         if choose(&record, policy.cooldown_of(tag), now).cooling.is_some() {
             return None;
         }
-        let manifest = self.recent(ask, &ask.link_key(record.digest))?;
-        Some(Recent { manifest, left, validated: Some(record.validated) })
+        Some((record, left))
     }
 
-    /// The manifest of the digest in `key`.
-    pub fn recent_digest(&self, ask: &Ask, key: &LinkKey) -> Option<Recent> {
-        Some(Recent { manifest: self.recent(ask, key)?, left: None, validated: None })
-    }
-
-    fn recent(&self, ask: &Ask, key: &LinkKey) -> Option<Manifest> {
-        if !ask.is_authorised() || self.negatives.is_doubted(|| key.clone()) {
+    fn recent(&self, ask: &Ask, held: &Held) -> Option<Manifest> {
+        if !ask.is_authorised() || self.negatives.is_doubted(|| held.key().clone()) {
             return None;
         }
-        let media_type = self.store.linked_in_memory(key)?.media_type?;
-        let body = self.store.in_memory(&key.digest)?;
-        Some(Manifest { digest: key.digest, media_type, body })
+        let (Link { media_type }, body) = self.store.recall(held)?;
+        Some(Manifest { digest: held.key().digest, media_type: media_type?, body })
     }
 }
 

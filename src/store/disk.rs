@@ -9,17 +9,18 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use moka::sync::Cache;
 use rustix::fs::statvfs;
 use tokio::sync::Semaphore;
 
 use super::{
-    Error, LINKS, LOOKUPS, Store, UNLINKED, UNLINKED_FOR,
+    Error, LOOKUPS, Store,
     eviction::{self, Goal},
     health::{Health, Trouble},
+    held::Epoch,
     index::{Index, OpenError},
     keeper::Keeper,
     layout::{Layout, remove_if_there},
+    links::Links,
     memory::Memory,
     object::OpenObjects,
     recovery,
@@ -61,15 +62,16 @@ impl Store {
         };
         let partials = recovery::scan_partials(&layout, index.as_deref())?;
         space.found(partials.left_bytes());
+        let epoch = Arc::<Epoch>::default();
         let store = Self {
             layout,
             index: RwLock::new(index),
-            memory: Memory::new(config.memory_of_bodies()),
+            memory: Memory::new(config.memory_of_bodies(), Arc::clone(&epoch)),
             open: OpenObjects::default(),
             space,
             partials,
-            links: Cache::new(LINKS),
-            unlinked: Cache::builder().max_capacity(UNLINKED).time_to_live(UNLINKED_FOR).build(),
+            links: Links::new(Arc::clone(&epoch)),
+            epoch,
             health,
             evicting: Mutex::default(),
             publications: AtomicU64::new(0),

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use moka::sync::Cache;
 
+use super::held::Epoch;
 use crate::protocol::Digest;
 
 /// What an entry costs besides its body: key, counters, the cache's own nodes.
@@ -27,12 +28,14 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Memory {
     bodies: ArcSwap<Bodies>,
     started: Instant,
+    epoch: Arc<Epoch>,
 }
 
 type Bodies = Cache<Digest, Arc<Entry>>;
 
+/// A body in memory.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     body: Bytes,
     /// Seconds after the start at which the recency was last written.
     touched: AtomicU64,
@@ -42,14 +45,15 @@ struct Entry {
 
 impl Memory {
     /// A tier of at most `budget` bytes.
-    pub(super) fn new(budget: u64) -> Self {
-        Self { bodies: ArcSwap::from_pointee(bodies(budget)), started: Instant::now() }
+    pub(super) fn new(budget: u64, epoch: Arc<Epoch>) -> Self {
+        Self { bodies: ArcSwap::from_pointee(bodies(budget)), started: Instant::now(), epoch }
     }
 
     /// From now on of at most `budget` bytes. What is in it is read from the disk again.
     pub(super) fn resize(&self, budget: u64) {
         if self.bodies.load().policy().max_capacity() != Some(budget) {
             self.bodies.store(Arc::new(bodies(budget)));
+            self.epoch.end();
         }
     }
 
@@ -59,8 +63,18 @@ impl Memory {
 
     /// A body that is used, and whether that is to be written down, as it is once a minute.
     pub(super) fn use_of(&self, digest: &Digest) -> Option<(Bytes, bool)> {
-        let entry = self.bodies.load().get(digest)?;
-        Some((entry.body.clone(), entry.needs_touch(self.started.elapsed().as_secs())))
+        let entry = self.entry(digest)?;
+        Some((entry.body.clone(), entry.needs_touch(self.second())))
+    }
+
+    /// The same, for who asks [`Entry::needs_touch`] himself.
+    pub(super) fn entry(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        self.bodies.load().get(digest)
+    }
+
+    /// Seconds since the start.
+    pub(super) fn second(&self) -> u64 {
+        self.started.elapsed().as_secs()
     }
 
     pub(super) fn contains(&self, digest: &Digest) -> bool {
@@ -68,12 +82,13 @@ impl Memory {
     }
 
     pub(super) fn insert(&self, digest: Digest, body: Bytes) {
-        let touched = AtomicU64::new(self.started.elapsed().as_secs());
+        let touched = AtomicU64::new(self.second());
         self.bodies.load().insert(digest, Arc::new(Entry { body, touched }));
     }
 
     pub(super) fn remove(&self, digest: &Digest) {
         self.bodies.load().invalidate(digest);
+        self.epoch.end();
     }
 }
 
@@ -87,7 +102,12 @@ fn bodies(budget: u64) -> Bodies {
 // === impl Entry ===
 
 impl Entry {
-    fn needs_touch(&self, now: u64) -> bool {
+    pub(super) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Whether its use is to be written down. Who is told so does it.
+    pub(super) fn needs_touch(&self, now: u64) -> bool {
         let last = self.touched.load(Ordering::Relaxed);
         now >= last + TOUCH_EVERY.as_secs()
             && self
@@ -105,7 +125,7 @@ mod tests {
     #[test]
     fn only_a_use_takes_the_turn_to_be_written_down() {
         let digest = Digest::of(Algorithm::Sha256, b"a");
-        let mut memory = Memory::new(1 << 20);
+        let mut memory = Memory::new(1 << 20, Arc::default());
         memory.insert(digest, Bytes::from_static(b"a"));
         let needs = |memory: &Memory| memory.use_of(&digest).unwrap().1;
         assert!(!needs(&memory), "it has just come");

@@ -12,10 +12,12 @@ mod catalogue;
 mod disk;
 mod eviction;
 mod health;
+mod held;
 mod index;
 mod journal;
 mod keeper;
 mod layout;
+mod links;
 mod mapped;
 mod measure;
 mod memory;
@@ -43,10 +45,10 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
 pub use catalogue::{ObjectInfo, Pin, Share, Usage};
+pub use held::Held;
 pub use index::{Kind, Link, LinkKey, TagKey, TagRecord};
 pub use mapped::{Map, is_bad_file};
 pub use object::{Lease, Object};
@@ -56,9 +58,11 @@ pub use staging::Staging;
 
 use crate::protocol::Digest;
 use health::Health;
+use held::Epoch;
 use index::Index;
 use keeper::Keeper;
 use layout::Layout;
+use links::Links;
 use memory::Memory;
 use object::OpenObjects;
 use partials::Partials;
@@ -70,15 +74,6 @@ pub const SMALL_BYTES: u64 = 64 * 1024;
 
 /// How long a request waits for the disk before it goes on without it.
 pub const DISK_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Links kept in memory; about 300 bytes each.
-const LINKS: u64 = 20_000;
-
-/// How long a link that was taken away can't come back by itself: longer than any download.
-const UNLINKED_FOR: Duration = Duration::from_secs(6 * 60 * 60);
-
-/// Such links remembered; about 300 bytes each.
-const UNLINKED: u64 = 10_000;
 
 /// Look-ups that may wait for the disk at the same time; others wait for them.
 const LOOKUPS: usize = 64;
@@ -139,10 +134,8 @@ pub struct Store {
     open: OpenObjects,
     space: Arc<Space>,
     partials: Partials,
-    /// Links read or written lately.
-    links: Cache<LinkKey, Link>,
-    /// What repositories lost a while ago: what was under way then must not link it again.
-    unlinked: Cache<LinkKey, ()>,
+    links: Links,
+    epoch: Arc<Epoch>,
     health: Arc<Health>,
     /// One eviction round at a time: two would race for the same victims.
     evicting: Mutex<()>,

@@ -86,12 +86,12 @@ impl Store {
 
     /// What is known of a digest in a repository, if it was asked for lately. Never blocks.
     pub fn linked_in_memory(&self, key: &LinkKey) -> Option<Link> {
-        self.links.get(key).filter(|_| !self.unlinked.contains_key(key))
+        self.links.get(key)
     }
 
     /// What is known of a digest in a repository. Reads the index.
     pub async fn linked(self: &Arc<Self>, key: LinkKey) -> Result<Option<Link>, Error> {
-        if self.unlinked.contains_key(&key) {
+        if self.links.is_taken(&key) {
             return Ok(None);
         }
         if let Some(link) = self.links.get(&key) {
@@ -184,7 +184,7 @@ impl Store {
         }
     }
 
-    fn touch(&self, digest: Digest) {
+    pub(super) fn touch(&self, digest: Digest) {
         if let Ok(index) = self.index() {
             index.touch(digest, SystemTime::now());
         }

@@ -2,8 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use moka::ops::compute::Op;
-
 use super::{DISK_PATIENCE, Error, LinkKey, Store, TagRecord, blocking};
 use crate::protocol::{Repository, Tag};
 
@@ -42,7 +40,7 @@ impl Store {
                 index.unlink(gone)?;
             }
         }
-        self.links.invalidate_all();
+        self.links.forget_all();
         Ok(count)
     }
 
@@ -73,14 +71,12 @@ impl Store {
     /// Forgets, durably, that `key`'s repository has its digest; the bytes stay, for those who have
     /// them too. What is under way does not bring it back, only [`Store::relink`] does.
     pub async fn unlink(self: &Arc<Self>, key: LinkKey) -> Result<(), Error> {
-        // As `relink_if` does it: one after the other.
-        self.unlinked.entry(key.clone()).and_compute_with(|_| Op::Put(()));
+        self.links.take(&key);
         let store = Arc::clone(self);
         let work = blocking(move || {
-            store.links.invalidate(&key);
             let result = store.index()?.unlink(vec![key.clone()]);
             // Somebody may have read it meanwhile.
-            store.links.invalidate(&key);
+            store.links.forget(&key);
             result
         });
         let done = tokio::time::timeout(DISK_PATIENCE, work).await;
@@ -89,19 +85,18 @@ impl Store {
 
     /// Upstream has just said that the repository has the digest: it may be linked again.
     pub fn relink(&self, key: &LinkKey) {
-        self.unlinked.invalidate(key);
+        self.links.give_back(key);
     }
 
     /// The same, if what it said is `still` true: [`Store::unlink`] comes before that is looked at, or
     /// after the key may be linked.
     pub fn relink_if(&self, key: &LinkKey, still: impl FnOnce() -> bool) {
-        let relink = |_| if still() { Op::Remove } else { Op::Nop };
-        self.unlinked.entry_by_ref(key).and_compute_with(relink);
+        self.links.give_back_if(key, still);
     }
 
     /// Whether it was taken away a while ago.
     pub fn is_unlinked(&self, key: &LinkKey) -> bool {
-        self.unlinked.contains_key(key)
+        self.links.is_taken(key)
     }
 }
 

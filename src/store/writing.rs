@@ -171,7 +171,7 @@ impl Store {
     /// Remembers, durably, that `key`'s repository has its digest; not where that was taken back
     /// with [`Store::unlink`] and not yet confirmed with [`Store::relink`].
     pub async fn link(&self, key: LinkKey, link: Link) -> Result<(), Error> {
-        if self.unlinked.contains_key(&key) {
+        if self.links.is_taken(&key) {
             return Ok(());
         }
         self.links.insert(key.clone(), link.clone());
