@@ -12,8 +12,9 @@ use crate::{
 // === impl Blobs ===
 
 impl Blobs {
-    /// The body of a small blob, if it and all that lets it be sent is in memory. Never blocks.
-    pub fn recent(&self, ask: &Ask, held: &Held) -> Option<Bytes> {
+    /// The body of a small blob, for who asks over and over, if it and all that lets it be sent is in
+    /// memory. Never blocks.
+    pub fn same(&self, ask: &Ask, held: &Held) -> Option<Bytes> {
         if !ask.upstream.is_authorised(&ask.caller, &ask.repository) {
             return None;
         }

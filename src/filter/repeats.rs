@@ -1,8 +1,8 @@
 //! Requests that come again, byte for byte: what they ask for is not found out anew.
 //!
 //! Clients repeat themselves. A head that was answered out of memory is remembered, with what it
-//! asks for and with what of the answer's head does not change. Whether it may be answered is looked
-//! up each time, as the long way does it: a tag that is not fresh any more, a body that is not in
+//! asks for and with what of the answer's head does not change. Whether it may be answered is found
+//! out each time, as the long way does it: a tag that is not fresh any more, a body that is not in
 //! memory, a repository that lost its digest, all go the long way. What only some may see never
 //! gets here.
 
@@ -32,7 +32,7 @@ use crate::{
 const LONGEST_HEAD: usize = 2048;
 
 /// What an entry costs besides its bytes.
-const ENTRY_BYTES: usize = 768;
+const ENTRY_BYTES: usize = 896;
 
 /// The requests remembered.
 #[derive(Debug)]
@@ -230,8 +230,8 @@ impl Repeats {
             Subject::Tag(ask, key, held) => {
                 self.manifests.same_tag(ask, key, held, SystemTime::now()).is_some()
             }
-            Subject::Manifest(ask, held) => self.manifests.recent_digest(ask, held).is_some(),
-            Subject::Blob(ask, held) => self.blobs.recent(ask, held).is_some(),
+            Subject::Manifest(ask, held) => self.manifests.same_digest(ask, held).is_some(),
+            Subject::Blob(ask, held) => self.blobs.same(ask, held).is_some(),
         }
     }
 
@@ -250,11 +250,11 @@ impl Repeats {
                 self.manifest(&repeat, ask, recent, client, now)
             }
             Subject::Manifest(ask, held) => {
-                let recent = self.manifests.recent_digest(ask, held)?;
+                let recent = self.manifests.same_digest(ask, held)?;
                 self.manifest(&repeat, ask, recent, client, now)
             }
             Subject::Blob(ask, held) => {
-                let body = self.blobs.recent(ask, held)?;
+                let body = self.blobs.same(ask, held)?;
                 let status = hit(None);
                 Some(Again { repeat, client, status, age: None, limits: None, left: None, body })
             }

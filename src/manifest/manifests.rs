@@ -30,7 +30,7 @@ use crate::{
         accept::Accept,
         media_type::{ManifestKind, children, kind_of},
     },
-    store::{Held, Store, TagKey, TagRecord},
+    store::{Store, TagKey, TagRecord},
     upstream::Failure,
 };
 
@@ -117,7 +117,7 @@ impl Manifests {
 
     /// The manifest named by `digest`: what is cached is never asked for again.
     pub async fn by_digest(self: &Arc<Self>, ask: &Ask, digest: Digest) -> Result<Served, Error> {
-        if let Some(recent) = self.recent_digest(ask, &Held::new(ask.link_key(digest))) {
+        if let Some(recent) = self.recent_digest(ask, &ask.link_key(digest)) {
             let served = recent.into();
             self.count(ask, &served);
             return Ok(served);

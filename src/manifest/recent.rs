@@ -5,11 +5,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+
 use super::{
     Ask, Found, Health, Manifest, Manifests, Outcome, Plan, Served,
     revalidation::{choose, plan},
 };
-use crate::store::{Held, Link, TagKey, TagRecord};
+use crate::store::{Held, Link, LinkKey, TagKey, TagRecord};
 
 /// A hit.
 #[derive(Debug)]
@@ -28,7 +30,8 @@ impl Manifests {
     /// The manifest that `key` names at `now`, if the tag is fresh.
     pub(super) fn recent_tag(&self, ask: &Ask, key: &TagKey, now: SystemTime) -> Option<Recent> {
         let (record, left) = self.fresh(ask, key, now)?;
-        let manifest = self.recent(ask, &Held::new(ask.link_key(record.digest)))?;
+        let key = ask.link_key(record.digest);
+        let manifest = self.recent(ask, &key, |key| self.store.look_up(key))?;
         Some(Recent { manifest, left, validated: Some(record.validated) })
     }
 
@@ -44,13 +47,20 @@ impl Manifests {
         if record.digest != held.key().digest {
             return None;
         }
-        let manifest = self.recent(ask, held)?;
+        let manifest = self.recent(ask, held.key(), |_| self.store.recall(held))?;
         Some(Recent { manifest, left, validated: Some(record.validated) })
     }
 
-    /// The manifest of what is `held`.
-    pub fn recent_digest(&self, ask: &Ask, held: &Held) -> Option<Recent> {
-        Some(Recent { manifest: self.recent(ask, held)?, left: None, validated: None })
+    /// The manifest of the digest in `key`.
+    pub(super) fn recent_digest(&self, ask: &Ask, key: &LinkKey) -> Option<Recent> {
+        let manifest = self.recent(ask, key, |key| self.store.look_up(key))?;
+        Some(Recent { manifest, left: None, validated: None })
+    }
+
+    /// The same for who asks over and over.
+    pub fn same_digest(&self, ask: &Ask, held: &Held) -> Option<Recent> {
+        let manifest = self.recent(ask, held.key(), |_| self.store.recall(held))?;
+        Some(Recent { manifest, left: None, validated: None })
     }
 
     /// What a tag names, and for how long yet, if that may be said without asking upstream.
@@ -72,12 +82,17 @@ impl Manifests {
         Some((record, left))
     }
 
-    fn recent(&self, ask: &Ask, held: &Held) -> Option<Manifest> {
-        if !ask.is_authorised() || self.negatives.is_doubted(|| held.key().clone()) {
+    fn recent(
+        &self,
+        ask: &Ask,
+        key: &LinkKey,
+        look: impl FnOnce(&LinkKey) -> Option<(Link, Bytes)>,
+    ) -> Option<Manifest> {
+        if !ask.is_authorised() || self.negatives.is_doubted(|| key.clone()) {
             return None;
         }
-        let (Link { media_type }, body) = self.store.recall(held)?;
-        Some(Manifest { digest: held.key().digest, media_type: media_type?, body })
+        let (Link { media_type }, body) = look(key)?;
+        Some(Manifest { digest: key.digest, media_type: media_type?, body })
     }
 }
 

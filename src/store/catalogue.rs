@@ -178,9 +178,10 @@ impl Store {
             return Ok(None);
         }
         self.open.remove(digest);
-        self.memory.remove(digest);
         remove_if_there(&self.layout.blob(digest))?;
         let size = index.remove(vec![*digest])?.into_iter().flatten().next();
+        // Last: who reads it meanwhile puts it there, and finds its record or not.
+        self.memory.remove([digest]);
         if let Some(size) = size {
             self.space.unpublish(size);
         }

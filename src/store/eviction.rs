@@ -165,7 +165,6 @@ fn remove(store: &Store, index: &Index, victims: &[Candidate]) -> Result<(), Err
         if store.partials.is_claimed(digest) || !store.open.retire(digest) {
             continue;
         }
-        store.memory.remove(digest);
         match remove_if_there(&store.layout.blob(digest)) {
             Ok(()) => gone.push(*digest),
             // The others go all the same.
@@ -175,7 +174,10 @@ fn remove(store: &Store, index: &Index, victims: &[Candidate]) -> Result<(), Err
     if gone.is_empty() {
         return Ok(());
     }
-    for size in index.remove(gone)?.into_iter().flatten() {
+    let sizes = index.remove(gone.clone())?;
+    // Last: who reads one meanwhile puts it there, and finds its record or not.
+    store.memory.remove(&gone);
+    for size in sizes.into_iter().flatten() {
         store.space.unpublish(size);
         metrics::EVICTIONS.inc();
         metrics::EVICTED_BYTES.inc_by(size);

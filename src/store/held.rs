@@ -1,9 +1,9 @@
 //! What memory had for a request that comes again and again.
 //!
 //! Links and bodies are looked up by key, each look a walk through a table that all requests share.
-//! A [`Held`] remembers what was found, and is good while nothing was taken back: whatever leaves
-//! memory for another reason than room ends the [`Epoch`]. It keeps no body alive, and looks all of
-//! it up once a second, from which the tables learn what is in use.
+//! A [`Held`] remembers what was found, for a second at the most, and while nothing was taken back:
+//! what leaves memory for another reason than room ends the [`Epoch`]. It keeps no body alive. As all
+//! of it is looked up once a second, the tables learn what is in use.
 
 use std::sync::{
     Arc, Weak,
@@ -15,6 +15,9 @@ use bytes::Bytes;
 
 use super::{Link, LinkKey, Store, memory::Entry};
 
+/// Not yet looked up.
+const NEVER: u64 = u64::MAX;
+
 /// The time in which nothing is taken back.
 #[derive(Debug, Default)]
 pub(super) struct Epoch(AtomicU64);
@@ -23,6 +26,8 @@ pub(super) struct Epoch(AtomicU64);
 #[derive(Debug)]
 pub struct Held {
     key: LinkKey,
+    /// When it was last looked up, in seconds after the store's start.
+    asked: AtomicU64,
     found: ArcSwapOption<Found>,
 }
 
@@ -54,7 +59,7 @@ impl Epoch {
 impl Held {
     /// Nothing was looked up yet.
     pub fn new(key: LinkKey) -> Self {
-        Self { key, found: ArcSwapOption::empty() }
+        Self { key, asked: AtomicU64::new(NEVER), found: ArcSwapOption::empty() }
     }
 
     /// Of which digest it is, and in which repository.
@@ -68,23 +73,28 @@ impl Held {
 impl Store {
     /// The link of a digest and its body, of up to [`super::SMALL_BYTES`], if both are in memory.
     /// Never blocks.
+    pub fn look_up(&self, key: &LinkKey) -> Option<(Link, Bytes)> {
+        let link = self.links.get(key)?;
+        Some((link, self.in_memory(&key.digest)?))
+    }
+
+    /// The same for who asks over and over.
     pub fn recall(&self, held: &Held) -> Option<(Link, Bytes)> {
         let (epoch, second) = (self.epoch.now(), self.memory.second());
-        let found = held.found.load();
-        if let Some(found) = &*found
+        if let Some(found) = &*held.found.load()
             && (found.epoch, found.second) == (epoch, second)
             && let Some(entry) = found.entry.upgrade()
         {
             return Some((found.link.clone(), entry.body().clone()));
         }
         let link = self.links.get(&held.key)?;
-        let entry = self.memory.entry(&held.key.digest)?;
-        if entry.needs_touch(second) {
-            self.touch(held.key.digest);
-        }
+        let entry = self.used_in_memory(&held.key.digest)?;
         let body = entry.body().clone();
-        let entry = Arc::downgrade(&entry);
-        held.found.store(Some(Arc::new(Found { epoch, second, link: link.clone(), entry })));
+        // Who comes now and then is not the sooner answered for it.
+        if second.abs_diff(held.asked.swap(second, Ordering::Relaxed)) <= 1 {
+            let entry = Arc::downgrade(&entry);
+            held.found.store(Some(Arc::new(Found { epoch, second, link: link.clone(), entry })));
+        }
         Some((link, body))
     }
 }
@@ -99,7 +109,7 @@ mod tests {
     };
 
     struct Stage {
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
         store: Arc<Store>,
         held: Held,
     }
@@ -113,7 +123,7 @@ mod tests {
             let digest = Digest::of(Algorithm::Sha256, b"x");
             let repository = Repository::parse("a").unwrap();
             let key = LinkKey { upstream: "u".into(), repository, digest };
-            let stage = Self { _folder: folder, store, held: Held::new(key) };
+            let stage = Self { folder, store, held: Held::new(key) };
             stage.put().await;
             stage.link(None).await;
             stage
@@ -153,9 +163,10 @@ mod tests {
         }
 
         /// Holds it in a second that does not end while it is looked at.
-        fn hold(&self) {
+        fn hold(&self) -> Arc<Entry> {
             let held = (0..100).any(|_| self.recalled().is_some() && self.is_held());
             assert!(held, "it is looked up each time");
+            self.held.found.load().as_ref().unwrap().entry.upgrade().unwrap()
         }
     }
 
@@ -178,19 +189,21 @@ mod tests {
     #[tokio::test]
     async fn what_left_the_store_is_not_answered_from_what_is_held() {
         let stage = Stage::set().await;
-        stage.hold();
+        // Somebody who is just being answered keeps it alive.
+        let entry = stage.hold();
         assert_eq!(stage.work(|store, digest| store.purge(digest)).await.unwrap(), Some(1));
         assert_eq!(stage.recalled(), None);
         stage.put().await;
-        stage.hold();
+        let again = stage.hold();
         stage.work(|store, digest| store.set_aside(*digest, "a test")).await;
         assert_eq!(stage.recalled(), None);
         stage.put().await;
-        stage.hold();
+        let last = stage.hold();
         let mut config = Config::parse("store: { memory: 64MiB }", "test").unwrap();
-        config.store.directory = stage._folder.path().to_owned();
+        config.store.directory = stage.folder.path().to_owned();
         stage.store.reconfigure(&config.store);
         assert_eq!(stage.recalled(), None, "the memory is another");
+        drop((entry, again, last));
     }
 
     #[tokio::test]
@@ -199,19 +212,17 @@ mod tests {
         stage.hold();
         stage.link(Some("a/b")).await;
         assert_eq!(stage.recalled(), Some(Some("a/b".into())));
-        stage.hold();
+        let epoch = stage.store.epoch.now();
         stage.link(Some("a/b")).await;
-        assert_eq!(stage.recalled(), Some(Some("a/b".into())));
+        assert_eq!(stage.store.epoch.now(), epoch, "it says the same");
     }
 
     #[tokio::test]
     async fn a_body_is_not_kept_and_the_tables_hear_of_its_use() {
         let stage = Stage::set().await;
-        stage.hold();
-        let found = stage.held.found.load_full().unwrap();
-        let body = found.entry.upgrade().unwrap();
         // The table's, and this one.
-        assert_eq!(Arc::strong_count(&body), 2);
+        assert_eq!(Arc::strong_count(&stage.hold()), 2);
+        let found = stage.held.found.load_full().unwrap();
         let last = Found {
             second: found.second.wrapping_sub(1),
             link: found.link.clone(),
@@ -221,5 +232,13 @@ mod tests {
         stage.held.found.store(Some(Arc::new(last)));
         assert!(!stage.is_held());
         stage.hold();
+    }
+
+    #[tokio::test]
+    async fn for_who_comes_now_and_then_nothing_is_held() {
+        let stage = Stage::set().await;
+        assert!(stage.recalled().is_some() && stage.held.found.load().is_none());
+        stage.held.asked.store(stage.store.memory.second() + 2, Ordering::Relaxed);
+        assert!(stage.recalled().is_some() && stage.held.found.load().is_none());
     }
 }

@@ -1,6 +1,12 @@
 //! Which repository has which digest, as far as memory knows, and what was taken from them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use moka::{ops::compute::Op, sync::Cache};
 
@@ -21,6 +27,8 @@ pub(super) struct Links {
     known: Cache<LinkKey, Link>,
     /// What repositories lost a while ago: what was under way then must not link it again.
     taken: Cache<LinkKey, ()>,
+    /// How often something was forgotten; counted before it is.
+    losses: AtomicU64,
     epoch: Arc<Epoch>,
 }
 
@@ -29,29 +37,49 @@ pub(super) struct Links {
 impl Links {
     pub(super) fn new(epoch: Arc<Epoch>) -> Self {
         let taken = Cache::builder().max_capacity(TAKEN).time_to_live(TAKEN_FOR).build();
-        Self { known: Cache::new(KNOWN), taken, epoch }
+        Self { known: Cache::new(KNOWN), taken, losses: AtomicU64::new(0), epoch }
     }
 
     pub(super) fn get(&self, key: &LinkKey) -> Option<Link> {
         self.known.get(key).filter(|_| !self.is_taken(key))
     }
 
+    /// A link that says something else is heard at once, unless the one before made room for others:
+    /// then it is when what is held is looked up again.
     pub(super) fn insert(&self, key: LinkKey, link: Link) {
-        let is_another = self.known.get(&key).is_some_and(|before| before != link);
-        self.known.insert(key, link);
+        let mut is_another = false;
+        self.known.entry(key).and_compute_with(|before| {
+            is_another = before.is_some_and(|before| *before.value() != link);
+            Op::Put(link)
+        });
         if is_another {
             self.epoch.end();
         }
     }
 
+    /// To be asked before the index is read for [`Links::learn`].
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    /// What the index said, unless something was forgotten since there were so many `losses`.
+    pub(super) fn learn(&self, key: LinkKey, link: Link, losses: u64) {
+        self.insert(key.clone(), link);
+        if self.losses() != losses {
+            self.forget(&key);
+        }
+    }
+
     /// What is in memory is read from the index again.
     pub(super) fn forget(&self, key: &LinkKey) {
+        self.losses.fetch_add(1, Ordering::AcqRel);
         self.known.invalidate(key);
         self.epoch.end();
     }
 
     /// The same of all.
     pub(super) fn forget_all(&self) {
+        self.losses.fetch_add(1, Ordering::AcqRel);
         self.known.invalidate_all();
         self.epoch.end();
     }
@@ -76,5 +104,27 @@ impl Links {
     pub(super) fn give_back_if(&self, key: &LinkKey, still: impl FnOnce() -> bool) {
         let give = |_| if still() { Op::Remove } else { Op::Nop };
         self.taken.entry_by_ref(key).and_compute_with(give);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Algorithm, Digest, Repository};
+
+    #[test]
+    fn what_the_index_said_before_something_was_forgotten_is_not_learned() {
+        let links = Links::new(Arc::default());
+        let (digest, repository) = (Digest::of(Algorithm::Sha256, b"x"), Repository::parse("a"));
+        let key = LinkKey { upstream: "u".into(), repository: repository.unwrap(), digest };
+        let link = Link { media_type: None };
+        links.learn(key.clone(), link.clone(), links.losses());
+        assert!(links.get(&key).is_some());
+        for forget in [|links: &Links, _: &LinkKey| links.forget_all(), Links::forget] {
+            let read = links.losses();
+            forget(&links, &key);
+            links.learn(key.clone(), link.clone(), read);
+            assert_eq!(links.get(&key), None);
+        }
     }
 }

@@ -62,14 +62,10 @@ impl Memory {
     }
 
     /// A body that is used, and whether that is to be written down, as it is once a minute.
-    pub(super) fn use_of(&self, digest: &Digest) -> Option<(Bytes, bool)> {
-        let entry = self.entry(digest)?;
-        Some((entry.body.clone(), entry.needs_touch(self.second())))
-    }
-
-    /// The same, for who asks [`Entry::needs_touch`] himself.
-    pub(super) fn entry(&self, digest: &Digest) -> Option<Arc<Entry>> {
-        self.bodies.load().get(digest)
+    pub(super) fn use_of(&self, digest: &Digest) -> Option<(Arc<Entry>, bool)> {
+        let entry = self.bodies.load().get(digest)?;
+        let needs_touch = entry.needs_touch(self.second());
+        Some((entry, needs_touch))
     }
 
     /// Seconds since the start.
@@ -86,8 +82,9 @@ impl Memory {
         self.bodies.load().insert(digest, Arc::new(Entry { body, touched }));
     }
 
-    pub(super) fn remove(&self, digest: &Digest) {
-        self.bodies.load().invalidate(digest);
+    pub(super) fn remove<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) {
+        let bodies = self.bodies.load();
+        digests.into_iter().for_each(|digest| bodies.invalidate(digest));
         self.epoch.end();
     }
 }
@@ -106,8 +103,7 @@ impl Entry {
         &self.body
     }
 
-    /// Whether its use is to be written down. Who is told so does it.
-    pub(super) fn needs_touch(&self, now: u64) -> bool {
+    fn needs_touch(&self, now: u64) -> bool {
         let last = self.touched.load(Ordering::Relaxed);
         now >= last + TOUCH_EVERY.as_secs()
             && self

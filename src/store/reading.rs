@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{
     DISK_PATIENCE, Error, Lease, Link, LinkKey, Object, Store, TagKey, TagRecord, Verdict,
-    blocking, eviction, is_bad_file, recovery,
+    blocking, eviction, is_bad_file, memory::Entry, recovery,
 };
 use crate::{metrics, protocol::Digest};
 
@@ -17,11 +17,16 @@ use crate::{metrics, protocol::Digest};
 impl Store {
     /// A published body of up to [`super::SMALL_BYTES`], if it is in memory already.
     pub fn in_memory(&self, digest: &Digest) -> Option<Bytes> {
-        let (body, needs_touch) = self.memory.use_of(digest)?;
+        self.used_in_memory(digest).map(|entry| entry.body().clone())
+    }
+
+    /// The same, as memory has it.
+    pub(super) fn used_in_memory(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        let (entry, needs_touch) = self.memory.use_of(digest)?;
         if needs_touch {
             self.touch(*digest);
         }
-        Some(body)
+        Some(entry)
     }
 
     /// Opens what is published under `digest`. Reads the index and opens a file.
@@ -67,6 +72,10 @@ impl Store {
                 return Ok(None);
             }
             store.memory.insert(digest, body.clone());
+            // Purged or evicted while it was read: out of the books, so out of memory too.
+            if store.index().and_then(|index| index.blob(&digest)).is_ok_and(|it| it.is_none()) {
+                store.memory.remove([&digest]);
+            }
             Ok(Some(body))
         })
         .await
@@ -91,16 +100,17 @@ impl Store {
 
     /// What is known of a digest in a repository. Reads the index.
     pub async fn linked(self: &Arc<Self>, key: LinkKey) -> Result<Option<Link>, Error> {
-        if self.links.is_taken(&key) {
-            return Ok(None);
-        }
         if let Some(link) = self.links.get(&key) {
             return Ok(Some(link));
         }
+        if self.links.is_taken(&key) {
+            return Ok(None);
+        }
         self.lookup(move |store| {
+            let losses = store.links.losses();
             let link = store.index()?.linked(&key)?;
             if let Some(link) = &link {
-                store.links.insert(key, link.clone());
+                store.links.learn(key, link.clone(), losses);
             }
             Ok(link)
         })
@@ -123,7 +133,7 @@ impl Store {
         tracing::warn!(%digest, problem, "a published file went bad; set aside, to be fetched again");
         metrics::QUARANTINED.inc();
         self.open.remove(&digest);
-        self.memory.remove(&digest);
+        self.memory.remove([&digest]);
         let moved = self.layout.set_aside(&digest).map_err(Error::from);
         if let Err(error) = moved.and_then(|_| self.forget(digest)) {
             tracing::warn!(%digest, %error, "could not set a bad file aside");
@@ -184,7 +194,7 @@ impl Store {
         }
     }
 
-    pub(super) fn touch(&self, digest: Digest) {
+    fn touch(&self, digest: Digest) {
         if let Ok(index) = self.index() {
             index.touch(digest, SystemTime::now());
         }

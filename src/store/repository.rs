@@ -27,6 +27,13 @@ impl Store {
     /// Forgets, durably, what all repositories of these upstreams have; the bytes stay, and to learn
     /// it again costs a free HEAD each. Gives how much that was. Blocks.
     pub fn unlink_all(&self, upstreams: &HashSet<String>) -> Result<usize, Error> {
+        let unlinked = self.unlink_in_index(upstreams);
+        // Where that ended early, some of it is gone.
+        self.links.forget_all();
+        unlinked
+    }
+
+    fn unlink_in_index(&self, upstreams: &HashSet<String>) -> Result<usize, Error> {
         let (mut after, mut count) = (None, 0);
         loop {
             let index = self.index()?;
@@ -40,7 +47,6 @@ impl Store {
                 index.unlink(gone)?;
             }
         }
-        self.links.forget_all();
         Ok(count)
     }
 

@@ -176,7 +176,13 @@ impl Store {
         }
         self.links.insert(key.clone(), link.clone());
         let index = self.index()?;
-        self.briefly(index.link(key, link)).await
+        let written = self.briefly(index.link(key.clone(), link)).await;
+        if self.links.is_taken(&key) {
+            // Taken since it was looked: it may have come to the index after that was told.
+            self.links.forget(&key);
+            return self.briefly(blocking(move || index.unlink(vec![key]))).await;
+        }
+        written
     }
 
     /// Waits until no fill writes `digest`.
