@@ -146,7 +146,7 @@ try_docker() {
     die "dockerd does not reload"
   comes_through docker
   stop dockerd
-  expect "docker: without its daemon, its files are gone by" docker 0 mirrors=ok files=ok pull=ok
+  expect "docker: without its daemon, its files are gone by" docker 0 mirrors=ok files=ok pull=warning
 }
 
 # --- containerd ------------------------------------------------------------------------------------------------------

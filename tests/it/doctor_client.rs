@@ -1,20 +1,22 @@
-//! `roadstead doctor client` on a host without any client program: it asks as each client would. (With
-//! real ones, `tests/clients/doctor.sh`.)
+//! `roadstead doctor client` on a host without any client program, where it asks as each client would,
+//! and with a docker made for the test. (With real ones, `tests/clients/doctor.sh`.)
 
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hub::{Hub, ImageSpec, Options};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::pull::pull;
-use crate::roadstead::{BINARY, Roadstead, free_address};
+use crate::roadstead::{BINARY, Roadstead, Setup, free_address};
 
 const CLIENTS: [&str; 3] = ["docker", "containerd", "podman"];
 
-/// A host: what stands for `/` there, and a `PATH` with nothing in it.
+/// A host: what stands for `/` there, and a `PATH` with nothing in it at first.
 struct Host {
     folder: TempDir,
     upstream: String,
@@ -26,7 +28,7 @@ impl Host {
     fn new(hub: &Hub) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for name in ["root", "empty"] {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
+            fs::create_dir(folder.path().join(name)).unwrap();
         }
         Self { folder, upstream: format!("docker.io={}", hub.registry_url()) }
     }
@@ -51,6 +53,40 @@ impl Host {
             let output = command.arg("--root").arg(self.root()).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
+    }
+
+    /// A docker that asks `mirror` for alpine and says that it went well, whatever is answered. What
+    /// it has of alpine is in the file `id`, what it was told in `calls`.
+    fn install_docker(&self, mirror: SocketAddr, version: &str) {
+        let folder = self.folder.path().display();
+        let port = mirror.port();
+        let script = format!(
+            r#"#!/bin/bash
+echo "$*" >>{folder}/calls
+case "$1 $2" in
+"version ") {version} ;;
+"image inspect") read -r id <{folder}/id && echo "$id" || {{ echo "No such image" >&2; exit 1; }} ;;
+"image rm" | "tag "*) ;;
+"pull "*)
+  exec 3<>/dev/tcp/127.0.0.1/{port}
+  printf 'GET /v2/library/alpine/manifests/latest HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' >&3
+  while read -r _ <&3; do :; done
+  echo new >{folder}/id ;;
+*) exit 1 ;;
+esac
+"#
+        );
+        let path = self.folder.path().join("empty/docker");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What docker was told, but for questions.
+    fn calls(&self) -> Vec<String> {
+        let calls = fs::read_to_string(self.folder.path().join("calls")).unwrap();
+        let is_order =
+            |call: &&str| ["pull", "tag", "image rm"].iter().any(|order| call.starts_with(order));
+        calls.lines().filter(is_order).map(str::to_owned).collect()
     }
 
     /// What the doctor says of the host's clients, with its exit code.
@@ -177,10 +213,58 @@ async fn a_file_that_is_no_settings_is_told_with_its_remedy() {
     let server = Roadstead::start(&hub).await;
     let host = Host::new(&hub);
     let daemon: &Path = &host.root().join("etc/docker/daemon.json");
-    std::fs::create_dir_all(daemon.parent().unwrap()).unwrap();
-    std::fs::write(daemon, "{ \"registry-mirrors\": ").unwrap();
+    fs::create_dir_all(daemon.parent().unwrap()).unwrap();
+    fs::write(daemon, "{ \"registry-mirrors\": ").unwrap();
     let (code, document) = host.ask(server.admin(), &["docker", "--no-pull"]).await;
     assert_eq!(code, Some(1), "{document:#}");
     let files = finding(&document, "docker", "files");
     assert!(says(files, "is not JSON") && files["level"] == "fault", "{document:#}");
+}
+
+const ALPINE: &str = "docker.io/library/alpine:latest";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_roadstead_refused_and_that_went_well_is_the_silent_fallback() {
+    let hub = hub_with_alpine().await;
+    let server = Setup::of(&hub).with("deny", json!(["library/alpine"])).start().await;
+    let host = Host::new(&hub);
+    host.tell(server.at());
+    host.install_docker(server.at(), "exit 0");
+    let (code, document) = host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
+    assert_eq!(code, Some(1), "{document:#}");
+    let pull = finding(&document, "docker", "pull");
+    assert_eq!(pull["level"], "fault", "{document:#}");
+    assert!(says(pull, "refused all 1 requests") && says(pull, "silent fallback"), "{pull}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_client_had_it_has_after_the_pull() {
+    let hub = hub_with_alpine().await;
+    let server = Roadstead::start(&hub).await;
+    let host = Host::new(&hub);
+    host.tell(server.at());
+    host.install_docker(server.at(), "exit 0");
+    let (code, document) = host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
+    assert_eq!(code, Some(0), "{document:#}");
+    let pull = format!("pull --quiet {ALPINE}");
+    assert_eq!(host.calls(), [pull.clone(), format!("image rm {ALPINE}")]);
+
+    fs::remove_file(host.folder.path().join("calls")).unwrap();
+    fs::write(host.folder.path().join("id"), "old\n").unwrap();
+    host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
+    assert_eq!(host.calls(), [pull, format!("tag old {ALPINE}"), "image rm new".to_owned()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stands_in_for_a_client_that_can_not_be_asked_proves_nothing() {
+    let hub = hub_with_alpine().await;
+    let server = Roadstead::start(&hub).await;
+    let host = Host::new(&hub);
+    host.tell(server.at());
+    host.install_docker(server.at(), "echo permission denied >&2; exit 1");
+    let (_, document) = host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
+    let pull = finding(&document, "docker", "pull");
+    assert_eq!(pull["level"], "warning", "{document:#}");
+    assert!(says(pull, "can't be asked: docker version: permission denied"), "{pull}");
+    assert!(pull["remedy"].as_str().unwrap().contains("as root"), "{pull}");
 }

@@ -19,7 +19,7 @@ use clap::{Args, ValueEnum};
 use tokio::runtime::Builder;
 
 use super::{
-    finding::{Check, Finding, Group},
+    finding::{Check, Finding, Group, Level},
     server::Admin,
     told,
 };
@@ -29,12 +29,13 @@ use crate::{
 };
 use image::Image;
 use program::find;
-use pull::{By, Settings};
+use pull::{By, Chosen, Settings};
 use settings::Known;
 use witness::{Testimony, Witness};
 
 const ABOUT: &str = "\
-Without a name, those that are here are looked at. The pull is real: a tag that is cached costs \
+Without a name, those that are here are looked at (containerd beside docker, without crictl and nerdctl, \
+is docker's own). The pull is real: a tag that is cached costs \
 nothing, any other one costs one pull of Roadstead's budget, and of this host's own where the client \
 goes past Roadstead. What the client did not have before is taken away again. Run it as a user who may \
 pull (root, mostly).
@@ -42,7 +43,8 @@ pull (root, mostly).
 On a host without the server, say with --mirror where clients reach it, and with --admin where its \
 admin listener is reached (ssh -L 5001:127.0.0.1:5001 SERVER brings it here).
 
-Exit codes: 0 every client comes through; 1 one does not, or something else is wrong; 2 wrong usage.";
+Exit codes: 0 nothing is wrong (a warning says what could not be proved); 1 a client goes another way, \
+or something else is wrong; 2 wrong usage.";
 
 /// Find out whether this host's clients really go through Roadstead
 #[derive(Debug, Args)]
@@ -129,6 +131,22 @@ fn programs(surveyed: Surveyed) -> &'static [&'static str] {
     }
 }
 
+fn is_here(surveyed: Surveyed) -> bool {
+    let is_any = |programs: &[&str]| programs.iter().any(|program| find(program).is_some());
+    match surveyed {
+        Surveyed::Docker => find("dockerd").is_some() || find("docker").is_some_and(is_docker),
+        // Docker brings it, and asks it for no image.
+        Surveyed::Containerd if is_here(Surveyed::Docker) => is_any(&["crictl", "nerdctl"]),
+        Surveyed::Containerd | Surveyed::Podman => is_any(programs(surveyed)),
+    }
+}
+
+/// podman-docker is a script of that name, which runs podman.
+fn is_docker(program: PathBuf) -> bool {
+    let is_short = fs::metadata(&program).is_ok_and(|it| it.len() < 4096);
+    !is_short || !fs::read_to_string(&program).is_ok_and(|text| text.contains("podman"))
+}
+
 // === impl Client ===
 
 impl Client {
@@ -202,7 +220,7 @@ impl Client {
     /// Those that are asked for, or else that are here.
     fn clients(&self) -> Vec<Surveyed> {
         let is_asked = |surveyed: &Surveyed| match self.clients.as_slice() {
-            [] => programs(*surveyed).iter().any(|program| find(program).is_some()),
+            [] => is_here(*surveyed),
             names => names.iter().any(|name| name.surveyed() == *surveyed),
         };
         ALL.into_iter().filter(is_asked).collect()
@@ -279,7 +297,7 @@ async fn pull(
     admin: Option<&Admin>,
 ) -> Finding {
     let image = &asking.image;
-    let by = By::choose(surveyed).await;
+    let Chosen { by, problem } = By::choose(surveyed).await;
     let ca = asking.ca.as_ref().and_then(|path| fs::read_to_string(path).ok());
     let settings =
         Settings { mirrors: &known.mirrors, hosts: known.hosts.as_deref(), ca: ca.as_deref() };
@@ -292,7 +310,17 @@ async fn pull(
         Some(witness) => witness.testify().await.ok(),
         None => None,
     };
-    judge(surveyed, &by.shown(image), known.ours.is_some(), outcome.as_ref().err(), testimony)
+    let shown = by.shown(image);
+    let judged = judge(surveyed, &shown, known.ours.is_some(), outcome.as_ref().err(), testimony);
+    match problem {
+        // What stands in for the client proves nothing of it.
+        Some(problem) if judged.level == Level::Ok => Check(group(surveyed), "pull").warning(
+            shown,
+            format!("{}; but the client itself can't be asked: {problem}", judged.found),
+            "run this as root or who may pull, and see that the client's daemon runs",
+        ),
+        _ => judged,
+    }
 }
 
 /// The remedy where a client's files don't name Roadstead.
@@ -311,6 +339,14 @@ fn judge(
         (None, Some(Testimony::Came(count))) => {
             check.ok(shown, format!("came through Roadstead, which counted {count} requests of it"))
         }
+        (None, Some(Testimony::Refused(count))) => check.fault(
+            shown,
+            format!(
+                "succeeded, but not through Roadstead, which refused all {count} requests of it: the \
+                 client went to the registry itself and says nothing of it (silent fallback)"
+            ),
+            "look into Roadstead's log, which says why, and at what `roadstead doctor` says on its host",
+        ),
         (None, Some(Testimony::NoneCame)) => {
             let remedy = match is_named {
                 true => {
@@ -333,7 +369,7 @@ fn judge(
             "succeeded; which way is not known, because the counters can't be watched",
             "say with --admin where Roadstead's admin listener is",
         ),
-        (Some(problem), Some(Testimony::Came(_))) => check.fault(
+        (Some(problem), Some(Testimony::Came(_) | Testimony::Refused(_))) => check.fault(
             shown,
             format!("Roadstead was asked, and yet it failed: {problem}"),
             "look into Roadstead's log, and at what `roadstead doctor` says on its host",
@@ -353,7 +389,6 @@ fn judge(
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Level;
     use super::*;
 
     #[test]
@@ -363,8 +398,12 @@ mod tests {
             judge(Surveyed::Docker, "docker pull x", is_named, problem.as_ref(), testimony)
         };
         assert_eq!(told(true, None, Some(Testimony::Came(2.0))).level, Level::Ok);
-        for is_named in [true, false] {
-            let fallback = told(is_named, None, Some(Testimony::NoneCame));
+        for (is_named, testimony) in [
+            (true, Testimony::NoneCame),
+            (false, Testimony::NoneCame),
+            (true, Testimony::Refused(1.0)),
+        ] {
+            let fallback = told(is_named, None, Some(testimony));
             assert_eq!(fallback.level, Level::Fault);
             assert!(fallback.found.contains("silent fallback"), "{fallback:?}");
         }

@@ -1,6 +1,6 @@
 //! One pull, by the client's own program where it is here, else by HTTP as that client would ask.
 //!
-//! What was not there before is taken away again.
+//! What was not there before is taken away again, and a tag that was names what it named.
 
 use std::{path::Path, time::Duration};
 
@@ -51,11 +51,19 @@ pub(super) struct Settings<'a> {
     pub(super) ca: Option<&'a str>,
 }
 
+/// What is to pull.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    pub(super) by: By,
+    /// Why the client's own program does not, though it is here.
+    pub(super) problem: Option<String>,
+}
+
 // === impl By ===
 
 impl By {
     /// The first program of a client's that is here and works.
-    pub(super) async fn choose(surveyed: Surveyed) -> Self {
+    pub(super) async fn choose(surveyed: Surveyed) -> Chosen {
         let candidates: &[(Self, &[&str])] = match surveyed {
             Surveyed::Docker => &[(Self::Docker, &["docker", "version"])],
             Surveyed::Containerd => &[
@@ -67,13 +75,17 @@ impl By {
                 &[(Self::Podman, &["podman", "info"]), (Self::Skopeo, &["skopeo", "--version"])]
             }
         };
+        let mut problem = None;
         for (by, words) in candidates {
-            let is_there = words.first().is_some_and(|name| find(name).is_some());
-            if is_there && run(words, QUICK).await.is_ok_and(|ran| ran.is_success) {
-                return *by;
+            if words.first().is_none_or(|name| find(name).is_none()) {
+                continue;
+            }
+            match ended(run(words, QUICK).await) {
+                Ok(()) => return Chosen { by: *by, problem: None },
+                Err(why) => problem = problem.or(Some(format!("{}: {why}", words.join(" ")))),
             }
         }
-        Self::Http(surveyed)
+        Chosen { by: Self::Http(surveyed), problem }
     }
 
     /// What is run, or done instead.
@@ -96,25 +108,10 @@ impl By {
         let name = image.to_string();
         let name = name.as_str();
         match self {
-            Self::Docker => {
-                let inspect = ["docker", "image", "inspect", name];
-                let remove = ["docker", "image", "rm", name];
-                pulled(&["docker", "pull", "--quiet", name], &inspect, &remove).await
-            }
-            Self::Crictl => {
-                let (inspect, remove) = (["crictl", "inspecti", name], ["crictl", "rmi", name]);
-                pulled(&["crictl", "pull", name], &inspect, &remove).await
-            }
-            Self::Nerdctl => {
-                let inspect = ["nerdctl", "image", "inspect", name];
-                let remove = ["nerdctl", "image", "rm", name];
-                pulled(&["nerdctl", "pull", "--quiet", name], &inspect, &remove).await
-            }
-            Self::Podman => {
-                let inspect = ["podman", "image", "exists", name];
-                let remove = ["podman", "image", "rm", name];
-                pulled(&["podman", "pull", "--quiet", name], &inspect, &remove).await
-            }
+            Self::Docker => pulled("docker", "{{.Id}}", name).await,
+            Self::Nerdctl => pulled("nerdctl", "{{.ID}}", name).await,
+            Self::Podman => pulled("podman", "{{.Id}}", name).await,
+            Self::Crictl => pulled_by_cri(name).await,
             Self::Skopeo => {
                 let source = format!("docker://{name}");
                 ended(run(&["skopeo", "inspect", "--raw", &source], PULL).await)
@@ -125,23 +122,67 @@ impl By {
     }
 }
 
-/// Pulls, and takes away what was not there before.
-async fn pulled(pull: &[&str], inspect: &[&str], remove: &[&str]) -> Result<(), String> {
-    let was_there = run(inspect, QUICK).await.is_ok_and(|ran| ran.is_success);
-    let outcome = ended(run(pull, PULL).await);
-    if outcome.is_ok() && !was_there {
-        // It is no harm if it stays.
-        let _ = run(remove, QUICK).await;
+/// Pulls, and leaves the program's images as they were; `id` is its template for theirs. What can't
+/// be told, or does not succeed, leaves a small image more.
+async fn pulled(program: &str, id: &str, name: &str) -> Result<(), String> {
+    let named =
+        async || named(&run(&[program, "image", "inspect", "--format", id, name], QUICK).await?);
+    let before = named().await;
+    ended(run(&[program, "pull", "--quiet", name], PULL).await)?;
+    match before {
+        Ok(None) => drop(run(&[program, "image", "rm", name], QUICK).await),
+        Ok(Some(before)) => {
+            if let Ok(Some(after)) = named().await
+                && after != before
+                && ended(run(&[program, "tag", &before, name], QUICK).await).is_ok()
+            {
+                let _ = run(&[program, "image", "rm", &after], QUICK).await;
+            }
+        }
+        Err(_) => {}
     }
-    outcome
+    Ok(())
 }
 
-/// ctr reads no settings: it is told where they are, and fetches manifests and config alone.
+/// The image that a name is of, by the program's answer; `None` if it is of none.
+fn named(ran: &Ran) -> Result<Option<String>, String> {
+    let said = ran.stderr.to_lowercase();
+    match ran.is_success {
+        true if ran.stdout.is_empty() || ran.stdout == "[]" => Ok(None),
+        true => Ok(Some(ran.stdout.clone())),
+        false if ["no such", "not known", "not found"].iter().any(|it| said.contains(it)) => {
+            Ok(None)
+        }
+        false => Err(ran.last_words()),
+    }
+}
+
+/// A name that is removed by CRI takes all other names of its image with it, so that only an image
+/// that was not there at all is removed.
+async fn pulled_by_cri(name: &str) -> Result<(), String> {
+    let images = async |words: &[&str]| {
+        let all = ["crictl", "images", "--quiet", "--no-trunc"];
+        let words: Vec<_> = all.iter().chain(words).copied().collect();
+        let ran = run(&words, QUICK).await.ok().filter(|ran| ran.is_success)?;
+        Some(ran.stdout.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let before = images(&[]).await;
+    ended(run(&["crictl", "pull", name], PULL).await)?;
+    if let (Some(before), Some([own])) = (before, images(&[name]).await.as_deref())
+        && !before.contains(own)
+    {
+        let _ = run(&["crictl", "rmi", own], QUICK).await;
+    }
+    Ok(())
+}
+
+/// ctr reads no settings: it is told where they are. It takes one platform's manifest; with
+/// `--metadata-only` it would be those of all.
 async fn fetched(name: &str, hosts: Option<&Path>) -> Result<(), String> {
     let platform = format!("linux/{}", architecture());
     let hosts = hosts.filter(|hosts| hosts.is_dir()).map(|hosts| hosts.display().to_string());
     let ctr = ["ctr", "--namespace", NAMESPACE];
-    let fetch = ["content", "fetch", "--metadata-only", "--platform", &platform];
+    let fetch = ["content", "fetch", "--platform", &platform];
     let hosts = hosts.iter().flat_map(|hosts| ["--hosts-dir", hosts.as_str()]);
     let words: Vec<_> = ctr.into_iter().chain(fetch).chain(hosts).chain([name]).collect();
     let outcome = ended(run(&words, PULL).await);
@@ -201,5 +242,27 @@ fn ask(surveyed: Surveyed, http: &Http, url: &str, registry: &str) -> Result<(),
     match reply.is_success() {
         true => Ok(()),
         false => Err(format!("it answers {}: {}", reply.status, reply.text())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_image_that_is_surely_not_there_counts_as_absent() {
+        let ran = |is_success, stdout: &str, stderr: &str| {
+            named(&Ran { is_success, stdout: stdout.to_owned(), stderr: stderr.to_owned() })
+        };
+        assert_eq!(ran(true, "sha256:aa", ""), Ok(Some("sha256:aa".to_owned())));
+        for absent in [
+            ran(true, "[]", ""),
+            ran(true, "", ""),
+            ran(false, "", "Error response from daemon: No such image: docker.io/a/b:c"),
+            ran(false, "", "Error: docker.io/a/b:c: image not known"),
+        ] {
+            assert_eq!(absent, Ok(None));
+        }
+        assert!(ran(false, "", "permission denied while connecting to the daemon").is_err());
     }
 }

@@ -236,8 +236,13 @@ fn files(
             "have it written (a backup is kept, and all else stays); then: {}",
             then.join("; ")
         );
-        // Where it is asked anyway, that may be meant so, and the pull tells.
-        let level = if is_named { Level::Note } else { Level::Fault };
+        let level = match (is_named, surveyed) {
+            (false, _) => Level::Fault,
+            // ctr is told where hosts.toml is; what comes by CRI asks config_path, or goes past us.
+            (true, Surveyed::Containerd) => Level::Warning,
+            // Where it is asked anyway, that may be meant so, and the pull tells.
+            (true, Surveyed::Docker | Surveyed::Podman) => Level::Note,
+        };
         let finding = check.at(level, lacking.join(", "), found, remedy);
         findings.push(finding.run(asking.apply(name, &base)));
     }

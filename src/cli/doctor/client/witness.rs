@@ -1,15 +1,19 @@
 //! Whether a pull came through Roadstead: by its counters, before and after.
 //!
-//! Where others pull at the same time, counters alone prove nothing; then the image's own time of
-//! use must have moved too.
+//! A request that was refused is none that came through: the client goes to the registry then. Where
+//! others pull at the same time, counters alone prove nothing; then the image's own time of use must
+//! have moved too.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{super::server::Admin, image::Image};
+use super::{
+    super::server::{Admin, label},
+    image::Image,
+};
 
-/// How long it is watched whether others pull.
+/// How long it is watched whether others pull, before the pull and after it.
 const WATCH: Duration = Duration::from_millis(1500);
 
 /// How long a request may take to be counted.
@@ -23,20 +27,28 @@ const STEP: Duration = Duration::from_millis(200);
 pub(super) struct Witness<'a> {
     admin: &'a Admin,
     image: &'a Image,
-    /// Requests for manifests, answered before.
-    before: f64,
+    before: Counts,
     /// They rose without us.
     is_busy: bool,
-    /// Seconds since 1970.
-    began: u64,
+    /// When the image was last used, by the server's clock.
+    used: Option<u64>,
+}
+
+/// Requests for manifests.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    served: f64,
+    refused: f64,
 }
 
 /// What the counters say of a pull.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Testimony {
-    /// So many requests for manifests came.
+    /// So many requests for manifests were served.
     Came(f64),
-    /// None did.
+    /// So many came, and none was served.
+    Refused(f64),
+    /// None came.
     NoneCame,
     /// Others came, and it can't be told whether this one did.
     Unsure,
@@ -47,41 +59,60 @@ pub(super) enum Testimony {
 impl<'a> Witness<'a> {
     /// Begins to watch.
     pub(super) async fn new(admin: &'a Admin, image: &'a Image) -> Result<Self, String> {
-        let first = count(admin).await?;
+        let first = Counts::now(admin).await?;
+        let used = last_use(admin, image).await;
         sleep(WATCH).await;
-        let before = count(admin).await?;
-        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Ok(Self { admin, image, before, is_busy: before > first, began })
+        let before = Counts::now(admin).await?;
+        Ok(Self { admin, image, before, is_busy: before.served > first.served, used })
     }
 
-    /// What has come since.
+    /// What has come of a pull that has ended.
     pub(super) async fn testify(&self) -> Result<Testimony, String> {
         let deadline = Instant::now() + COUNTED_WITHIN;
-        loop {
-            let came = count(self.admin).await? - self.before;
-            let is_late = Instant::now() >= deadline;
-            match (came > 0.0, self.is_busy) {
-                (true, false) => return Ok(Testimony::Came(came)),
-                (true, true) if self.is_used().await => return Ok(Testimony::Came(came)),
-                (true, true) if is_late => return Ok(Testimony::Unsure),
-                (false, _) if is_late => return Ok(Testimony::NoneCame),
-                _ => sleep(STEP).await,
+        let (served, refused) = loop {
+            let now = Counts::now(self.admin).await?;
+            let served = now.served - self.before.served;
+            if served > 0.0 || Instant::now() >= deadline {
+                break (served, now.refused - self.before.refused);
             }
+            sleep(STEP).await;
+        };
+        if served <= 0.0 {
+            let is_refused = refused > 0.0;
+            return Ok(if is_refused { Testimony::Refused(refused) } else { Testimony::NoneCame });
         }
-    }
-
-    /// Whether the image's manifest was read since.
-    async fn is_used(&self) -> bool {
-        let (admin, image) = (self.admin.clone(), self.image.to_string());
-        let page = tokio::task::spawn_blocking(move || admin.images(&image)).await;
-        let Ok(Ok(page)) = page else { return false };
-        page.images.iter().any(|image| image.used_at.is_some_and(|at| at > self.began))
+        // Who asks from now on is somebody else.
+        sleep(STEP).await;
+        let ended = Counts::now(self.admin).await?;
+        sleep(WATCH).await;
+        let is_busy = self.is_busy || Counts::now(self.admin).await?.served > ended.served;
+        let is_told = !is_busy || last_use(self.admin, self.image).await > self.used;
+        Ok(if is_told { Testimony::Came(served) } else { Testimony::Unsure })
     }
 }
 
-async fn count(admin: &Admin) -> Result<f64, String> {
-    let admin = admin.clone();
-    let metrics = tokio::task::spawn_blocking(move || admin.metrics()).await;
-    let metrics = metrics.map_err(|error| error.to_string())??;
-    Ok(metrics.sum("roadstead_requests_total", &[("kind", "manifest")]).unwrap_or_default())
+/// When the image's manifest was last read, as far as it was written down: once a minute.
+async fn last_use(admin: &Admin, image: &Image) -> Option<u64> {
+    let (admin, image) = (admin.clone(), image.to_string());
+    let page = tokio::task::spawn_blocking(move || admin.images(&image)).await;
+    page.ok()?.ok()?.images.iter().filter_map(|image| image.used_at).max()
+}
+
+// === impl Counts ===
+
+impl Counts {
+    async fn now(admin: &Admin) -> Result<Self, String> {
+        let admin = admin.clone();
+        let metrics = tokio::task::spawn_blocking(move || admin.metrics()).await;
+        let metrics = metrics.map_err(|error| error.to_string())??;
+        let mut counts = Self::default();
+        for (labels, value) in metrics.family("roadstead_requests_total") {
+            if label(labels, "kind") != Some("manifest") {
+                continue;
+            }
+            let is_refused = label(labels, "status").is_some_and(|it| it.starts_with(['4', '5']));
+            *(if is_refused { &mut counts.refused } else { &mut counts.served }) += value;
+        }
+        Ok(counts)
+    }
 }
