@@ -31,11 +31,14 @@ Examples:
   roadstead serve --access-log combined > access.log
       for GoAccess and its like; the log itself stays on standard error
 
-Flags win over the file. RUST_LOG sets what is logged: RUST_LOG=debug, or
+Flags win over variables (ROADSTEAD_..., see `roadstead check --variables`), variables over the
+file. RUST_LOG sets what is logged: RUST_LOG=debug, or
 RUST_LOG=warn,roadstead=info,access=off for no lines about requests.
 
 Signals: SIGTERM stops accepting, lets requests end (shutdown.drain) and exits; SIGQUIT hands
-over to a new process without a failed request; SIGINT stops at once.";
+over to a new process without a failed request; SIGHUP reads the configuration again; SIGINT
+stops at once.";
+
 /// Targets that are not the API's to change.
 const OTHERS: [&str; 4] = ["pingora", "h2", "rustls", "ureq"];
 

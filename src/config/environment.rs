@@ -27,10 +27,9 @@ pub(super) const PREFIX: &str = "ROADSTEAD_";
 const FILE: &str = "_FILE";
 
 /// Variables that begin alike and are no keys; each with whose it is.
-const OTHERS: [(&str, &str); 19] = [
+const OTHERS: [(&str, &str); 18] = [
     ("ROADSTEAD_HANDOVER", "a server, for its successor"),
     ("ROADSTEAD_ADMIN_USER", "the command line, to log in"),
-    ("ROADSTEAD_ADMIN_PASSWORD", "the command line, to log in"),
     ("ROADSTEAD_ADMIN_PASSWORD_FILE", "the command line, to log in"),
     ("ROADSTEAD_ADMIN_CLIENT_CERTIFICATE", "the command line, to log in"),
     ("ROADSTEAD_ADMIN_CLIENT_KEY", "the command line, to log in"),

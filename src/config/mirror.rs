@@ -3,6 +3,7 @@
 //! A mirror has an address and credentials of its own; the upstream's never go
 //! there. All the rest it shares with its upstream.
 
+use super::credentials::Mode;
 use super::nearest::choose;
 use super::problem::Scope;
 use super::raw::{RawMirror, RawUpstream};
@@ -54,6 +55,12 @@ impl Mirror {
             ..RawUpstream::default()
         };
         let mut registry = Upstream::read(scope, registry)?;
+        if registry.credentials.mode == Mode::Client {
+            scope.at("credentials").at("mode").refuse(
+                "clients' credentials are for the upstream and never go to a mirror",
+                "remove it; what accounts the mirror wants, list them under `accounts`",
+            );
+        }
         // What the budget of a mirror is, its answers tell.
         registry.budget.probe = None;
         Some(Self { order: order.unwrap_or(Order::Before), registry })
@@ -101,6 +108,10 @@ mod tests {
             "upstreams: [{ name: docker.io, mirrors: [{ url: 'https://a.example', order: never }] }]",
         );
         assert!(line.contains("upstreams[0].mirrors[0].order"), "{line}");
+        let line = refused(
+            "upstreams: [{ name: docker.io, mirrors: [{ url: 'https://a.example', credentials: { mode: client } }] }]",
+        );
+        assert!(line.contains("upstreams[0].mirrors[0].credentials.mode: clients'"), "{line}");
         let line = refused("upstreams: [{ name: docker.io, prefix: 'A B' }]");
         assert!(line.contains("upstreams[0].prefix"), "{line}");
     }

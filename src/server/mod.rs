@@ -45,7 +45,7 @@ use crate::{
     admin::{self, Admin, Operators, Viewers},
     blob::Blobs,
     config::{self, Config, ConfigError, Listen, Reload},
-    filter::{Chain, RequestFilter},
+    filter::{Access, Chain, RequestFilter},
     inventory::Inventory,
     manifest::Manifests,
     metrics,
@@ -239,10 +239,12 @@ fn run(Builder { config, filters, source }: Builder) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What a start would find wrong with the certificates and images that `config` names, and nothing
-/// else.
+/// What a start would find wrong with the images that `config` names, and in the files of users and
+/// certificates; nothing else.
 pub fn check(config: &Config) -> Result<(), StartError> {
     Warmer::check(config).map_err(StartError::Config)?;
+    Access::new(&config.access).map_err(StartError::Config)?;
+    Operators::load(&config.admin).map_err(StartError::Config)?;
     Doors::prepare(config, &Bounds::new(config.downstream.max_connections)).map(|_| ())
 }
 

@@ -194,7 +194,7 @@ impl Drop for Breakers {
         // Nobody probes them any more.
         let hosts = self.hosts.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (host, _) in hosts.iter().filter(|(_, state)| state.opening().is_some()) {
-            metrics::BREAKER_OPEN.with_label_values(&[host]).set(0);
+            let _ = metrics::BREAKER_OPEN.remove_label_values(&[host]);
         }
     }
 }

@@ -106,6 +106,17 @@ fn a_bad_value_is_named_with_its_key() {
 }
 
 #[test]
+fn a_file_of_users_that_can_t_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    std::fs::write(&users, "ann:{SHA}xyz\n").unwrap();
+    for key in ["access", "admin"] {
+        let (_folder, file) = config(&format!("{key}: {{ htpasswd: '{}' }}", users.display()));
+        refused(&run("check", &file), 2, &[&format!("{key}.htpasswd"), "users", "ann"]);
+    }
+}
+
+#[test]
 fn two_mistakes_are_two_lines() {
     let (_folder, file) = config("store: { disk: lots, memory: more }");
     let said = stderr(&run("check", &file));

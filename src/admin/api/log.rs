@@ -21,7 +21,8 @@ const MOST_BYTES: usize = 4096;
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Levels {
-    /// As the variable RUST_LOG is written: levels by target, such as `warn,roadstead=debug`.
+    /// As the variable RUST_LOG is written: levels by target, such as
+    /// `warn,roadstead=debug,access=info`; `access` is the lines about requests.
     #[schema(max_length = 4096, example = "warn,roadstead=debug,access=info")]
     levels: String,
 }

@@ -3,8 +3,12 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use super::finding::{Check, Finding, Group};
-use crate::config::{
-    Account, Address, Config, ConfigError, Listen, Mode, Others, Scheme, Upstream, Writes,
+use crate::{
+    admin::Operators,
+    config::{
+        Account, Address, Config, ConfigError, Listen, Mode, Others, Scheme, Upstream, Writes,
+    },
+    filter::Access,
 };
 
 const VALID: Check = Check(Group::Configuration, "valid");
@@ -38,6 +42,7 @@ pub(super) fn check(config: &Config, file: Option<&Path>) -> Vec<Finding> {
         None => VALID.ok("defaults and flags", format!("are valid; upstreams: {upstreams}")),
     };
     let mut findings = vec![valid];
+    findings.extend(users(config));
     findings.extend(file.and_then(|file| readable_passwords(config, file)));
     findings.extend(config.listen.iter().filter_map(|listen| plain_passwords(config, listen)));
     findings.extend(config.listen.iter().filter_map(|listen| open_tunnel(config, listen)));
@@ -55,6 +60,18 @@ pub(super) fn check(config: &Config, file: Option<&Path>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Files of users that can't be used.
+fn users(config: &Config) -> impl Iterator<Item = Finding> {
+    let clients = Access::new(&config.access).err();
+    let operators = Operators::load(&config.admin).err();
+    [clients, operators].into_iter().flatten().map(|problem| {
+        let (about, found) = problem.split_once(": ").unwrap_or(("htpasswd", &problem));
+        let remedy = "Roadstead does not start with it: let its user read it, with a line from \
+                      `htpasswd -nB USER` for each user";
+        VALID.fault(about, found, remedy)
+    })
 }
 
 /// Passwords in the file, and a file that everybody can read.
@@ -214,6 +231,29 @@ mod tests {
         assert!(told.iter().any(|line| line.starts_with("trusted_proxies")), "{told:?}");
         let told = risks("upstreams: [{ name: docker.io, writes: forward }]");
         assert!(told.iter().any(|line| line.contains("in the clear")), "{told:?}");
+    }
+
+    #[test]
+    fn files_of_users_that_can_not_be_used_are_told_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, "ann:{SHA}xyz\n").unwrap();
+            path.display().to_string()
+        };
+        let (users, operators) = (file("users"), file("operators"));
+        let text = format!(
+            "{{ access: {{ htpasswd: '{users}' }}, admin: {{ htpasswd: '{operators}' }} }}"
+        );
+        let findings = check(&Config::parse(&text, "test").unwrap(), None);
+        let faults = findings.iter().filter(|it| it.level == Level::Fault);
+        let told: Vec<_> = faults.map(|it| format!("{}: {}", it.about, it.found)).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].starts_with(&format!("access.htpasswd: {users}: the user ann")),
+            "{told:?}"
+        );
+        assert!(told[1].starts_with(&format!("admin.htpasswd: {operators}: ")), "{told:?}");
     }
 
     #[test]

@@ -184,7 +184,7 @@ pub(in crate::config) struct RawTimeouts {
 #[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a mapping such as { failures: 3, open_for: 5s }")]
 pub(in crate::config) struct RawBreaker {
-    /// Failures in a row that open it. Default: 3
+    /// Failures in a row that open it; a timeout does at once. Default: 3
     #[schemars(with = "Option<Count>")]
     pub(in crate::config) failures: Option<Scalar>,
     /// How long it is open before a probe. Default: 5s
