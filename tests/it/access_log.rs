@@ -1,5 +1,7 @@
 //! Access lines in Apache's combined format: apart from the log, and safe whatever clients send.
 
+use std::collections::BTreeSet;
+
 use hub::{Hub, ImageSpec};
 
 use crate::client::get;
@@ -66,4 +68,25 @@ async fn access_lines_may_be_json_beside_a_log_that_is_text() {
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((&line["status"], &line["target"]), (&200.into(), &"access".into()));
     assert!(line.get("agent").is_none() && line.get("user").is_none(), "{line}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_json_is_json_line_by_line() {
+    let hub = Hub::start().await;
+    hub.push(&ImageSpec::new(NAME).tag("latest").single());
+    let roadstead = Setup::of(&hub).arguments(&["serve", "--log-format", "json"]).start().await;
+    let path = manifest_path(NAME, "latest");
+    assert_eq!(accepting(get(roadstead.at(), &path)).send().await.status, 200);
+    let log = roadstead.whole_log().await;
+    let mut targets = BTreeSet::new();
+    for text in log.lines() {
+        let line: serde_json::Value =
+            serde_json::from_str(text).unwrap_or_else(|_| panic!("{text}"));
+        let level = line["level"].as_str().unwrap_or_else(|| panic!("no level in {text}"));
+        assert!(["ERROR", "WARN", "INFO", "DEBUG"].contains(&level), "{text}");
+        let time = line["timestamp"].as_str().unwrap_or_else(|| panic!("no time in {text}"));
+        assert!(time.parse::<jiff::Timestamp>().is_ok(), "{text}");
+        targets.insert(line["target"].as_str().unwrap().to_owned());
+    }
+    assert!(targets.contains("access") && targets.contains("roadstead::server"), "{targets:?}");
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hub::{Action, Fault, Hub, ImageSpec, Target};
 use tokio::time::Instant;
 
-use crate::client::get;
+use crate::client::{get, request};
 use crate::pull::{accepting, blob_path, manifest_path, pull};
 use crate::roadstead::{Roadstead, Setup, eventually};
 
@@ -107,6 +107,45 @@ async fn states_are_what_is_there() {
     assert!((0.0..600.0).contains(&(now - started)), "started at {started}, now {now}");
     let open = roadstead.metric(&["process_open_fds"]).await;
     assert!(open > 5.0 && open < roadstead.metric(&["process_max_fds"]).await, "{open}");
+}
+
+#[tokio::test]
+async fn no_label_says_what_a_client_makes_up() {
+    let hub = Hub::start().await;
+    let roadstead = Roadstead::start(&hub).await;
+    let at = roadstead.at();
+    // Other values each time, answered alike each time.
+    let made_up = async |number: usize| {
+        let path = manifest_path(&format!("made/up-{number}"), &format!("tag-{number}"));
+        let host = format!("host-{number}.example");
+        for request in [
+            request(at, &format!("METHOD{number}"), "/v2/"),
+            get(at, &path),
+            get(at, blob_path(&format!("made/up-{number}"), &hub::sha256(&number.to_le_bytes()))),
+            get(at, manifest_path(&format!("made/up-too-{number}"), "latest")).header("Host", host),
+            get(at, format!("{path}?ns=ns-{number}.example")),
+        ] {
+            let status = request.send().await.status;
+            assert!((400..500).contains(&status), "{status}");
+        }
+    };
+    let label_sets = async |requests: usize| {
+        // A client has its answer a moment before that is in the books.
+        let deadline = Instant::now() + SOON;
+        while roadstead.metric(&["roadstead_requests_total"]).await as usize != requests {
+            assert!(Instant::now() < deadline, "not all are counted");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        roadstead.metrics().await.into_keys().collect::<BTreeSet<_>>()
+    };
+    made_up(0).await;
+    let before = label_sets(5).await;
+    for number in 1..=12 {
+        made_up(number).await;
+    }
+    let after = label_sets(5 * 13).await;
+    let new: Vec<_> = after.difference(&before).collect();
+    assert!(new.is_empty(), "{new:#?}");
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ async fn the_status_tells_what_was_asked_for_and_what_it_cost() {
     pull(roadstead.at(), IMAGE, "latest").await;
     roadstead.settled().await;
     let cold = ask(&roadstead, "status").await;
-    assert!(cold["totals"]["bytes_from_cache"].as_u64() < Some(MIB as u64 / 2), "{cold:#}");
+    assert!(cold["totals"]["bytes_from_cache"].as_u64().unwrap() < MIB as u64 / 2, "{cold:#}");
     for _ in 0..3 {
         pull(roadstead.at(), IMAGE, "latest").await;
     }
@@ -73,24 +73,56 @@ async fn the_status_tells_what_was_asked_for_and_what_it_cost() {
     assert!(count("misses") > 0 && count("hits") >= 3 * count("misses"), "{status:#}");
     assert!(count("bytes") >= 4 * MIB as u64 && count("upstream_bytes") >= MIB as u64);
     assert_eq!(status["ready"], true);
-    assert_eq!(status["budgets"][0]["spent"], status["totals"]["spent"]);
+    let spent = hub.stats().counted;
+    assert_eq!((spent, count("spent")), (1, 1));
+    assert_eq!(status["budgets"][0]["spent"].as_u64(), Some(spent), "{status:#}");
     assert!(status["budgets"][0]["saved"].as_u64() > Some(0), "{status:#}");
 
     // Requests along the chain and those that are answered before HTTP is parsed alike.
     let first = &status["repositories"]["by_bytes"][0];
     assert_eq!((&first["name"], &first["upstream"]), (&IMAGE.into(), &"docker.io".into()));
     assert_eq!(first["bytes"].as_u64(), Some(count("bytes")), "{status:#}");
-    assert_eq!(first["spent"], status["totals"]["spent"]);
+    assert_eq!(first["spent"].as_u64(), Some(spent), "{status:#}");
     let client = &status["clients"]["by_requests"][0];
     assert_eq!((&client["name"], &client["bytes"]), (&"127.0.0.1".into(), &first["bytes"]));
 
     let process = &status["process"];
     assert!(process["memory_bytes"].as_u64() > Some(MIB as u64), "{process:#}");
-    assert!(process["open_files"].as_u64() < process["open_files_limit"].as_u64());
+    let [open, limit] =
+        ["open_files", "open_files_limit"].map(|name| process[name].as_u64().unwrap());
+    assert!(0 < open && open < limit, "{process:#}");
     let disk = &status["disk"];
     assert!(disk["published_bytes"].as_u64() > Some(MIB as u64), "{disk:#}");
     assert!(disk["history_bytes"].as_u64() > Some(0), "{disk:#}");
-    assert_eq!(disk["trouble"], Value::Null);
+    assert_eq!(disk.get("trouble"), Some(&Value::Null), "{disk:#}");
+}
+
+#[tokio::test]
+async fn an_account_with_nothing_left_has_run_out_now() {
+    let hub = Hub::start().await;
+    for seed in [1, 2] {
+        hub.push(&image(4096).tag(seed.to_string()).seed(seed));
+    }
+    hub.set_budget(None, 2);
+    let roadstead = Setup::of(&hub).start().await;
+    let account = |status: &Value| status["budgets"][0]["accounts"][0].clone();
+    let card = async || {
+        let page = get(roadstead.admin(), "/").send().await.text();
+        let (_, card) = page.split_once("id=\"budget\"").unwrap();
+        card.split_once("</section>").unwrap().0.to_owned()
+    };
+    pull(roadstead.at(), IMAGE, "1").await;
+    let status = ask_until(&roadstead, "status", |status| account(status)["remaining"] == 1).await;
+    assert_eq!(account(&status).get("runs_out_at"), Some(&Value::Null), "{status:#}");
+    let told = card().await;
+    assert!(told.contains("<b>1</b> of 100") && !told.contains("nothing is left"), "{told}");
+
+    pull(roadstead.at(), IMAGE, "2").await;
+    let status = ask_until(&roadstead, "status", |status| account(status)["remaining"] == 0).await;
+    let at = account(&status)["runs_out_at"].as_u64();
+    assert!(at.is_some() && at == status["now"].as_u64(), "{status:#}");
+    let told = card().await;
+    assert!(told.contains("<b>0</b> of 100") && told.contains("nothing is left"), "{told}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use hub::{Descriptor, Hub, Image, ImageSpec, Kind, Target};
+use hub::{Descriptor, Hub, Image, ImageSpec, Kind, Platform, Target};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -128,6 +128,22 @@ async fn images_of_all_sources_are_warmed_and_told_of() {
     code(&output, 0);
     assert!(stdout(&output).starts_with("named:1: cached, "), "{}", stdout(&output));
     assert_eq!((manifest_gets(&hub), hub.blob_gets(&image.layers[0].digest)), (5, 1));
+}
+
+#[tokio::test]
+async fn a_platform_that_is_named_is_the_only_one_that_is_fetched() {
+    let hub = Hub::start().await;
+    let platforms = ["amd64", "arm64", "s390x"].map(|one| Platform::new("linux", one));
+    let image = hub.push(&ImageSpec::new("library/app").tag("1").platforms(platforms.into()));
+    let roadstead = Roadstead::start(&hub).await;
+    let output = run(&roadstead, &["app:1", "--platform", "linux/s390x"]).await;
+    code(&output, 0);
+    let gets =
+        |of: &[Descriptor]| of.iter().map(|blob| hub.blob_gets(&blob.digest)).collect::<Vec<_>>();
+    assert_eq!(gets(&image.configs), [0, 0, 1]);
+    assert_eq!(gets(&image.layers), [0; 3], "they are those for amd64");
+    // The index and one child.
+    assert_eq!(manifest_gets(&hub), 2);
 }
 
 #[tokio::test]
