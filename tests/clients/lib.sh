@@ -1,7 +1,9 @@
 # shellcheck shell=bash
-# What run.sh, transparent.sh and lab.sh share: results, processes that end with the script, and the mirror under test.
+# What the scripts beside it share: results, processes that end with the script, and the mirror under test.
 # Every process is started here and ended here by its pid; everything written lies under $work.
 
+# Where Debian has daemons, which not everybody's PATH names.
+PATH=$PATH:/usr/sbin
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/roadstead-clients.XXXXXX")
 
@@ -10,7 +12,12 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/roadstead-clients.XXXXXX")
 passed=0 failed=0 skipped=0
 
 ok() { echo "ok $1"; passed=$((passed + 1)); }
-skip() { echo "skip $1: $2"; skipped=$((skipped + 1)); }
+
+# inapplicable NAME REASON: whatever is installed, this can't be tried here.
+inapplicable() { echo "skip $1: $2"; skipped=$((skipped + 1)); }
+
+# skip NAME REASON: something is missing, which is a failure where everything is required (ROADSTEAD_REQUIRE).
+skip() { if [ -n "${ROADSTEAD_REQUIRE:-}" ]; then fail "$@"; else inapplicable "$@"; fi; }
 
 # fail NAME REASON [LOG]: the end of LOG follows, indented so that no line of it reads as a result.
 fail() {
@@ -28,6 +35,21 @@ summary() {
 die() {
   echo "$*" >&2
   exit 2
+}
+
+# unready NAME LOG: what is installed does not start, for which root has no excuse.
+unready() {
+  if [ "$(id -u)" -eq 0 ]; then
+    fail "$1" "installed, and yet it does not start" "$2"
+  else
+    inapplicable "$1" "does not start for a user who is not root: $(tail -n 1 "$2" | cut -c1-200)"
+  fi
+}
+
+# installed PROGRAM...: whether all of these are, as programs: functions may have their names.
+installed() {
+  local program
+  for program in "$@"; do type -P "$program" >/dev/null || return 1; done
 }
 
 # need TOOL...: ends the script if one is missing, with what to install (each tool is a Debian package of its name).
@@ -74,6 +96,19 @@ wait_for() {
     sleep 0.1
   done
   return 1
+}
+
+# settled SECONDS COMMAND...: what it prints once two readings agree that lie SECONDS apart, or after 50 of them.
+settled() {
+  local every=$1 last="" now
+  shift
+  for _ in $(seq 50); do
+    now=$("$@")
+    [ "$now" = "$last" ] && break
+    last=$now
+    sleep "$every"
+  done
+  echo "$now"
 }
 
 answers() { curl -sf -o /dev/null -m 2 "$1"; }

@@ -69,19 +69,21 @@ digest_at() {
 
 # --- the clients -----------------------------------------------------------------------------------------------------
 
+# start_CLIENT leaves an installed one running, fetch_CLIENT with an image to push, pulled through Roadstead.
+
 skopeo() { limited 60 skopeo --insecure-policy "$@"; }
 push_skopeo() {
   skopeo copy --all --dest-tls-verify=false --dest-creds "$2" "oci:$work/images/clients/skopeo:latest" "docker://$mirror/$1"
 }
-prepare_skopeo() { :; }
+start_skopeo() { :; }
+fetch_skopeo() { :; }
 
 podman() {
   limited 60 podman --storage-driver vfs --root "$work/podman/root" --runroot "$work/podman/run" \
     --tmpdir "$work/podman/tmp" "$@"
 }
-prepare_podman() {
-  type -P podman >/dev/null && podman pull --quiet --tls-verify=false "docker://$mirror/clients/skopeo:latest"
-}
+start_podman() { podman info; }
+fetch_podman() { podman pull --quiet --tls-verify=false "docker://$mirror/clients/seed:latest"; }
 push_podman() {
   podman images --quiet || return
   podman push --tls-verify=false --creds "$2" "$(head -n 1 "$work/out")" "docker://$mirror/$1"
@@ -89,18 +91,18 @@ push_podman() {
 
 docker_socket=unix://$work/docker.sock
 docker() { limited 60 docker -H "$docker_socket" "$@"; }
-prepare_docker() {
-  type -P dockerd >/dev/null && type -P docker >/dev/null || return
+start_docker() {
   start dockerd dockerd --storage-driver=vfs --iptables=false --ip6tables=false --bridge=none \
     --insecure-registry=127.0.0.0/8 --data-root "$work/docker/data" --exec-root "$work/docker/exec" \
     --pidfile "$work/docker/pid" -H "$docker_socket"
-  wait_for dockerd 60 docker version || return
-  # Something to push: what skopeo pushed, pulled through Roadstead without a word about passwords.
-  docker login -u "${login%%:*}" -p "${login#*:}" "$mirror" && docker pull "$mirror/clients/skopeo:latest"
+  wait_for dockerd 60 docker version
+}
+fetch_docker() {
+  docker login -u "${login%%:*}" -p "${login#*:}" "$mirror" && docker pull "$mirror/clients/seed:latest"
 }
 push_docker() {
   docker login -u "${2%%:*}" -p "${2#*:}" "$mirror" || return
-  docker tag "$mirror/clients/skopeo:latest" "$mirror/$1" && docker push "$mirror/$1"
+  docker tag "$mirror/clients/seed:latest" "$mirror/$1" && docker push "$mirror/$1"
 }
 before_cleanup() {
   local pid_file
@@ -158,14 +160,34 @@ mount_and_delete() {
   fi
 }
 
+# What the engines push, straight to the origin.
+push_seed() {
+  python3 "$repo/tests/clients/images.py" "$work/images"
+  skopeo copy --dest-tls-verify=false --dest-creds "$login" "oci:$work/images/clients/podman:latest" \
+    "docker://$origin/clients/seed:latest" || die "pushing: $(tail -n 1 "$work/out")"
+}
+
+# prepare CLIENT: leaves it ready to push, or says why it is not.
+prepare() {
+  local programs=("$1") log=$work/out
+  if [ "$1" = docker ]; then programs=(dockerd docker) log=$work/dockerd.log; fi
+  if ! installed "${programs[@]}"; then
+    skip "$1" "not installed"
+  elif ! "start_$1"; then
+    unready "$1" "$log"
+  elif ! "fetch_$1"; then
+    fail "$1: login and pull" "it gets nothing to push" "$work/out"
+  else
+    return 0
+  fi
+  return 1
+}
+
 start_origin
 start_forwarding
-python3 "$repo/tests/clients/images.py" "$work/images"
+push_seed
 for client in "${clients[@]}"; do
-  if ! "prepare_$client"; then
-    skip "$client" "$(tail -n 1 "$work/out" 2>/dev/null || echo "not here")"
-    continue
-  fi
+  prepare "$client" || continue
   push "$client: push" "$client" "clients/$client"
   refused "$client: a wrong password is refused" "$client"
   if [ "$client" = skopeo ]; then

@@ -124,17 +124,8 @@ origin_log() {
 }
 origin_gets() { origin_log | wc -l; }
 
-# settled COUNTER: its value once it stands still, for a server writes its log line after the client has its answer.
-settled() {
-  local last="" now
-  for _ in $(seq 50); do
-    now=$("$1")
-    [ "$now" = "$last" ] && break
-    last=$now
-    sleep 0.1
-  done
-  echo "$now"
-}
+# still COUNTER: its value once it stands still, for a server writes its log line after the client has its answer.
+still() { settled 0.1 "$1"; }
 
 # --- one pull and what must be true of it ----------------------------------------------------------------------------
 
@@ -146,7 +137,7 @@ pull() {
     tag) reference+=:latest ;;
     digest) reference+=@$(cat "$work/want/$repository/digest") ;;
   esac
-  requests=$(settled mirror_requests) gets=$(settled origin_gets)
+  requests=$(still mirror_requests) gets=$(still origin_gets)
   rm -f "$work/got"
   "forget_$client" >/dev/null 2>&1 || true
   if ! "pull_$client" "$reference"; then
@@ -177,6 +168,7 @@ wrong_digests() {
     containerd) must=platform ;;
     *) must=diffs ;; # of a platform's own manifest, podman speaks and docker does not
   esac
+  if [ ! -s "$work/got" ]; then echo "the client names nothing that it has"; return 0; fi
   sort -u "$work/got" -o "$work/got"
   missing=$(sort -u "$want/$must" | comm -23 - "$work/got" | paste -sd' ')
   stray=$(sort -u "$want/$must" "$want/all" | comm -13 - "$work/got" | paste -sd' ')
@@ -187,11 +179,11 @@ wrong_digests() {
 
 wrong_counters() {
   local state=$1 requests=$2 gets=$3
-  if [ "$(settled mirror_requests)" -le "$requests" ]; then
+  if [ "$(still mirror_requests)" -le "$requests" ]; then
     echo "the client got its image, but not through the mirror: no request was counted"
     return 0
   fi
-  gets=$(($(settled origin_gets) - gets))
+  gets=$(($(still origin_gets) - gets))
   case $state in
     cold) [ "$gets" -eq 0 ] && echo "nothing was fetched from the origin: the image was not cold" ;;
     warm) [ "$gets" -gt 0 ] && echo "the image was warm, and yet the origin was asked for $gets manifests or blobs" ;;
@@ -247,7 +239,7 @@ podman() {
   limited 60 podman --storage-driver vfs --root "$work/podman/root" --runroot "$work/podman/run" \
     --tmpdir "$work/podman/tmp" "$@"
 }
-prepare_podman() { type -P podman >/dev/null && podman info; }
+prepare_podman() { installed podman && podman info; }
 forget_podman() { podman rmi --all --force; }
 
 pull_podman() {
@@ -263,7 +255,7 @@ in_buildah() {
   shift
   limited 60 "$program" --storage-driver vfs --root "$work/buildah/root" --runroot "$work/buildah/run" "$@"
 }
-prepare_buildah() { type -P buildah >/dev/null && type -P podman >/dev/null && in_buildah buildah info; }
+prepare_buildah() { installed buildah podman && in_buildah buildah info; }
 forget_buildah() { in_buildah buildah rmi --all --force; }
 
 # What it has stored, podman reads too.
@@ -284,7 +276,7 @@ docker_socket=unix://$work/docker.sock
 docker() { limited 60 docker -H "$docker_socket" "$@"; }
 
 prepare_docker() {
-  type -P dockerd >/dev/null && type -P docker >/dev/null || return
+  installed dockerd docker || return
   mkdir -p "$work/docker" "$settings/etc/docker"
   # The classic store, whose image id is the configuration's digest.
   echo '{"features": {"containerd-snapshotter": false}}' >"$settings/etc/docker/daemon.json"
@@ -318,7 +310,7 @@ engine_error() {
 ctr() { limited 60 ctr --address "$work/containerd.sock" "$@"; }
 
 prepare_containerd() {
-  type -P containerd >/dev/null && type -P ctr >/dev/null || return
+  installed containerd ctr || return
   configure_containerd "$settings/etc/containerd"
   settle containerd
   start containerd containerd --config "$settings/etc/containerd/config.toml"
@@ -362,7 +354,7 @@ before_cleanup() {
 check_origin_log() {
   local name="origin: one GET per manifest and blob for all clients together" repository kind reference status worst
   if [ "$mirror_kind" = docker-registry ]; then
-    skip "$name" "a docker-registry mirror is not held to it"
+    inapplicable "$name" "a docker-registry mirror is not held to it"
     return
   fi
   while read -r repository kind reference status; do
@@ -381,16 +373,14 @@ check_origin_log() {
   fi
 }
 
-# prepare CLIENT: leaves it ready to pull, or says why it will be skipped; root has no excuse where it is installed.
+# prepare CLIENT: leaves it ready to pull, or says why it is not.
 prepare() {
   rm -f "$work/out"
   if "prepare_$1"; then return 0; fi
   if [ ! -s "$work/out" ]; then
     skip "$1" "not installed"
-  elif [ "$(id -u)" -eq 0 ]; then
-    fail "$1" "installed, and yet it does not start" "$work/out"
   else
-    skip "$1" "does not start for a user who is not root: $(tail -n 1 "$work/out" | cut -c1-200)"
+    unready "$1" "$work/out"
   fi
   return 1
 }

@@ -5,7 +5,7 @@
 # What is shipped is what runs: only ports, paths and names are replaced. Through each: HTTP/2 outside, pulls by tag and
 # by digest with skopeo, a large blob whose reader pauses (the answer must be under way, not collected: neither the
 # terminator's memory nor what it writes may grow), the client's address in our log, and forged X-Forwarded-* that
-# change nothing. Pushes likewise, once Roadstead takes `writes: forward`.
+# change nothing. Pushes likewise.
 #
 # Variables: ROADSTEAD_BIN; TERMINATORS="nginx haproxy caddy traefik"; TRAEFIK, CADDY, NGINX, HAPROXY name other
 # programs; BLOB_MIB=256; KEEP=1 keeps logs.
@@ -15,7 +15,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 read -ra terminators <<<"${TERMINATORS:-nginx haproxy caddy traefik}"
 need python3 curl jq openssl skopeo docker-registry
-PATH=$PATH:/usr/sbin
 site=mirror.example.com
 blob_mib=${BLOB_MIB:-256}
 # What a terminator may hold or write of a blob that is several times as large.
@@ -58,24 +57,17 @@ push_blob() {
   echo "$sum"
 }
 
-# Whether this Roadstead forwards pushes yet; sets `writes`.
 roadstead_config() {
-  local bin
-  bin=$(roadstead_bin)
-  for writes in forward deny; do
-    cat >"$work/roadstead.yaml" <<YAML
+  cat >"$work/roadstead.yaml" <<YAML
 listen: [{ address: "127.0.0.1:$mirror_port" }]
 admin: { address: "127.0.0.1:$admin_port" }
 trusted_proxies: [127.0.0.1]
 upstreams:
-  - { name: docker.io, url: "$origin", writes: $writes }
+  - { name: docker.io, url: "$origin", writes: forward }
   # What a client's own X-Forwarded-Host or Forwarded would select, if it were believed.
   - { name: evil.example, url: "http://127.0.0.1:$evil_port", hosts: [evil] }
 store: { directory: "$work/mirror" }
 YAML
-    "$bin" check --config "$work/roadstead.yaml" >/dev/null 2>&1 && return
-  done
-  die "no configuration that Roadstead takes: $("$bin" check --config "$work/roadstead.yaml" 2>&1)"
 }
 
 start_evil() {
@@ -301,10 +293,9 @@ check_large_blob() {
     stop reader
     return
   fi
-  # What a terminator would collect, it would have collected by now: the origin is faster than this.
-  sleep 3
+  # What a terminator would collect, it has collected once it stands still.
+  read -r memory_after written_after < <(settled 1 measures "$1")
   before=$(logged "$path")
-  read -r memory_after written_after < <(measures "$1")
   touch "$work/reader.go"
   wait "${pids[reader]}" || true
   unset "pids[reader]"
@@ -322,10 +313,6 @@ check_large_blob() {
 # Uploads pass through, whatever their size, and are not collected either.
 check_push() {
   local memory written memory_after written_after
-  if [ "$writes" = deny ]; then
-    skip "$1: push of $blob_mib MiB" "this Roadstead does not forward writes"
-    return
-  fi
   read -r memory written < <(measures "$1")
   if ! limited 120 skopeo --insecure-policy copy --all --dest-cert-dir "$work/certs" \
     "oci:$work/images/library/alpine:latest" "docker://localhost:$port/pushed/$1:latest"; then

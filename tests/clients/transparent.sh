@@ -93,13 +93,18 @@ start_docker() {
   wait_for dockerd 30 docker -H "unix://$work/docker.sock" version
 }
 
-# why_not CLIENT: what keeps it from running here, if anything does.
-why_not() {
-  command -v "$1" >/dev/null || { echo "not installed"; return; }
-  if [ "$1" = docker ]; then
-    command -v dockerd >/dev/null || { echo "dockerd is not installed"; return; }
-    [ "$(id -u)" -eq 0 ] || { echo "dockerd needs root"; return; }
+# prepare CLIENT: leaves it ready to pull, or says why it is not.
+prepare() {
+  local programs=("$1")
+  [ "$1" != docker ] || programs=(dockerd docker)
+  if ! installed "${programs[@]}"; then
+    skip "$1" "not installed"
+  elif [ "$1" = docker ] && ! start_docker; then
+    unready docker "$work/dockerd.log"
+  else
+    return 0
   fi
+  return 1
 }
 
 # pulls WAY CLIENT IMAGE UPSTREAM
@@ -135,10 +140,10 @@ push library/alpine "$hub_port" library/alpine
 push clients/skopeo "$ghcr_port" org/app
 { cat /etc/hosts; echo "127.0.0.1 registry-1.docker.io index.docker.io docker.io ghcr.io"; } >"$work/hosts"
 if [ "$(id -u)" -ne 0 ] || ! unshare -m true 2>/dev/null; then
-  skip "by SNI" "it needs root and mount namespaces"
+  inapplicable "by SNI" "it needs root and mount namespaces"
   sni=""
 elif (exec 3<>"/dev/tcp/127.0.0.1/443") 2>/dev/null; then
-  skip "by SNI" "another program listens at $sni"
+  inapplicable "by SNI" "another program listens at $sni"
   sni=""
 fi
 start_proxy
@@ -147,12 +152,7 @@ digest=$(curl -sfI -m 10 "http://127.0.0.1:$ghcr_port/v2/org/app/manifests/1" \
   -H 'Accept: application/vnd.docker.distribution.manifest.v2+json' |
   tr -d '\r' | awk 'tolower($1) == "docker-content-digest:" { print $2 }')
 for client in "${clients[@]}"; do
-  reason=$(why_not "$client")
-  if [ -n "$reason" ]; then skip "$client" "$reason"; continue; fi
-  if [ "$client" = docker ] && ! start_docker; then
-    skip docker "dockerd did not start: $(tail -n 1 "$work/dockerd.log" | cut -c1-200)"
-    continue
-  fi
+  prepare "$client" || continue
   ways=(connect)
   if [ -n "$sni" ] && [ "$client" != docker ]; then ways+=(sni); fi
   for way in "${ways[@]}"; do

@@ -1,5 +1,6 @@
 //! What the program says of itself: help, completions for shells, man pages.
 
+use std::env;
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -17,6 +18,14 @@ fn roadstead(arguments: &[&str]) -> String {
 /// Runs a script; `None` where there is no such interpreter.
 fn run(program: &str, arguments: &[&str]) -> Option<Output> {
     Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()
+}
+
+/// The same with a program that must not be missing where everything is required.
+fn run_required(program: &str, arguments: &[&str]) -> Option<Output> {
+    let output = run(program, arguments);
+    let is_required = env::var_os("ROADSTEAD_REQUIRE").is_some();
+    assert!(output.is_some() || !is_required, "{program} is not installed");
+    output
 }
 
 /// Every command, as its words: [], ["cache"], ["cache", "ls"]…
@@ -82,7 +91,7 @@ fn bash_completes_commands_and_flags() {
     let script = folder.path().join("roadstead.bash");
     fs::write(&script, roadstead(&["completions", "bash"])).unwrap();
     let script = script.to_str().unwrap();
-    let Some(parsed) = run("bash", &["-n", script]) else { return };
+    let Some(parsed) = run_required("bash", &["-n", script]) else { return };
     assert!(parsed.status.success(), "{}", String::from_utf8_lossy(&parsed.stderr));
     let complete = |words: &[&str]| {
         let line = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
@@ -135,11 +144,11 @@ fn there_is_a_man_page_for_each_command() {
         assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}");
         let page = page.to_str().unwrap();
         // groff warns of what it can't print; mandoc, where it is, of more.
-        if let Some(shown) = run("groff", &["-man", "-Tutf8", "-ww", "-z", page]) {
+        if let Some(shown) = run_required("groff", &["-man", "-Tutf8", "-ww", "-z", page]) {
             let said = String::from_utf8_lossy(&shown.stderr).into_owned();
             assert!(shown.status.success() && said.is_empty(), "{name}: {said}");
         }
-        if let Some(shown) = run("mandoc", &["-T", "lint", "-W", "error", page]) {
+        if let Some(shown) = run_required("mandoc", &["-T", "lint", "-W", "error", page]) {
             assert!(shown.status.success(), "{name}: {}", String::from_utf8_lossy(&shown.stdout));
         }
     }

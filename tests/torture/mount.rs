@@ -1,5 +1,6 @@
 //! File systems of a test's own, unmounted whatever becomes of it.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,13 @@ pub(crate) fn missing() -> Option<&'static str> {
         Ok(_) => None,
         Err(_) => Some("root may not mount here; a container needs --privileged"),
     }
+}
+
+/// Fails where everything is required and this program is missing: it can be installed, while
+/// root's rights can't.
+pub(crate) fn require(program: &str, is_there: bool) {
+    let is_required = env::var_os("ROADSTEAD_REQUIRE").is_some();
+    assert!(is_there || !is_required, "{program} is not installed");
 }
 
 /// Says on one line that a test was skipped.
@@ -174,6 +182,7 @@ fn path(path: &Path) -> &str {
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let done = Command::new(program).args(arguments).output();
+    require(program, done.is_ok());
     let done = done.map_err(|error| format!("{program}: {error}"))?;
     match done.status.success() {
         true => Ok(()),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::mount::require;
 use crate::roadstead::{Roadstead, eventually};
 
 /// For strace to attach or to let go, on a loaded machine.
@@ -27,8 +28,9 @@ pub(crate) struct Tracer {
 
 /// Why a test is skipped, if it is.
 pub(crate) fn missing() -> Option<&'static str> {
-    let there = Command::new("strace").arg("-V").output().is_ok();
-    (!there).then_some("strace is not installed")
+    let is_there = Command::new("strace").arg("-V").output().is_ok();
+    require("strace", is_there);
+    (!is_there).then_some("strace is not installed")
 }
 
 /// All names that the store may give to these digests' files, and its folders and index.
