@@ -262,6 +262,8 @@ impl Drop for Attempt<'_> {
 mod tests {
     use std::sync::atomic::AtomicU32;
 
+    use prometheus::core::Collector as _;
+
     use super::*;
 
     #[derive(Debug, Default)]
@@ -281,6 +283,24 @@ mod tests {
 
     fn refused(host: &Arc<str>) -> Failure {
         Failure::Unreachable { host: Arc::clone(host), problem: "refused".to_owned() }
+    }
+
+    #[test]
+    fn what_goes_while_it_is_open_leaves_no_metric() {
+        let (breakers, _, url, probes) = breakers();
+        let host: Arc<str> = "gone.example".into();
+        let is_told = || {
+            let families = metrics::BREAKER_OPEN.collect();
+            let labels =
+                families.iter().flat_map(|it| it.get_metric()).flat_map(|it| it.get_label());
+            labels.into_iter().any(|label| label.get_value() == "gone.example")
+        };
+        for _ in 0..3 {
+            breakers.admit(&host, &url, &probes).unwrap().failed(&refused(&host));
+        }
+        assert!(is_told());
+        drop(breakers);
+        assert!(!is_told());
     }
 
     #[test]

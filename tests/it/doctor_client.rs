@@ -1,17 +1,19 @@
 //! `roadstead doctor client` on a host without any client program, where it asks as each client would,
 //! and with a docker made for the test. (With real ones, `tests/clients/doctor.sh`.)
 
+use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use hub::{Hub, ImageSpec, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::pull::pull;
+use crate::pull::{get_manifest, pull};
 use crate::roadstead::{BINARY, Roadstead, Setup, free_address};
 
 const CLIENTS: [&str; 3] = ["docker", "containerd", "podman"];
@@ -223,13 +225,20 @@ async fn a_file_that_is_no_settings_is_told_with_its_remedy() {
 
 const ALPINE: &str = "docker.io/library/alpine:latest";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pull_that_roadstead_refused_and_that_went_well_is_the_silent_fallback() {
+/// A host with a docker that is told of a Roadstead, which does as `change` says.
+async fn with_docker(version: &str, change: impl FnOnce(Setup) -> Setup) -> (Hub, Roadstead, Host) {
     let hub = hub_with_alpine().await;
-    let server = Setup::of(&hub).with("deny", json!(["library/alpine"])).start().await;
+    let server = change(Setup::of(&hub)).start().await;
     let host = Host::new(&hub);
     host.tell(server.at());
-    host.install_docker(server.at(), "exit 0");
+    host.install_docker(server.at(), version);
+    (hub, server, host)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_roadstead_refused_and_that_went_well_is_the_silent_fallback() {
+    let deny = |setup: Setup| setup.with("deny", json!(["library/alpine"]));
+    let (_hub, server, host) = with_docker("exit 0", deny).await;
     let (code, document) = host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
     assert_eq!(code, Some(1), "{document:#}");
     let pull = finding(&document, "docker", "pull");
@@ -238,12 +247,30 @@ async fn a_pull_that_roadstead_refused_and_that_went_well_is_the_silent_fallback
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_to_pull_during_the_pull_does_not_vouch_for_it() {
+    let (hub, server, host) = with_docker("exit 0", |setup| setup).await;
+    hub.push(&ImageSpec::new("library/other").tag("1"));
+    let elsewhere = Roadstead::start(&hub).await;
+    host.install_docker(elsewhere.at(), "exit 0");
+    let (at, pulled) = (server.at(), host.folder.path().join("id"));
+    let other = tokio::spawn(async move {
+        loop {
+            if pulled.exists() {
+                assert_eq!(get_manifest(at, "library/other", "1").send().await.status, 200);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let (_, document) = host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
+    other.abort();
+    let pull = finding(&document, "docker", "pull");
+    assert_eq!(pull["level"], "warning", "{document:#}");
+    assert!(says(pull, "others pull at the same time"), "{pull}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_client_had_it_has_after_the_pull() {
-    let hub = hub_with_alpine().await;
-    let server = Roadstead::start(&hub).await;
-    let host = Host::new(&hub);
-    host.tell(server.at());
-    host.install_docker(server.at(), "exit 0");
+    let (_hub, server, host) = with_docker("exit 0", |setup| setup).await;
     let (code, document) = host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
     assert_eq!(code, Some(0), "{document:#}");
     let pull = format!("pull --quiet {ALPINE}");
@@ -257,14 +284,45 @@ async fn what_the_client_had_it_has_after_the_pull() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stands_in_for_a_client_that_can_not_be_asked_proves_nothing() {
-    let hub = hub_with_alpine().await;
-    let server = Roadstead::start(&hub).await;
-    let host = Host::new(&hub);
-    host.tell(server.at());
-    host.install_docker(server.at(), "echo permission denied >&2; exit 1");
+    let (_hub, server, host) =
+        with_docker("echo permission denied >&2; exit 1", |setup| setup).await;
     let (_, document) = host.ask(server.admin(), &["docker", "--probe", "alpine"]).await;
     let pull = finding(&document, "docker", "pull");
     assert_eq!(pull["level"], "warning", "{document:#}");
     assert!(says(pull, "can't be asked: docker version: permission denied"), "{pull}");
     assert!(pull["remedy"].as_str().unwrap().contains("as root"), "{pull}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containerd_beside_docker_and_podman_s_docker_are_not_looked_at_by_themselves() {
+    let (_hub, server, host) = with_docker("exit 0", |setup| setup).await;
+    let programs = host.folder.path().join("empty");
+    let install = |name: &str, text: &str| {
+        fs::write(programs.join(name), text).unwrap();
+        fs::set_permissions(programs.join(name), Permissions::from_mode(0o755)).unwrap();
+    };
+    install("containerd", "#!/bin/sh\n");
+    let groups = async || {
+        let (_, document) = host.ask(server.admin(), &["--no-pull"]).await;
+        let all = document["findings"].as_array().unwrap().iter();
+        all.map(|it| it["group"].as_str().unwrap().to_owned()).collect::<HashSet<_>>()
+    };
+    assert_eq!(groups().await, ["server", "docker"].map(str::to_owned).into());
+    install("docker", "#!/bin/sh\nexec /usr/bin/podman \"$@\"\n");
+    assert_eq!(groups().await, ["server", "containerd"].map(str::to_owned).into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_containerd_without_config_path_is_warned_of_though_its_hosts_are_told() {
+    let hub = hub_with_alpine().await;
+    let server = Roadstead::start(&hub).await;
+    let host = Host::new(&hub);
+    host.tell(server.at());
+    fs::remove_file(host.root().join("etc/containerd/config.toml")).unwrap();
+    let (_, document) = host.ask(server.admin(), &["containerd", "--no-pull"]).await;
+    let all = document["findings"].as_array().unwrap();
+    let lacks = all.iter().find(|it| it["check"] == "files" && it["level"] != "ok");
+    let lacks = lacks.unwrap_or_else(|| panic!("{document:#}"));
+    assert_eq!(lacks["level"], "warning", "{document:#}");
+    assert!(lacks["about"].as_str().unwrap().contains("config.toml"), "{lacks}");
 }

@@ -67,6 +67,11 @@ fn an_unknown_variable_is_wrong_usage() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("did you mean ROADSTEAD_STORE_DISK?"), "{said}");
+    // The password comes in a file alone.
+    let output = check(&[], &[("ROADSTEAD_ADMIN_PASSWORD", "secret")]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(!said.contains("secret"), "{said}");
 }
 
 #[tokio::test]
